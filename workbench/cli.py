@@ -1,0 +1,235 @@
+"""`wb`: parse, call, print; no logic. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench import __version__
+
+if TYPE_CHECKING:
+    from workbench.display import Display
+
+# Plain help: rich costs more time than the rest of `wb --help`.
+app = typer.Typer(
+    name="wb",
+    help="Edge/mobile model-optimization workbench: one command from a checkpoint to measured "
+    "mobile artifacts. Nothing leaves this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _recipe_names(incomplete: str) -> list[str]:
+    from workbench import library
+
+    return [name for name in library.entries("recipes") if name.startswith(incomplete)]
+
+
+def _dataset_names(incomplete: str) -> list[str]:
+    from workbench import library
+
+    return [name for name in library.entries("calibration") if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe's name or file.", autocompletion=_recipe_names)
+]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Replace a step's option; repeatable."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"wb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Edge/mobile model-optimization workbench."""
+
+
+@app.command()
+def recipe(
+    name: RecipeName,
+    model: Annotated[
+        str | None,
+        typer.Option(help="file.py:factory, package.module:factory or file.onnx."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A state dict: .pt, .pth or .safetensors.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A dataset: a name in calibration/, or a .toml file.",
+            autocompletion=_dataset_names,
+        ),
+    ] = None,
+    settings: Settings = [],  # noqa: B006 - typer copies it
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input", metavar="NAME:SHAPE[:DTYPE]", help="Inputs where there is no data."
+        ),
+    ] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="A device profile in devices/.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="The run's folder, instead of runs/….")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Digest that the weights (or the ONNX file) must have.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of a factory without weights.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Measure for a minute an artifact.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Make and measure everything anew.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Run a recipe: make the artifacts, measure them, write a report.
+
+    Without --model and --data it runs on the embedded digits classifier.
+    """
+    from workbench import commands
+
+    request, preset = commands.request(
+        name, model, weights, data, settings, inputs, device, sha256, seed, quick, strict
+    )
+    from workbench.cache import Cache
+
+    cache = Cache(enabled=not no_cache)
+    if dry_run:
+        commands.print_plan(request, preset, cache, as_json)
+        return
+    from workbench.run import execute
+
+    with _display(as_json) as display:
+        finished = execute(request, preset, cache, display, out)
+    commands.print_report(finished, as_json)
+    if finished.report.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    from workbench.recipe import summaries
+
+    found = summaries()
+    width = max((len(name) for name in found), default=0)
+    for name, text in found.items():
+        typer.echo(f"{name:{width}}  {text}")
+
+
+@app.command()
+def show(name: RecipeName, settings: Settings = []) -> None:  # noqa: B006
+    """Print a recipe's resolved plan: its steps with their options."""
+    from workbench import commands
+    from workbench.recipe import load
+
+    commands.print_recipe(load(name).with_options(settings))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new recipe's name.")],
+    source: Annotated[
+        str, typer.Option("--from", help="The recipe to copy.", autocompletion=_recipe_names)
+    ] = "mobile-int8",
+) -> None:
+    """Copy a recipe to ./recipes for editing."""
+    from workbench import commands
+
+    typer.echo(f"wrote {commands.copy_recipe(name, source)}: edit it, then 'wb recipe {name}'")
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False,
+) -> None:
+    """Show where the cache is and how much it holds."""
+    from workbench.cache import Cache
+
+    one = Cache()
+    if clear:
+        one.clear()
+    typer.echo(f"{one.folder}  {one.size() / 1e6:.1f} MB")
+
+
+@contextlib.contextmanager
+def _display(quiet: bool) -> Iterator[Display]:
+    """A live display on stderr where that is a terminal, none otherwise."""
+    from workbench.display import Live, Quiet
+
+    if quiet or not sys.stderr.isatty():
+        yield Quiet()
+        return
+    from rich.console import Console
+
+    live = Live(Console(stderr=True))
+    try:
+        yield live
+    finally:
+        live.close()
+
+
+def _terminated(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The `wb` command: one place where errors become messages and exit codes."""
+    signal.signal(signal.SIGTERM, _terminated)
+    # Completion is asked for in every keystroke's process: errors there must not print.
+    if "_WB_COMPLETE" in os.environ:
+        app(prog_name="wb")
+        return
+    from workbench.errors import WorkbenchError
+
+    try:
+        app(prog_name="wb", standalone_mode=False)
+    except WorkbenchError as error:
+        _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted: run the same command again to go on where it was", 130)
+    except OSError as error:
+        from workbench.cache import describe_os_error
+
+        if isinstance(error, BrokenPipeError):  # `wb recipes | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(141)
+        described = describe_os_error(error)
+        _fail(str(described), described.exit_code)
+    except Exception as error:
+        # Usage errors are click's, which typer carries a copy of: known by what they can do.
+        if hasattr(error, "format_message"):
+            _fail(error.format_message() + "\n  fix: 'wb --help' and 'wb COMMAND --help'", 2)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    if "workbench.process" in sys.modules:
+        from workbench.process import close_all
+
+        close_all()
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,163 @@
+"""What the command line's words mean: values for the engine, and its results as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench import library
+from workbench import recipe as recipes
+from workbench.cache import Cache
+from workbench.device import profile
+from workbench.engine import Request
+from workbench.errors import InputError, ModelError, RecipeError
+from workbench.model import ModelSource, parse_inputs
+
+if TYPE_CHECKING:
+    from workbench.measure.latency import Preset
+    from workbench.recipe import Recipe
+    from workbench.run import Finished
+
+DEFAULT_MODEL = "workbench.digits.model:build"
+DEFAULT_DATA = "digits"
+
+
+def request(
+    name: str,
+    model: str | None,
+    weights: Path | None,
+    data: str | None,
+    settings: list[str],
+    inputs: list[str],
+    device: str,
+    sha256: str | None,
+    seed: int,
+    quick: bool,
+    strict: bool,
+) -> tuple[Request, Preset]:
+    """A run's request and preset from the command's words. Raises InputError for wrong ones."""
+    from workbench.measure.latency import PRESETS
+
+    if quick and strict:
+        raise InputError("--quick and --strict exclude each other")
+    if data is not None and inputs:
+        raise InputError(
+            "--data and --input exclude each other", "a dataset's samples have shapes of their own"
+        )
+    recipe = recipes.load(name).with_options(settings)
+    source = _source(model, weights, sha256, seed)
+    if model is not None and data is None and not inputs:
+        raise InputError(
+            "--model is given without --data",
+            "calibration and accuracy need samples that fit the model",
+            "give --data FILE.toml, or --input NAME:SHAPE where the recipe needs no samples",
+        )
+    chosen = (
+        parse_inputs(inputs) if inputs else str(library.find("calibration", data or DEFAULT_DATA))
+    )
+    preset = PRESETS["quick" if quick else "strict" if strict else "standard"]
+    made = Request(
+        recipe=recipe,
+        settings=tuple(settings),
+        source=source,
+        data=chosen,
+        device=profile.load(device),
+    )
+    return made, preset
+
+
+def _source(model: str | None, weights: Path | None, sha256: str | None, seed: int) -> ModelSource:
+    if model is None:
+        if weights is not None:
+            raise InputError(
+                "--weights is given without --model", "", "name the factory: --model file.py:build"
+            )
+        embedded = Path(__file__).parent / "digits" / "weights.safetensors"
+        return ModelSource(spec=DEFAULT_MODEL, weights=embedded, sha256=sha256, folder=Path.cwd())
+    suffix = Path(model).suffix
+    if model.endswith(".onnx") and weights is not None:
+        raise ModelError("an ONNX file has its own weights", "", "leave --weights out")
+    if ":" not in model and suffix != ".onnx":
+        why = "weights alone do not say what network they are of" if suffix else ""
+        raise ModelError(
+            f"--model does not understand '{model}'",
+            why,
+            "give file.py:factory, package.module:factory or file.onnx",
+        )
+    path = weights.expanduser().resolve() if weights else None
+    return ModelSource(spec=model, weights=path, sha256=sha256, folder=Path.cwd(), seed=seed)
+
+
+def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) -> None:
+    """The plan of a run: what it would do, and about how long where nothing is cached."""
+    from workbench.run import expected
+
+    tasks = expected(request, preset, cache)
+    if as_json:
+        print(json.dumps({"recipe": request.recipe.to_json(), "expected_seconds": tasks}, indent=1))
+        return
+    print_recipe(request.recipe)
+    source = request.source
+    print(f"model    {source.spec}{f' with {source.weights}' if source.weights else ''}")
+    print(f"data     {request.data if isinstance(request.data, str) else 'random inputs'}")
+    device = request.device
+    print(f"device   {device.name}: {device.threads} thread(s), INT8 as {device.quantization}")
+    print(f"measure  {preset.name}: {preset.processes} processes an artifact")
+    print(f"time     about {sum(tasks.values()):.0f} s where nothing is cached")
+
+
+def print_recipe(recipe: Recipe) -> None:
+    """A recipe's help and its steps with their options, branches indented."""
+    print(f"{recipe.name}: {recipe.help}\n")
+    for located in recipe.located():
+        indent = "    " if located.branch else "  "
+        options = dataclasses.asdict(located.step)
+        text = "  ".join(f"{key}={_plain(value)}" for key, value in options.items())
+        print(f"{indent}{located.id:28} {text}")
+    print()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (
+        ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value).replace("None", "none")
+    )
+
+
+def print_report(finished: Finished, as_json: bool) -> None:
+    """The table in a terminal, or the report as JSON."""
+    if as_json:
+        json.dump(
+            {"folder": str(finished.folder), **finished.report.to_json()}, sys.stdout, indent=1
+        )
+        print()
+        return
+    from rich.console import Console
+
+    from workbench.report import table
+
+    # A pipe has no width: take what the tables need instead of rich's 80.
+    console = Console() if sys.stdout.isatty() else Console(width=180)
+    table.show(finished.report, console)
+    print(f"\n{finished.folder}/report.html  ({finished.report.seconds:.1f} s)")
+
+
+def copy_recipe(name: str, source: str) -> Path:
+    """Copy a recipe's file into ./recipes under a new name. Raises RecipeError where it exists."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+        raise RecipeError(f"'{name}' cannot name a recipe", "", "use letters, digits and '-'")
+    origin = library.find("recipes", source)
+    target = Path("recipes") / f"{name.replace('-', '_')}.py"
+    if target.exists():
+        raise RecipeError(f"{target} exists already", "", "choose another name, or edit it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, target)
+    return target

@@ -1,0 +1,150 @@
+"""The `numpy` source (`.npy` memory-mapped, `.npz`) and the `python` source (a factory)."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import DatasetError
+
+Array = NDArray[Any]
+
+
+def _hash(arrays: Mapping[str, Array]) -> bytes:
+    hashed = hashlib.sha256()
+    for name in sorted(arrays):
+        hashed.update(name.encode())
+        hashed.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return hashed.digest()
+
+
+class Arrays:
+    """Samples that are rows of named arrays [N, ...], all of one length."""
+
+    def __init__(self, arrays: Mapping[str, Array], labels: Array | None, place: str) -> None:
+        lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+        if labels is not None:
+            lengths["labels"] = len(labels) if labels.ndim else 0
+        if len(set(lengths.values())) > 1:
+            listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DatasetError(f"{place}: arrays of different lengths", listing)
+        self.arrays = dict(arrays)
+        self.labels = labels
+        self.place = place
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def sample(self, index: int) -> Mapping[str, Array]:
+        return {name: np.asarray(array[index]) for name, array in self.arrays.items()}
+
+    def where(self, index: int) -> str:
+        return f"{self.place}, row {index}"
+
+    def identity(self, index: int) -> bytes:
+        return _hash(self.sample(index))
+
+
+def open_npy(path: Path) -> Array:
+    """A `.npy` file, memory-mapped. Raises DatasetError where it is not one, or holds objects."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise DatasetError(f"there is no file {path}") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(f"{path} cannot be read as .npy", str(error)) from error
+
+
+def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict[str, Array], Any]:
+    """Named arrays of an `.npz` and its labels. Members are unpacked to disk and memory-mapped."""
+    # Deleted when the last array that maps a file in it is gone: the map keeps the inode.
+    with tempfile.TemporaryDirectory(prefix="wb-npz-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [name.removesuffix(".npy") for name in archive.namelist()]
+                wanted = list(names) or [name for name in members if name != labels]
+                missing = [name for name in [*wanted, *([labels] if labels else [])]
+                           if name not in members]  # fmt: skip
+                if missing:
+                    raise DatasetError(
+                        f"{path} has no array '{missing[0]}'", f"it has {', '.join(members)}"
+                    )
+                for name in [*wanted, *([labels] if labels else [])]:
+                    archive.extract(f"{name}.npy", folder)
+        except FileNotFoundError as error:
+            raise DatasetError(f"there is no file {path}") from error
+        except (zipfile.BadZipFile, EOFError, zipfile.error, NotImplementedError) as error:
+            raise DatasetError(f"{path} cannot be read as .npz", str(error)) from error
+        arrays = {name: open_npy(Path(folder) / f"{name}.npy") for name in wanted}
+        return arrays, open_npy(Path(folder) / f"{labels}.npy") if labels else None
+
+
+class Samples:
+    """A user's object with `__len__` and `__getitem__(i)`: a sample, or (sample, label).
+
+    A sample is an array, or a dict of named arrays. Labels are all of them or none.
+    """
+
+    def __init__(self, items: Any, place: str, name: str = "input") -> None:
+        self.items = items
+        self.place = place
+        self.name = name
+        self.labelled = bool(len(items)) and isinstance(items[0], tuple) and len(items[0]) == 2
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def labels(self) -> Array | None:
+        """Read on first use: a user's object may decode a whole sample to give its label."""
+        if not self.labelled:
+            return None
+        return np.asarray([_label(self.items[index][1]) for index in range(len(self.items))])
+
+    def sample(self, index: int) -> Mapping[str, Array]:
+        item = self.items[index][0] if self.labelled else self.items[index]
+        if isinstance(item, Mapping):
+            return {name: np.asarray(array) for name, array in item.items()}
+        return {self.name: np.asarray(item)}
+
+    def where(self, index: int) -> str:
+        return f"{self.place}, sample {index}"
+
+    def identity(self, index: int) -> bytes:
+        return _hash(self.sample(index))
+
+
+def _label(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
+
+
+def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], place: str) -> Any:
+    """The source that a user's factory gives: `(x, y)` arrays, a dict of arrays, or a sequence."""
+    try:
+        made = factory(**arguments)
+    except Exception as error:
+        raise DatasetError(f"{place} failed", f"{type(error).__name__}: {error}") from error
+    if isinstance(made, np.ndarray):
+        return Arrays({"input": made}, None, place)
+    if isinstance(made, Mapping):
+        return Arrays({name: np.asarray(value) for name, value in made.items()}, None, place)
+    if isinstance(made, tuple) and len(made) == 2 and hasattr(made[1], "__array__"):
+        inputs = made[0] if isinstance(made[0], Mapping) else {"input": made[0]}
+        return Arrays(
+            {name: np.asarray(value) for name, value in inputs.items()}, np.asarray(made[1]), place
+        )
+    if not (hasattr(made, "__len__") and hasattr(made, "__getitem__")):
+        raise DatasetError(
+            f"{place} gave a {type(made).__name__}",
+            "samples are read more than once and in any order",
+            "return arrays, or an object with __len__ and __getitem__",
+        )
+    return Samples(made, place)

@@ -1,0 +1,129 @@
+"""The `images` source: a folder per class, or a flat folder with a CSV of labels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.dataset.preprocess import Preprocess
+from workbench.errors import DatasetError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+
+
+class Images:
+    """Decoded, resized and cropped images, uint8 [H, W, C]; labels are class numbers.
+
+    With a folder per class, the class number is the folder's place in sorted order.
+    """
+
+    def __init__(
+        self, folder: Path, preprocess: Preprocess, labels: Path | None = None, name: str = "input"
+    ) -> None:
+        if not folder.is_dir():
+            raise DatasetError(f"there is no folder {folder}")
+        self.name = name
+        self.preprocess = preprocess
+        self.labels: NDArray[Any] | None
+        if labels is not None:
+            self.files, self.labels = _from_csv(folder, labels)
+        else:
+            self.files, self.labels = _from_folders(folder)
+        if not self.files:
+            raise DatasetError(
+                f"{folder} has no images", f"looked for {', '.join(sorted(SUFFIXES))} files"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def where(self, index: int) -> str:
+        return str(self.files[index])
+
+    def identity(self, index: int) -> bytes:
+        return hashlib.sha256(self.files[index].read_bytes()).digest()
+
+    def sample(self, index: int) -> Mapping[str, NDArray[Any]]:
+        from PIL import Image, UnidentifiedImageError
+
+        options = self.preprocess
+        try:
+            with Image.open(self.files[index]) as opened:
+                # The decoder may scale a JPEG down by powers of two while reading, which other
+                # pipelines do not do: no draft mode, so that figures compare with torchvision's.
+                image = opened.convert("L" if options.channels == "L" else "RGB")
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise DatasetError(
+                f"{self.files[index]} cannot be read as an image",
+                str(error),
+                "mend or remove the file",
+            ) from error
+        if options.resize is not None:
+            # Long side floored, as torchvision.transforms.Resize does.
+            ratio = options.resize / min(image.size)
+            size = tuple(max(options.resize, int(side * ratio)) for side in image.size)
+            if size != image.size:
+                image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+        if options.crop is not None:
+            image = _centre(image, options.crop, self.files[index])
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        return {self.name: pixels[:, :, ::-1] if options.channels == "BGR" else pixels}
+
+
+def _centre(image: Any, side: int, path: Path) -> Any:
+    if min(image.size) < side:
+        raise DatasetError(
+            f"{path} is {image.size[0]}x{image.size[1]}, smaller than preprocess.crop = {side}",
+            "",
+            "give preprocess.resize, or a smaller crop",
+        )
+    left, top = round((image.size[0] - side) / 2), round((image.size[1] - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _from_folders(folder: Path) -> tuple[list[Path], NDArray[Any] | None]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    if not classes:
+        return _images_in(folder), None
+    files, labels = [], []
+    for number, one in enumerate(classes):
+        found = _images_in(one)
+        files += found
+        labels += [number] * len(found)
+    return files, np.asarray(labels, np.int64)
+
+
+def _from_csv(folder: Path, path: Path) -> tuple[list[Path], NDArray[Any]]:
+    """Rows `file,label`; a header is skipped; names are numbered in sorted order."""
+    try:
+        with path.open(newline="", encoding="utf-8") as opened:
+            rows = [row for row in csv.reader(opened) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} cannot be read as CSV", str(error)) from error
+    if rows and not (folder / rows[0][0]).is_file():
+        rows = rows[1:]
+    files, words = [], []
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise DatasetError(f"{path}: row {number} has no label", "", "write file,label")
+        file = folder / row[0]
+        if not file.is_file():
+            raise DatasetError(f"{path}: row {number} names {row[0]}, which is not in {folder}")
+        files.append(file)
+        words.append(row[1].strip())
+    if all(word.isdecimal() for word in words):
+        return files, np.asarray([int(word) for word in words], np.int64)
+    names = {word: number for number, word in enumerate(sorted(set(words)))}
+    return files, np.asarray([names[word] for word in words], np.int64)

@@ -1,0 +1,80 @@
+"""What this machine is: CPU, ISA, memory and versions, read without importing anything heavy."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# The features that decide how INT8 is done; the full list is long and says little.
+RELEVANT = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_tile",
+            "asimddp", "i8mm", "sve", "asimdhp")  # fmt: skip
+
+
+def architecture() -> str:
+    """`x86`, `arm`, or what the machine calls itself."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i686"):
+        return "x86"
+    return "arm" if machine.startswith(("aarch64", "arm")) else machine
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@cache
+def isa() -> tuple[str, ...]:
+    """The CPU's features that matter for INT8, named as the kernel names them."""
+    info = _cpuinfo()
+    found = set((info.get("flags") or info.get("Features") or "").split())
+    return tuple(feature for feature in RELEVANT if feature in found)
+
+
+def cpu_model() -> str:
+    info = _cpuinfo()
+    return info.get("model name") or info.get("Hardware") or platform.processor() or "unknown"
+
+
+def memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def fingerprint() -> dict[str, Any]:
+    """The host as a report names it. No serial numbers, no host name."""
+    return {
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "architecture": platform.machine(),
+        "isa": list(isa()),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions by package name; a package that is absent has none."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,294 @@
+"""The engine: a recipe's steps run in worker processes, cached, resumed, branches side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.artifact import Artifact, Format, TensorSpec, digest
+from workbench.cache import Cache, key_of
+from workbench.device.probe import versions
+from workbench.device.profile import Device
+from workbench.display import Display
+from workbench.errors import DatasetError, WorkbenchError
+from workbench.model import ModelSource
+from workbench.process import Pool, close_all
+from workbench.recipe import Located, Recipe
+
+Data = str | tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One run, as plain values: which recipe, on which model, with which data, for which device.
+
+    data: a dataset's path, or input specs where there are no samples. settings: the `--set` texts
+    that `recipe` already carries, so that a worker can rebuild it.
+    """
+
+    recipe: Recipe
+    settings: tuple[str, ...]
+    source: ModelSource
+    data: Data
+    device: Device
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A step's artifact or its error, and how it was come by."""
+
+    located: Located
+    artifact: Artifact | None = None
+    error: WorkbenchError | None = None
+    seconds: float = 0.0
+    cached: bool = False
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What running a recipe gave: descriptions of its inputs, and every step's result in order."""
+
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    results: tuple[StepResult, ...]
+    start: Artifact | None = None  # the user's ONNX file, where the model is one
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Runs one request. Everything it makes is in the cache when it returns."""
+
+    def __init__(self, request: Request, cache: Cache, display: Display) -> None:
+        self.request = request
+        self.cache = cache
+        self.display = display
+        self.pool = Pool()
+        self.timings: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        """Describe the inputs, run trunk and branches.
+
+        Raises the WorkbenchError of a bad input or of a failed trunk step; a failed branch is an
+        error in its result, and the other branches go on.
+        """
+        try:
+            dataset = self.describe_dataset()
+            model, start = self.describe_model(dataset)
+            self._check(dataset, model)
+            return self._run(dataset, model, start)
+        finally:
+            self.pool.close()
+
+    def describe_dataset(self) -> dict[str, Any]:
+        """The dataset's splits, fingerprints and inputs; nothing is read where nothing changed."""
+        data = self.request.data
+        if not isinstance(data, str):
+            return {"name": "random inputs", "metric": "", "splits": {},
+                    "inputs": [spec.to_json() for spec in data]}  # fmt: skip
+        key = key_of("dataset", data, versions(("numpy", "pillow", "scikit-learn")))
+        return self._described("dataset", key, "describe_dataset", data)
+
+    def describe_model(self, dataset: dict[str, Any]) -> tuple[dict[str, Any], Artifact | None]:
+        """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""
+        source = self.request.source
+        source.check()
+        inputs = dataset["inputs"]
+        if source.kind == "onnx":
+            key = key_of("source", digest(source.files[0]), inputs, versions(("onnx",)))
+            self.display.update("model", 0, source.name)
+            folder, found, cached = self.cache.make(
+                key,
+                lambda made: self._call("model", "describe_model", source, self.request.data, made),
+            )
+            self.display.done("model", "cached" if cached else "done")
+            return found, Artifact.from_json(found["artifact"], folder)
+        key = key_of(
+            "model", dataclasses.asdict(source), inputs, versions(("torch", "safetensors"))
+        )
+        return self._described(
+            "model", key, "describe_model", source, self.request.data, Path()
+        ), None
+
+    def _described(self, task: str, key: str, job: str, *arguments: Any) -> dict[str, Any]:
+        found = self.cache.record(key)
+        if found is None:
+            self.display.update(task, 0)
+            found = self._call(task, job, *arguments)
+            self.cache.store(key, found, [Path(path) for path in found.pop("depends")])
+            self.display.done(task)
+        else:
+            self.display.done(task, "cached")
+        return found
+
+    def _call(self, task: str, job: str, *arguments: Any) -> dict[str, Any]:
+        def progress(fraction: float, note: str) -> None:
+            self.display.update(task, fraction, note)
+
+        made: dict[str, Any] = self.pool.call(job, *arguments, progress=progress)
+        return made
+
+    def _check(self, dataset: dict[str, Any], model: dict[str, Any]) -> None:
+        """What can be known to fail before any work starts."""
+        evaluation = dataset["splits"].get("evaluation", {})
+        highest, classes = evaluation.get("highest_label"), model["classes"]
+        if (
+            highest is not None
+            and classes is not None
+            and highest >= classes
+            and not dataset["metric"]
+        ):
+            raise DatasetError(
+                f"labels out of range: the highest is {highest}, the model has {classes} classes",
+                "",
+                "check the dataset's labels, and that it is the model's",
+            )
+        calibration = dataset["splits"].get("calibration")
+        for located in self.request.recipe.located():
+            wanted = getattr(located.step, "samples", None)
+            if located.step.needs_data and calibration is None:
+                raise DatasetError(
+                    f"{located.id} needs calibration samples, and there are none",
+                    "",
+                    "give a dataset with a calibration split: --data FILE",
+                )
+            if located.step.needs_data and wanted is not None and wanted > calibration["samples"]:
+                raise DatasetError(
+                    f"{located.id} asks for {wanted} calibration samples, "
+                    f"{dataset['name']} has {calibration['samples']}",
+                    "",
+                    f"--set {located.id}.samples={calibration['samples']}, or add samples",
+                )
+
+    def _run(
+        self, dataset: dict[str, Any], model: dict[str, Any], start: Artifact | None
+    ) -> Outcome:
+        trunk = [one for one in self.request.recipe.located() if not one.branch]
+        if start is not None:
+            skipped = [one for one in trunk if Format.TORCH in one.step.takes]
+            trunk = [one for one in trunk if one not in skipped]
+        subject: Artifact | ModelSource = start or self.request.source
+        results: list[StepResult] = []
+        for located in trunk:
+            result = self._step(located, subject, dataset, model)
+            if result.error is not None:
+                raise result.error
+            assert result.artifact is not None
+            results.append(result)
+            subject = result.artifact
+        branches = self.request.recipe.branches
+        with ThreadPoolExecutor(max(1, min(len(branches), os.cpu_count() or 1))) as threads:
+            futures = [
+                threads.submit(self._branch, name, subject, dataset, model) for name in branches
+            ]
+            try:
+                for future in futures:
+                    results += future.result()
+            except BaseException:  # Ctrl-C: end the workers, or the threads wait for them
+                close_all()
+                raise
+        return Outcome(
+            model=model, dataset=dataset, results=tuple(results), start=start, timings=self.timings
+        )
+
+    def _branch(
+        self, name: str, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
+    ) -> list[StepResult]:
+        results = []
+        for located in self.request.recipe.located():
+            if located.branch != name:
+                continue
+            result = self._step(located, subject, dataset, model)
+            results.append(result)
+            if result.artifact is None:
+                break
+            subject = result.artifact
+        return results
+
+    def step_key(
+        self, located: Located, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
+    ) -> str:
+        """The hash of everything that decides a step's result."""
+        step = located.step
+        given = subject.sha256 if isinstance(subject, Artifact) else model["fingerprint"]
+        calibration = dataset["splits"].get("calibration", {}).get("fingerprint")
+        return key_of(
+            "step",
+            type(step).__qualname__,
+            _own_source(type(step)),
+            dataclasses.asdict(step),
+            given,
+            dataset["inputs"],
+            calibration if step.needs_data else None,
+            self.request.device.quantization,
+            self.request.source.seed,
+            versions(step.packages),
+        )
+
+    def _step(
+        self, located: Located, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
+    ) -> StepResult:
+        key = self.step_key(located, subject, dataset, model)
+        request = self.request
+
+        def build(folder: Path) -> dict[str, Any]:
+            self.display.update(located.id, 0.0)
+            recipe = (str(request.recipe.path), request.settings)
+            artifact = self.pool.call(
+                "step", recipe, located.id, subject, request.data, request.device, folder,
+                self.cache.work, request.source.seed,
+                progress=lambda fraction, note: self.display.update(located.id, fraction, note),
+            )  # fmt: skip
+            return {"artifact": artifact.to_json()}
+
+        try:
+            folder, data, cached = self.cache.make(
+                key, build, lambda: self.display.message(f"{located.id}: another run is making it")
+            )
+        except WorkbenchError as error:
+            self.display.done(located.id, "failed")
+            return StepResult(located, error=_named(error, located.id), key=key)
+        self.display.done(located.id, "cached" if cached else "done")
+        if not cached:
+            self.timings[located.id] = data["seconds"]
+        artifact = Artifact.from_json(data["artifact"], folder)
+        return StepResult(located, artifact, None, data["seconds"], cached, key)
+
+
+def _named(error: WorkbenchError, step: str) -> WorkbenchError:
+    """The error with the step's name in front, kept of its own kind."""
+    return type(error)(f"{step}: {error.what}", error.why, error.fix)
+
+
+def _own_source(step: type) -> str:
+    """The digest of a step's file, where it is not the workbench's (whose code is in every key)."""
+    try:
+        path = Path(inspect.getfile(step))
+    except (TypeError, OSError):
+        return ""
+    return "" if path.is_relative_to(Path(__file__).parent) else digest(path)
+
+
+def rows_of(outcome: Outcome) -> list[StepResult]:
+    """The results that stand in the table: of each path, the last artifact of its kind.
+
+    An artifact that the next step only rewrites, in the same format and precision, is superseded;
+    so FP32 ONNX appears once, simplified. The trunk's end is the baseline and always stays. Failed
+    steps stay too, as error rows.
+    """
+    following = zip(outcome.results, (*outcome.results[1:], None), strict=True)
+    return [one for one, after in following if after is None or not _supersedes(after, one)]
+
+
+def _supersedes(after: StepResult, one: StepResult) -> bool:
+    return after.located.branch == one.located.branch and _same_kind(one, after)
+
+
+def _same_kind(one: StepResult, other: StepResult) -> bool:
+    a, b = one.artifact, other.artifact
+    return a is not None and b is not None and (a.format, a.precision) == (b.format, b.precision)

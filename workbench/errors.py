@@ -1,0 +1,108 @@
+"""Every error that a user may meet, as one tree with the exit code of each branch.
+
+    WorkbenchError
+    ├── InputError          2   something the user gave is wrong
+    │   ├── RecipeError         unknown recipe, step order, option or value
+    │   ├── ModelError          model file, factory or weights
+    │   ├── DatasetError        dataset file, samples or labels
+    │   └── ProfileError        device profile
+    ├── StepError           3   a step, or the report of a run, failed
+    ├── DependencyError     4   a package or tool is missing
+    ├── DeviceError         5   a device did not do what it should
+    │   └── CrashError      a process of ours died: a crash in a runtime or converter
+    └── RegressionError     6   a figure got worse than allowed
+
+A message says what happened, why, and what to do next, in that order.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WorkbenchError(Exception):
+    """An error with a message for the user: `what` happened, `why`, and how to `fix` it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(what, why, fix)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"why: {self.why}")
+        if self.fix:
+            parts.append(f"fix: {self.fix}")
+        return "\n  ".join(parts)
+
+
+class InputError(WorkbenchError):
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    pass
+
+
+class ModelError(InputError):
+    pass
+
+
+class DatasetError(InputError):
+    pass
+
+
+class ProfileError(InputError):
+    pass
+
+
+class StepError(WorkbenchError):
+    exit_code = 3
+
+
+class DependencyError(WorkbenchError):
+    exit_code = 4
+
+
+class DeviceError(WorkbenchError):
+    exit_code = 5
+
+
+class CrashError(DeviceError):
+    pass
+
+
+class RegressionError(WorkbenchError):
+    exit_code = 6
+
+
+_BY_NAME: dict[str, type[WorkbenchError]] = {
+    kind.__name__: kind
+    for kind in (
+        WorkbenchError, InputError, RecipeError, ModelError, DatasetError, ProfileError, StepError,
+        DependencyError, DeviceError, CrashError, RegressionError,
+    )
+}  # fmt: skip
+
+
+def pack(error: WorkbenchError) -> tuple[str, str, str, str]:
+    """The error as plain values, to cross a process boundary."""
+    return type(error).__name__, error.what, error.why, error.fix
+
+
+def unpack(packed: tuple[str, str, str, str]) -> WorkbenchError:
+    name, what, why, fix = packed
+    return _BY_NAME.get(name, WorkbenchError)(what, why, fix)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'? ` where a known word is near, and all the known ones."""
+    words = sorted(known)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    listing = f"known: {', '.join(words)}" if words else "there are none"
+    return f"did you mean '{near[0]}'? ({listing})" if near else listing

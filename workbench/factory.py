@@ -1,0 +1,131 @@
+"""Users' own callables, named `file.py:function` or `package.module:function`, and what they read.
+
+They are the user's own code and run with the user's rights, as README says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import InputError, did_you_mean
+
+
+def resolve(spec: str, relative_to: Path) -> Callable[..., Any]:
+    """The callable that `file.py:name` or `package.module:name` names.
+
+    A file's folder is put on the import path, so that its neighbours can be imported as when it is
+    run. Raises InputError where the file, the module or the name is not there, or fails.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise InputError(
+            f"'{spec}' names no function", "", "write file.py:function or package.module:function"
+        )
+    module = _from_file(place, relative_to) if place.endswith(".py") else _from_package(place)
+    found = getattr(module, name, None)
+    if found is None:
+        public = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise InputError(f"{place} has no '{name}'", "", did_you_mean(name, public))
+    if not callable(found):
+        raise InputError(f"{spec} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _from_file(place: str, relative_to: Path) -> Any:
+    path = (relative_to / Path(place).expanduser()).resolve()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    # A name of its own for each path: two users' `model.py` must not be one module.
+    name = f"workbench_user_{abs(hash(str(path))):x}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(
+            f"{path} fails when imported", f"{type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _from_package(place: str) -> Any:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"there is no module {place}",
+            str(error),
+            "install it, or run wb in the folder that holds it",
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"{place} fails when imported", f"{type(error).__name__}: {error}"
+        ) from error
+
+
+class Dependencies:
+    """The user's files that a stretch of code read: sources it imported, data it opened."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+        self.active = False
+
+    def note(self, value: Any) -> None:
+        if isinstance(value, bytes):
+            value = os.fsdecode(value)
+        if isinstance(value, str | os.PathLike):
+            self.paths.add(Path(value))
+
+
+@contextmanager
+def watched(dependencies: Dependencies) -> Iterator[None]:
+    """Record into `dependencies` every user's file that the block opens for reading or imports."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if dependencies.active and event == "open" and arguments[1] in ("r", "rb", None):
+            dependencies.note(arguments[0])
+
+    before = set(sys.modules)
+    sys.addaudithook(hook)  # cannot be taken off again; `active` turns it into a no-op
+    dependencies.active = True
+    try:
+        yield
+    finally:
+        dependencies.active = False
+        for name in set(sys.modules) - before:
+            dependencies.note(getattr(sys.modules[name], "__file__", None) or "/")
+        dependencies.paths = {path for path in dependencies.paths if _is_users(path)}
+
+
+_INTERPRETER = tuple(
+    Path(sysconfig.get_path(key)).resolve()
+    for key in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _is_users(path: Path) -> bool:
+    """Whether a file is the user's own: not the interpreter's, not an installed package's."""
+    resolved = path.resolve()
+    if not resolved.is_file() or str(resolved).startswith(("/proc/", "/sys/", "/dev/", "/etc/")):
+        return False
+    if resolved.suffix in (".pyc", ".so"):
+        return False
+    return not any(resolved.is_relative_to(root) for root in _INTERPRETER)

@@ -1,0 +1,58 @@
+"""Where recipes, datasets and device profiles are found by name.
+
+A user's own project with the folders `recipes`, `calibration` and `devices` is a workbench too:
+the working directory's come first, then the copies inside the installed package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from workbench.errors import InputError, did_you_mean
+
+Kind = Literal["recipes", "calibration", "devices"]
+
+_SUFFIX: dict[Kind, str] = {"recipes": ".py", "calibration": ".toml", "devices": ".toml"}
+_NOUN: dict[Kind, str] = {"recipes": "recipe", "calibration": "dataset", "devices": "device"}
+
+
+def folders(kind: Kind) -> tuple[Path, ...]:
+    """The folders searched for `kind`, first match wins."""
+    package = Path(__file__).parent
+    installed = package / "library" / kind
+    # In a checkout (or an editable install) the package's neighbours are the originals.
+    shipped = installed if installed.is_dir() else package.parent / kind
+    return (Path.cwd() / kind, shipped)
+
+
+def entries(kind: Kind) -> dict[str, Path]:
+    """Every entry of `kind` by name; a file `mobile_int8.py` is named `mobile-int8`."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.glob(f"*{_SUFFIX[kind]}")):
+            if not path.name.startswith(("_", ".")):
+                found.setdefault(path.stem.replace("_", "-"), path.resolve())
+    return found
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The file of an entry, given by name or by path.
+
+    Raises InputError, with the nearest known name, where there is none.
+    """
+    if "/" in name or "\\" in name or name.endswith(_SUFFIX[kind]):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"there is no {_NOUN[kind]} file {name}")
+        return path.resolve()
+    known = entries(kind)
+    key = name.replace("_", "-")
+    if key not in known:
+        searched = ", ".join(str(folder) for folder in folders(kind))
+        raise InputError(
+            f"there is no {_NOUN[kind]} named '{name}'",
+            f"looked in {searched}",
+            did_you_mean(key, known),
+        )
+    return known[key]

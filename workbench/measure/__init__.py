@@ -1,0 +1,1 @@
+"""Measuring: pure statistics (`latency`, `accuracy`, `parity`) apart from the running (`run`)."""

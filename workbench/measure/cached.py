@@ -1,0 +1,138 @@
+"""Measuring what is not measured yet: latencies and scores, from the cache where they are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from workbench.artifact import Artifact
+from workbench.cache import Cache, key_of
+from workbench.device import probe
+from workbench.display import Display
+from workbench.engine import Outcome, Request, rows_of
+from workbench.errors import DatasetError, WorkbenchError
+from workbench.measure.latency import Latency, Preset
+
+if TYPE_CHECKING:
+    from workbench.measure.run import Target
+
+EAGER = "eager"
+RUNTIMES = ("torch", "onnxruntime", "ai-edge-litert")
+
+
+def targets_of(request: Request, outcome: Outcome) -> dict[str, Target]:
+    """What is measured, by row key: PyTorch eager first, then every artifact of the table."""
+    targets: dict[str, Target] = {}
+    if outcome.start is None:
+        targets[EAGER] = request.source
+    for result in rows_of(outcome):
+        if result.artifact is not None:
+            targets[result.located.id] = result.artifact
+    return targets
+
+
+def _identity(key: str, target: Target, outcome: Outcome) -> str:
+    return target.sha256 if isinstance(target, Artifact) else str(outcome.model["fingerprint"])
+
+
+def latencies_of(
+    request: Request,
+    preset: Preset,
+    outcome: Outcome,
+    targets: dict[str, Target],
+    cache: Cache,
+    display: Display,
+) -> tuple[dict[str, Latency | WorkbenchError], str]:
+    """Latency of every target, and when it was measured.
+
+    Kept as one record: rounds pair the targets, so figures of two sessions do not mix.
+    """
+    identities = {key: _identity(key, target, outcome) for key, target in targets.items()}
+    key = key_of(
+        "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
+        probe.fingerprint(), probe.versions(RUNTIMES), outcome.dataset["inputs"],
+    )  # fmt: skip
+    found = cache.record(key)
+    if found is not None:
+        display.done("latency", "cached")
+        timed = {name: Latency.from_json(one) for name, one in found["latencies"].items()}
+        return dict(timed), found["measured"]
+    from workbench.measure.run import latencies
+    from workbench.work import load_dataset
+
+    display.update("latency", 0.0)
+    inputs = load_dataset(request.data).examples(1, request.source.seed)
+    # Two runs at once would measure each other.
+    with cache.locked(
+        f"device-{request.device.name}",
+        lambda: display.message(f"{request.device.name} is being measured by another run: waiting"),
+    ):
+        began = time.perf_counter()
+        made = latencies(
+            targets, inputs, request.device, preset,
+            lambda fraction, note: display.update("latency", fraction, note),
+        )  # fmt: skip
+        outcome.timings["latency"] = time.perf_counter() - began
+    when = datetime.now().astimezone().isoformat(timespec="seconds")
+    good = {name: one.to_json() for name, one in made.items() if isinstance(one, Latency)}
+    if len(good) == len(made):  # a crash may have been a passing one: try it again next time
+        cache.store(key, {"latencies": good, "measured": when})
+    display.done("latency")
+    return made, when
+
+
+def scores_of(
+    request: Request,
+    outcome: Outcome,
+    targets: dict[str, Target],
+    cache: Cache,
+    display: Display,
+) -> dict[str, Any]:
+    """Scores of every target that has none in the cache; empty without an evaluation split."""
+    from workbench.measure.accuracy import Scores
+
+    evaluation = outcome.dataset["splits"].get("evaluation")
+    if evaluation is None:
+        display.done("accuracy")
+        return {}
+    reference = next(iter(targets))
+
+    def key_for(name: str) -> str:
+        return key_of(
+            "scores", _identity(name, targets[name], outcome),
+            _identity(reference, targets[reference], outcome), evaluation["fingerprint"],
+            outcome.dataset["metric"], outcome.dataset.get("metric_digest"),
+            probe.versions(RUNTIMES),
+        )  # fmt: skip
+
+    found: dict[str, Any] = {}
+    for name in targets:
+        record = cache.record(key_for(name))
+        if record is not None:
+            found[name] = Scores.from_json(record)
+    missing = {name: one for name, one in targets.items() if name not in found}
+    if not missing:
+        display.done("accuracy", "cached")
+        return found
+    from workbench.measure.run import accuracies
+    from workbench.work import load_dataset
+
+    display.update("accuracy", 0.0)
+    began = time.perf_counter()
+    try:
+        made = accuracies(
+            {reference: targets[reference], **missing}, reference, load_dataset(request.data),
+            lambda fraction, note: display.update("accuracy", fraction, note),
+        )  # fmt: skip
+    except DatasetError:
+        raise
+    except WorkbenchError as error:  # the reference's own: nothing can be scored against it
+        made = {reference: error}
+    outcome.timings["accuracy"] = time.perf_counter() - began
+    for name, scores in made.items():
+        if isinstance(scores, Scores):
+            cache.store(key_for(name), scores.to_json())
+    display.done("accuracy")
+    return {**found, **made}

@@ -1,0 +1,82 @@
+"""Whether two sets of outputs agree, and by how much they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import StepError
+
+Arrays = Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences of a candidate's outputs from a reference's, over all outputs together.
+
+    max_abs: the largest absolute difference. sqnr: 10 log10(Σ reference² / Σ difference²) in dB,
+    infinite where the two are equal. close: every element within the tolerances.
+    """
+
+    max_abs: float
+    sqnr: float
+    close: bool
+
+
+def compare(reference: Arrays, candidate: Arrays, rtol: float = 1e-3, atol: float = 1e-5) -> Parity:
+    """Parity of two lists of outputs. Raises StepError where their shapes differ.
+
+    An element is close where |difference| <= atol + rtol * |reference|.
+    """
+    shapes = [a.shape for a in reference], [a.shape for a in candidate]
+    if shapes[0] != shapes[1]:
+        raise StepError("the outputs have other shapes", f"{shapes[1]} instead of {shapes[0]}")
+    signal = noise = largest = 0.0
+    close = True
+    for before, after in zip(reference, candidate, strict=True):
+        wanted, found = before.astype(np.float64), after.astype(np.float64)
+        difference = np.abs(found - wanted)
+        if not np.isfinite(difference).all():
+            return Parity(math.inf, -math.inf, False)
+        signal += float((wanted**2).sum())
+        noise += float((difference**2).sum())
+        largest = max(largest, float(difference.max(initial=0.0)))
+        close = close and bool((difference <= atol + rtol * np.abs(wanted)).all())
+    return Parity(largest, sqnr(signal, noise), close)
+
+
+def sqnr(signal: float, noise: float) -> float:
+    """Signal-to-quantization-noise ratio of two powers, in dB."""
+    if noise == 0:
+        return math.inf
+    return -math.inf if signal == 0 else 10 * math.log10(signal / noise)
+
+
+def check(what: str, reference: Arrays, candidate: Arrays, rtol: float, atol: float) -> Parity:
+    """`compare`, raising StepError where an element is not within the tolerances."""
+    found = compare(reference, candidate, rtol, atol)
+    if not found.close:
+        raise StepError(
+            f"{what}: the outputs differ from the original's",
+            f"largest difference {found.max_abs:.3g}, SQNR {found.sqnr:.1f} dB; "
+            f"allowed rtol {rtol:g}, atol {atol:g}",
+            "try another opset, and check that the model has no randomness in eval mode",
+        )
+    return found
+
+
+def check_sqnr(what: str, reference: Arrays, candidate: Arrays, least: float) -> Parity:
+    """`compare`, raising StepError where the SQNR is below `least` dB."""
+    found = compare(reference, candidate)
+    if not found.sqnr >= least:
+        raise StepError(
+            f"{what}: the outputs differ from those of the file it was made from",
+            f"SQNR {found.sqnr:.1f} dB, at least {least:g} expected",
+            "the converter does not keep this model's meaning; report it with the run's manifest",
+        )
+    return found

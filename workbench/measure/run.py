@@ -1,0 +1,164 @@
+"""The running of measurements: fresh processes for latency, lock-step workers for accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.artifact import Artifact
+from workbench.dataset import Batch, Dataset, Split
+from workbench.device.profile import Device
+from workbench.errors import WorkbenchError
+from workbench.measure import accuracy
+from workbench.measure.accuracy import Scores
+from workbench.measure.latency import Latency, Preset, ProcessSamples
+from workbench.measure.statistics import paired_metric_difference
+from workbench.model import ModelSource
+from workbench.process import Progress, Worker
+
+Target = Artifact | ModelSource
+BATCH = 16
+
+
+def latencies(
+    targets: Mapping[str, Target],
+    inputs: Mapping[str, NDArray[Any]],
+    device: Device,
+    preset: Preset,
+    progress: Progress,
+) -> dict[str, Latency | WorkbenchError]:
+    """Latency of every target, or the error that ended it.
+
+    Each round runs every target once, one at a time in a fresh process, before the next begins.
+    """
+    found: dict[str, list[ProcessSamples]] = {name: [] for name in targets}
+    failed: dict[str, WorkbenchError] = {}
+    total = preset.processes * len(targets)
+    done = 0
+    for _ in range(preset.processes):
+        for name, target in targets.items():
+            done += 1
+            if name in failed:
+                continue
+            progress((done - 1) / total, name)
+            try:
+                with Worker() as worker:
+                    raw = worker.call(
+                        "latency", target, dict(inputs), device, preset.warmup, preset.runs,
+                        preset.seconds,
+                    )  # fmt: skip
+            except WorkbenchError as error:
+                failed[name] = error
+                continue
+            raw["samples_ns"] = tuple(raw["samples_ns"])
+            found[name].append(ProcessSamples(**raw))
+    return {
+        name: failed[name] if name in failed else Latency(tuple(found[name])) for name in targets
+    }
+
+
+def accuracies(
+    targets: Mapping[str, Target],
+    reference: str,
+    dataset: Dataset,
+    progress: Progress,
+) -> dict[str, Scores | WorkbenchError]:
+    """Scores of every target on the evaluation split, against the target named `reference`.
+
+    Every sample is read and preprocessed once and goes to all targets, each in a process of its
+    own; only scores are kept, so memory does not grow with the outputs.
+    """
+    split = dataset.evaluation
+    assert split is not None
+    workers: dict[str, Worker] = {}
+    failed: dict[str, WorkbenchError] = {}
+    parts: dict[str, list[Scores]] = {name: [] for name in targets}
+    with tempfile.TemporaryDirectory(prefix="wb-outputs-") as folder:
+        keep = _Predictions(Path(folder), len(split)) if dataset.metric else None
+        try:
+            first = next(split.batches(1)).inputs
+            for name, target in targets.items():
+                workers[name] = Worker({"OMP_NUM_THREADS": "1"})
+                workers[name].start("open", target, 1, first)
+            _each(workers, failed, lambda name: workers[name].result())
+            for batch in _ahead(split):
+                alive = {name: w for name, w in workers.items() if name not in failed}
+                _each(alive, failed, lambda name, b=batch: workers[name].start("infer", b.inputs))
+                outputs: dict[str, list[NDArray[Any]]] = {}
+                for name in [name for name in alive if name not in failed]:
+                    try:
+                        outputs[name] = workers[name].result()
+                    except WorkbenchError as error:
+                        failed[name] = error
+                if reference in failed:
+                    raise failed[reference]
+                for name, made in outputs.items():
+                    parts[name].append(accuracy.score(made, outputs[reference], batch.labels))
+                    if keep is not None:
+                        keep.add(name, batch, made[0])
+                progress((batch.start + len(batch)) / len(split), f"{batch.start + len(batch)}")
+        finally:
+            for worker in workers.values():
+                worker.close()
+        scores: dict[str, Scores | WorkbenchError] = {
+            name: failed.get(name) or accuracy.joined(parts[name]) for name in targets
+        }
+        if keep is not None and split.labels is not None and dataset.metric is not None:
+            for name, found in scores.items():
+                if isinstance(found, Scores):
+                    scores[name] = keep.scored(name, reference, found, dataset, split.labels)
+    return scores
+
+
+def _each(
+    names: Mapping[str, Worker], failed: dict[str, WorkbenchError], act: Callable[..., Any]
+) -> None:
+    for name in list(names):
+        try:
+            act(name)
+        except WorkbenchError as error:
+            failed[name] = error
+
+
+def _ahead(split: Split) -> Iterator[Batch]:
+    """Batches, the next one being read while the one before is worked on."""
+    batches = split.batches(BATCH)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
+
+
+class _Predictions:
+    """First outputs of every target on disk, for a user's metric, which wants them all at once."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.count = count
+        self.files: dict[str, Any] = {}
+
+    def add(self, name: str, batch: Batch, output: NDArray[Any]) -> None:
+        if name not in self.files:
+            path = self.folder / f"{len(self.files)}.npy"
+            shape = (self.count, *output.shape[1:])
+            self.files[name] = np.lib.format.open_memmap(path, "w+", output.dtype, shape)
+        self.files[name][batch.start : batch.start + len(batch)] = output
+
+    def scored(
+        self, name: str, reference: str, scores: Scores, dataset: Dataset, labels: Any
+    ) -> Scores:
+        import dataclasses
+
+        assert dataset.metric is not None
+        value = float(dataset.metric(self.files[name], labels))
+        delta = paired_metric_difference(
+            dataset.metric, self.files[reference], self.files[name], labels
+        )
+        return dataclasses.replace(scores, metric=value, metric_delta=delta)

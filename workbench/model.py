@@ -1,0 +1,175 @@
+"""`Model`: a live torch module in eval mode with what is known of it, and where models come from.
+
+A `ModelSource` is the portable half: plain values that any process can `load` the model from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.artifact import Artifact, TensorSpec, digest
+from workbench.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+_INPUT = re.compile(r"(?P<name>[^:]+):(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+))?")
+_DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """What was asked for with --model, --weights, --sha256 and --seed, as plain values."""
+
+    spec: str
+    weights: Path | None = None
+    sha256: str | None = None
+    folder: Path = Path()
+    seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        return "onnx" if self.spec.endswith(".onnx") else "factory"
+
+    @property
+    def name(self) -> str:
+        """A short name for folders and tables: `mobilenetv1-025`, `digits`."""
+        if self.kind == "onnx":
+            return Path(self.spec).stem
+        place, _, function = self.spec.rpartition(":")
+        parts = re.split(r"[./\\]", place.removesuffix(".py"))
+        plain = [part for part in parts if part and part not in ("model", "models", "net", "..")]
+        word = plain[-1] if plain else function
+        if place.endswith(".py") and parts[-1] in ("model", "models", "net"):
+            word = (self.folder / place).resolve().parent.name
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", word).strip("-.") or "model"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the source names itself."""
+        own = [self.folder / self.spec] if self.kind == "onnx" else []
+        return tuple(own + ([self.weights] if self.weights else []))
+
+    def check(self) -> None:
+        """That named files are there and have the digest asked for, before anything opens them.
+
+        Raises ModelError.
+        """
+        for path in self.files:
+            if not path.is_file():
+                raise ModelError(f"there is no file {path}")
+        if self.sha256 is not None:
+            if not self.files:
+                raise ModelError("--sha256 is given, but no file to check", "", "give --weights")
+            found = digest(self.files[-1])
+            if found != self.sha256.lower().removeprefix("sha256:"):
+                raise ModelError(
+                    f"{self.files[-1]} is not the file expected",
+                    f"its SHA-256 is {found}",
+                    "fetch the file again, or correct --sha256",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A torch module in eval mode, with example inputs [N, ...] by name in call order."""
+
+    module: torch.nn.Module
+    example_inputs: Mapping[str, NDArray[Any]]
+    output_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(self.example_inputs)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the module's structure and every parameter and buffer."""
+        hashed = hashlib.sha256(repr(self.module).encode())
+        for name, tensor in sorted(self.module.state_dict().items()):
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hashed.update(tensor.detach().cpu().contiguous().flatten().view(_bytes()).numpy())
+        return hashed.hexdigest()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all parameters and buffers: the size of an ideal state dict."""
+        return sum(t.numel() * t.element_size() for t in self.module.state_dict().values())
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Outputs for named inputs [N, ...], flattened in the exporter's order."""
+        import torch
+
+        with torch.inference_mode():
+            given = [torch.from_numpy(inputs[name]) for name in self.input_names]
+            return [tensor.numpy() for _, tensor in flatten(self.module(*given))]
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    """The tensors in a model's output with their names, in the ONNX exporter's order."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return [(name, value)]
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in flatten(item, str(key))]
+    if isinstance(value, tuple | list):
+        return [pair for item in value for pair in flatten(item, "")]
+    if value is None:
+        return []
+    raise ModelError(
+        f"the model returns a {type(value).__name__}",
+        "",
+        "return tensors, or tuples or dicts of them",
+    )
+
+
+def parse_inputs(texts: list[str]) -> tuple[TensorSpec, ...]:
+    """`--input name:1x3x224x224[:dtype]` as specs; the first axis is the batch."""
+    specs = []
+    for text in texts:
+        match = _INPUT.fullmatch(text)
+        dtype = (match and match["dtype"]) or "float32"
+        if match is None or dtype not in _DTYPES:
+            raise ModelError(
+                f"--input does not understand '{text}'",
+                "",
+                f"write name:1x3x224x224 or name:1x128:int64 (dtypes: {', '.join(_DTYPES)})",
+            )
+        sizes = [int(size) for size in match["shape"].split("x")]
+        if 0 in sizes or max(sizes) > 1 << 24:
+            raise ModelError(f"--input {text}: sizes must be between 1 and {1 << 24}")
+        specs.append(TensorSpec(name=match["name"], dtype=dtype, shape=(None, *sizes[1:])))
+    return tuple(specs)
+
+
+def load(
+    source: ModelSource, examples: Mapping[str, NDArray[Any]], folder: Path
+) -> Model | Artifact:
+    """The model that a source names: a live module, or an ONNX file (copied into `folder`).
+
+    `examples` are named inputs [N, ...] that it must take. Raises ModelError.
+    """
+    from workbench.sources.factory import load_factory
+    from workbench.sources.onnx_file import load_onnx
+
+    sources: dict[str, Callable[[ModelSource, Mapping[str, Any], Path], Model | Artifact]] = {
+        "factory": load_factory,
+        "onnx": load_onnx,
+    }
+    source.check()
+    return sources[source.kind](source, examples, folder)

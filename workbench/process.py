@@ -1,0 +1,184 @@
+"""Worker processes: jobs run in a process of their own, so that a crash costs a job, not the run.
+
+The two ends speak length-prefixed pickles over pipes that only they hold. A worker ends when its
+input closes, so none outlives a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from workbench.errors import CrashError, StepError, unpack
+
+HEADER = struct.Struct("<Q")
+Progress = Callable[[float, str], None]
+
+_alive: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def send(stream: IO[bytes], message: Any) -> None:
+    payload = pickle.dumps(message, protocol=5)
+    stream.write(HEADER.pack(len(payload)))
+    stream.write(payload)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Any:
+    """The next message. Raises EOFError where the other end is gone."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise EOFError
+    (length,) = HEADER.unpack(header)
+    payload = stream.read(length)
+    if len(payload) < length:
+        raise EOFError
+    # The other end is our own process, on a pipe that nothing else holds.
+    return pickle.loads(payload)  # noqa: S301
+
+
+class Worker:
+    """A child process that runs jobs one after another, keeping what they imported and loaded.
+
+    Whatever libraries print goes to `log`, whose end is quoted when the process dies.
+    """
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        # A real file, not a pipe: a worker that prints much must never block on it.
+        self._log = tempfile.NamedTemporaryFile(prefix="wb-log-", suffix=".txt", delete=False)  # noqa: SIM115
+        self.log = Path(self._log.name)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "workbench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            # Out of the terminal's foreground group: Ctrl-C reaches the parent, which cleans up.
+            start_new_session=True,
+            env={**os.environ, **_quiet(), **(environment or {})},
+        )
+        _alive.add(self)
+
+    def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
+        """A job's result. Raises the WorkbenchError that it raised, or CrashError."""
+        self.start(job, *arguments)
+        return self.result(progress)
+
+    def start(self, job: str, *arguments: Any) -> None:
+        """Begin a job without waiting for it."""
+        assert self._process.stdin is not None
+        try:
+            send(self._process.stdin, (job, arguments))
+        except (BrokenPipeError, OSError) as error:
+            raise self._crashed() from error
+
+    def result(self, progress: Progress | None = None) -> Any:
+        """Wait for the job that `start` began."""
+        assert self._process.stdout is not None
+        while True:
+            try:
+                kind, value = receive(self._process.stdout)
+            except EOFError as error:
+                raise self._crashed() from error
+            if kind == "progress":
+                if progress is not None:
+                    progress(*value)
+            elif kind == "result":
+                return value
+            elif kind == "error":
+                raise unpack(value)
+            else:
+                raise StepError(
+                    f"unexpected {value[0]}", value[1], f"the whole log: {self._keep()}"
+                )
+
+    def _crashed(self) -> CrashError:
+        code = self._process.wait(timeout=30)
+        if code < 0:
+            try:
+                ending = f"signal {signal.Signals(-code).name}"
+            except ValueError:
+                ending = f"signal {-code}"
+            if -code == signal.SIGKILL:
+                ending += ", as the kernel does when memory runs out"
+        else:
+            ending = f"exit code {code}"
+        tail = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        said = f"; it last said: {' | '.join(tail)}" if tail else ""
+        return CrashError("a worker process died", f"{ending}{said}")
+
+    def _keep(self) -> Path:
+        self._kept = True
+        return self.log
+
+    def close(self) -> None:
+        """End the process at once, whatever it is doing, and everything it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        if not getattr(self, "_kept", False):
+            self.log.unlink(missing_ok=True)
+        _alive.discard(self)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def close_all() -> None:
+    """End every worker of this process: on Ctrl-C, and on the way out."""
+    for worker in list(_alive):
+        worker.close()
+
+
+def _quiet() -> dict[str, str]:
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONWARNINGS": "ignore"}
+
+
+class Pool:
+    """Idle workers kept for the next job: imports are paid once. Safe to use from threads."""
+
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
+        self._lock = threading.Lock()
+
+    def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        worker = worker or Worker()
+        try:
+            found = worker.call(job, *arguments, progress=progress)
+        except BaseException:
+            worker.close()
+            raise
+        with self._lock:
+            self._idle.append(worker)
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.close()

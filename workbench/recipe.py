@@ -1,0 +1,267 @@
+"""`Recipe`: a named tree of steps, a sequence that may end in named branches. Pure values.
+
+A step is a frozen keyword-only dataclass that satisfies `Step`: its fields are its options, and
+`run` reads its input and writes only under the folder it is given.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from workbench import library
+from workbench.artifact import Artifact, Format
+from workbench.errors import InputError, RecipeError, did_you_mean
+from workbench.options import replaced
+
+if TYPE_CHECKING:
+    from workbench.dataset import Dataset
+    from workbench.device.profile import Device
+
+BRANCH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def _silent(_fraction: float, _note: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a step may use besides its input.
+
+    `folder` is the one place it may write; `work` holds intermediates that other steps of the
+    same input share (a SavedModel, say); `progress` takes a fraction and a short note.
+    """
+
+    folder: Path
+    dataset: Dataset
+    device: Device
+    work: Path | None = None
+    progress: Callable[[float, str], None] = _silent
+    seed: int = 0
+
+
+class Step(Protocol):
+    """What a class must have to stand in a recipe."""
+
+    name: ClassVar[str]
+    takes: ClassVar[tuple[Format, ...]]
+    gives: ClassVar[Format]
+    needs_data: ClassVar[bool]
+    packages: ClassVar[tuple[str, ...]]
+    seconds: ClassVar[float]
+
+    def run(self, subject: Any, context: Context) -> Artifact: ...
+
+
+@dataclass(frozen=True)
+class Located:
+    """A step with its place in the tree: `quantize` in branch `ort` has the id `ort.quantize`."""
+
+    id: str
+    name: str
+    branch: str
+    step: Any
+
+
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """A sequence of steps that may end in named branches.
+
+    Raises RecipeError where a step cannot take what the one before it gives.
+    """
+
+    steps: tuple[Any, ...]
+    branches: Mapping[str, tuple[Any, ...]]
+    name: str = ""
+    help: str = ""
+    path: Path | None = field(default=None, compare=False)
+
+    def __init__(
+        self,
+        *steps: Any,
+        branches: Mapping[str, Sequence[Any]] | None = None,
+        name: str = "",
+        help: str = "",
+        path: Path | None = None,
+    ) -> None:
+        frozen = {key: tuple(value) for key, value in (branches or {}).items()}
+        for key, value in {
+            "steps": tuple(steps), "branches": frozen, "name": name, "help": help, "path": path
+        }.items():  # fmt: skip
+            object.__setattr__(self, key, value)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.steps:
+            raise RecipeError("a recipe needs at least one step before its branches")
+        for branch, steps in self.branches.items():
+            if not BRANCH_NAME.fullmatch(branch):
+                raise RecipeError(
+                    f"'{branch}' cannot name a branch",
+                    "it becomes part of file names and of --set",
+                    "use lower-case letters, digits, '-' and '_'",
+                )
+            if not steps:
+                raise RecipeError(f"branch '{branch}' has no steps")
+        for located in self.located():
+            _check_step(located.step)
+        for path in self.paths():
+            for before, after in pairwise(path):
+                if before.step.gives not in after.step.takes:
+                    wanted = " or ".join(after.step.takes)
+                    raise RecipeError(
+                        f"wrong order: {after.id} takes {wanted}, "
+                        f"but {before.id} gives {before.step.gives}",
+                        "",
+                        "reorder the steps in the recipe file; 'wb show' prints the plan",
+                    )
+
+    def located(self) -> list[Located]:
+        """Every step with its place, trunk first."""
+        found = list(_numbered("", self.steps))
+        for branch, steps in self.branches.items():
+            found += _numbered(branch, steps)
+        return found
+
+    def paths(self) -> list[list[Located]]:
+        """Every sequence from the first step to an end."""
+        trunk = list(_numbered("", self.steps))
+        ends = [list(_numbered(branch, steps)) for branch, steps in self.branches.items()]
+        return [trunk + end for end in ends] or [trunk]
+
+    def with_options(self, settings: Sequence[str]) -> Recipe:
+        """The recipe with options replaced: `quantize.per_channel=false`, `ort.quantize.samples=9`.
+
+        Raises RecipeError, with the nearest name, for anything that is not there.
+        """
+        recipe = self
+        for setting in settings:
+            recipe = recipe._with_option(setting)
+        return recipe
+
+    def _with_option(self, setting: str) -> Recipe:
+        target, equals, text = setting.partition("=")
+        path, dot, option = target.strip().rpartition(".")
+        if not equals or not dot or not path or not option:
+            raise RecipeError(
+                f"--set does not understand '{setting}'", "", "write --set step.option=value"
+            )
+        located = self.located()
+        matching = [one for one in located if path in (one.id, one.name)]
+        exact = [one for one in matching if one.id == path]
+        if not matching:
+            names = {one.id for one in located} | {one.name for one in located}
+            raise RecipeError(
+                f"no step '{path}' in recipe {self.name}", "", did_you_mean(path, names)
+            )
+        if len(matching) > 1 and not exact:
+            places = ", ".join(f"{one.id}.{option}" for one in matching)
+            raise RecipeError(
+                f"'{path}' stands in more than one place", "", f"name the one you mean: {places}"
+            )
+        chosen = (exact or matching)[0]
+        new = replaced(chosen.step, option, text, chosen.id)
+        return self._replacing(chosen, new)
+
+    def _replacing(self, chosen: Located, new: Any) -> Recipe:
+        def swap(branch: str, steps: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(
+                new if one.id == chosen.id else one.step for one in _numbered(branch, steps)
+            )
+
+        return Recipe(
+            *swap("", self.steps),
+            branches={key: swap(key, value) for key, value in self.branches.items()},
+            name=self.name,
+            help=self.help,
+            path=self.path,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved recipe: a record of what ran, not a second input language."""
+
+        def plain(steps: tuple[Any, ...]) -> list[dict[str, Any]]:
+            return [{"step": step.name, **dataclasses.asdict(step)} for step in steps]
+
+        return {
+            "name": self.name,
+            "steps": plain(self.steps),
+            "branches": {key: plain(value) for key, value in self.branches.items()},
+        }
+
+
+def _numbered(branch: str, steps: Sequence[Any]) -> Iterator[Located]:
+    """Steps with their ids; a second step of the same name is `simplify-2`."""
+    seen: dict[str, int] = {}
+    for step in steps:
+        base = str(getattr(step, "name", type(step).__name__))
+        seen[base] = seen.get(base, 0) + 1
+        name = base if seen[base] == 1 else f"{base}-{seen[base]}"
+        yield Located(f"{branch}.{name}" if branch else name, name, branch, step)
+
+
+def _check_step(step: Any) -> None:
+    needed = ("name", "takes", "gives", "needs_data", "packages", "seconds", "run")
+    missing = [name for name in needed if not hasattr(step, name)]
+    if missing or isinstance(step, type) or not dataclasses.is_dataclass(step):
+        raise RecipeError(
+            f"{step!r} is not a step",
+            f"it lacks {', '.join(missing)}" if missing else "a step is a dataclass instance",
+            "CONTRIBUTING.md shows how a step is written",
+        )
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name or path. Its file is the user's own code, and is executed.
+
+    Raises RecipeError for an unknown name, a file that fails, or one without `recipe`.
+    """
+    try:
+        path = library.find("recipes", name)
+    except InputError as error:
+        raise RecipeError(error.what, error.why, error.fix) from error
+    key = path.stem.replace("_", "-")
+    spec = importlib.util.spec_from_file_location(f"workbench_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{path} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {key}: {error.what}", error.why, error.fix) from error
+    except Exception as error:
+        raise RecipeError(
+            f"recipe {key} cannot be loaded", f"{type(error).__name__}: {error}", f"mend {path}"
+        ) from error
+    found = getattr(module, "recipe", None)
+    if not isinstance(found, Recipe):
+        raise RecipeError(
+            f"{path} defines no recipe", "", "it must assign a Recipe to the name 'recipe'"
+        )
+    return Recipe(
+        *found.steps,
+        branches=found.branches,
+        name=key,
+        help=(module.__doc__ or "").strip(),
+        path=path,
+    )
+
+
+def summaries() -> dict[str, str]:
+    """Every known recipe's name with the first line of its docstring, without running any."""
+    found = {}
+    for name, path in library.entries("recipes").items():
+        try:
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        except (SyntaxError, ValueError, OSError) as error:
+            text = f"cannot be read: {error}"
+        found[name] = text.strip().partition("\n")[0]
+    return found

@@ -1,0 +1,126 @@
+"""A `Report` from what a run made and measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.device import probe
+from workbench.engine import Outcome, Request, StepResult, rows_of
+from workbench.errors import WorkbenchError
+from workbench.measure.cached import EAGER
+from workbench.measure.latency import Latency, Preset
+from workbench.report.data import Report, Row, label_of, label_of_step
+
+PACKAGES = (
+    "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",
+)  # fmt: skip
+
+
+def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row]) -> Report:
+    evaluation = outcome.dataset["splits"].get("evaluation", {})
+    trunk = [one for one in rows_of(outcome) if not one.located.branch]
+    onnx = next(
+        (
+            one.located.id
+            for one in reversed(trunk)
+            if one.artifact is not None
+            and one.artifact.format == "onnx"
+            and one.artifact.precision == "float32"
+        ),
+        "",
+    )
+    eager = EAGER if outcome.start is None else ""
+    metric = outcome.dataset["metric"].rpartition(":")[2] or "top-1"
+    notes = list(outcome.model["notes"])
+    if evaluation and not evaluation["labelled"]:
+        notes.append("the evaluation samples have no labels: agreement and SQNR stand for accuracy")
+    if evaluation and evaluation["samples"] < 100:
+        notes.append(f"only {evaluation['samples']} evaluation samples: the intervals are wide")
+    return Report(
+        recipe=request.recipe.name,
+        model=request.source.name,
+        dataset=outcome.dataset["name"],
+        device=request.device.name,
+        threads=request.device.threads,
+        preset=preset.name,
+        metric=metric,
+        samples=evaluation.get("samples", 0),
+        labelled=bool(evaluation.get("labelled")),
+        rows=tuple(rows),
+        eager=eager,
+        onnx=onnx,
+        reference=eager or onnx,
+        host=probe.fingerprint(),
+        versions=probe.versions(PACKAGES),
+        notes=tuple(notes),
+    )
+
+
+def rows_from(
+    request: Request,
+    outcome: Outcome,
+    timed: dict[str, Latency | WorkbenchError],
+    scored: dict[str, Any],
+) -> list[Row]:
+    def measured(key: str) -> dict[str, Any]:
+        latency, scores = timed.get(key), scored.get(key)
+        errors = [one for one in (latency, scores) if isinstance(one, WorkbenchError)]
+        return {
+            "latency": latency if isinstance(latency, Latency) else None,
+            "scores": None if isinstance(scores, WorkbenchError) else scores,
+            "error": errors[0] if errors else None,
+        }
+
+    rows = []
+    if outcome.start is None:
+        rows.append(
+            Row(
+                key=EAGER,
+                label="PyTorch eager",
+                format="torch",
+                precision="float32",
+                bytes=outcome.model["bytes"],
+                notes=tuple(outcome.model["notes"]),
+                sha256=outcome.model["fingerprint"],
+                **measured(EAGER),
+            )
+        )
+    results = rows_of(outcome)
+    labels = [label_of(one.artifact) for one in results if one.artifact is not None]
+    for result in results:
+        located, artifact = result.located, result.artifact
+        if artifact is None:
+            rows.append(
+                Row(
+                    key=located.id,
+                    label=label_of_step(located),
+                    error=result.error,
+                    format=str(located.step.gives),
+                )
+            )
+            continue
+        label = label_of(artifact)
+        if labels.count(label) > 1:
+            label += f" ({located.branch or 'trunk'})"
+        rows.append(
+            Row(
+                key=located.id,
+                label=label,
+                format=str(artifact.format),
+                precision=artifact.precision,
+                path=f"artifacts/{file_name(result)}",
+                bytes=artifact.size,
+                sha256=artifact.sha256,
+                notes=artifact.notes,
+                **measured(located.id),
+            )
+        )
+    return rows
+
+
+def file_name(result: StepResult) -> str:
+    """Names that say what a file is when it has left its folder: `ort.model.int8.ort`."""
+    assert result.artifact is not None
+    branch = result.located.branch
+    name = result.artifact.path.name
+    return f"{branch}.{name}" if branch else name

@@ -1,0 +1,248 @@
+"""`Report`: rows of (artifact, latency, scores), and every figure derived from them.
+
+Deltas and ratios are computed here, against named baseline rows, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workbench.artifact import Artifact
+from workbench.errors import WorkbenchError
+from workbench.measure.accuracy import Scores
+from workbench.measure.latency import Latency, speedup
+from workbench.measure.statistics import Estimate
+from workbench.report import words
+
+if TYPE_CHECKING:
+    from workbench.recipe import Located
+
+PRECISION = {"float32": "FP32", "float16": "FP16", "int8": "INT8", "dynamic-int8": "dynamic INT8"}
+FORMAT = {"onnx": "ONNX", "ort": "ORT-mobile", "tflite": "TFLite", "torch": "PyTorch eager"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table. `key` is unique: `eager`, or the id of the step that made the file.
+
+    path: relative to the run folder, empty for PyTorch eager, whose `bytes` are those of its
+    parameters and buffers. error: what ended this row; the others stand.
+    """
+
+    key: str
+    label: str
+    format: str
+    precision: str = ""
+    path: str = ""
+    bytes: int | None = None
+    sha256: str = ""
+    latency: Latency | None = None
+    scores: Scores | None = None
+    error: WorkbenchError | None = None
+    notes: tuple[str, ...] = ()
+
+
+def label_of(artifact: Artifact) -> str:
+    precision = PRECISION.get(artifact.precision, artifact.precision)
+    return f"{precision} {FORMAT.get(artifact.format, artifact.format)}"
+
+
+def label_of_step(located: Located) -> str:
+    """What a step would have made, for the row that says why it did not."""
+    precision = getattr(located.step, "precision", "")
+    words = [PRECISION.get(precision, precision), FORMAT.get(located.step.gives, "")]
+    return " ".join(word for word in words if word) or located.id
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a row says, None where it was not measured.
+
+    smaller, than_eager, than_onnx: ratios to the baselines, above 1 is better. delta: of the
+    accuracy, in points (or the metric's unit). unit of times: milliseconds.
+    """
+
+    bytes: int | None
+    smaller: float | None
+    load_ms: float | None
+    first_ms: float | None
+    median: Estimate | None
+    p90: Estimate | None
+    than_eager: Estimate | None
+    than_onnx: Estimate | None
+    peak_bytes: int | None
+    accuracy: float | None
+    top5: float | None
+    delta: Estimate | None
+    agreement: float | None
+    sqnr: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: _plain(value) for key, value in vars(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return {key: _plain(number) for key, number in value.to_json().items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinities
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a run found. `eager`, `onnx` and `reference` are keys of baseline rows, or ''.
+
+    `reference` is the row that accuracy deltas, agreement and SQNR are taken against.
+    """
+
+    recipe: str
+    model: str
+    dataset: str
+    device: str
+    threads: int
+    preset: str
+    metric: str
+    samples: int
+    labelled: bool
+    rows: tuple[Row, ...]
+    eager: str
+    onnx: str
+    reference: str
+    host: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    measured: str = ""
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def row(self, key: str) -> Row | None:
+        return next((row for row in self.rows if row.key == key), None)
+
+    @cached_property
+    def figures(self) -> dict[str, Figures]:
+        """Every row's figures by its key."""
+        return {row.key: self._figures(row) for row in self.rows}
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.error is not None)
+
+    def _figures(self, row: Row) -> Figures:
+        base = self.row(self.eager) or self.row(self.onnx)
+        reference = self.row(self.reference)
+        timed, scores = row.latency, row.scores
+        smaller = base.bytes / row.bytes if base and base.bytes and row.bytes else None
+        delta = None
+        if scores and reference and reference.scores and row is not reference:
+            delta = scores.delta(reference.scores)
+        compared = scores is not None and row is not reference
+        return Figures(
+            bytes=row.bytes,
+            smaller=smaller,
+            load_ms=timed.load_ms if timed else None,
+            first_ms=timed.first_ms if timed else None,
+            median=timed.median if timed else None,
+            p90=timed.p90 if timed else None,
+            than_eager=self._speedup(self.eager, row),
+            than_onnx=self._speedup(self.onnx, row),
+            peak_bytes=timed.peak_bytes if timed else None,
+            accuracy=scores.accuracy if scores else None,
+            top5=scores.top5_accuracy if scores else None,
+            delta=delta,
+            agreement=scores.agreement if scores and compared else None,
+            sqnr=scores.sqnr if scores and compared else None,
+        )
+
+    def _speedup(self, key: str, row: Row) -> Estimate | None:
+        base = self.row(key)
+        if base is None or base.latency is None or row.latency is None or row.key == key:
+            return None
+        return speedup(base.latency, row.latency)
+
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """What the table says, in sentences, the unwelcome ones too."""
+        said = []
+        base = self.row(self.onnx)
+        for row in self.rows:
+            figures = self.figures[row.key]
+            if row.error is not None:
+                said.append(f"{row.label} failed: {row.error.what}.")
+                continue
+            if row.key in (self.eager, self.onnx, self.reference):
+                continue
+            parts = []
+            if base is not None and figures.than_onnx is not None:
+                parts.append(f"{_speed_words(figures.than_onnx)} {base.label}")
+            if figures.delta is not None:
+                parts.append(_delta_words(figures.delta, self.metric))
+            if parts:
+                said.append(f"{row.label}: {'; '.join(parts)}.")
+        unstable = [row.label for row in self.rows if row.latency and row.latency.unstable]
+        if unstable:
+            said.append(
+                f"The machine was not quiet while {', '.join(unstable)} ran: its processes differ "
+                "by more than 10 %. Close other programs, or measure with --strict."
+            )
+        return tuple(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: figures, and the raw latencies that they are derived from."""
+        return {
+            "recipe": self.recipe,
+            "model": self.model,
+            "dataset": self.dataset,
+            "device": self.device,
+            "threads": self.threads,
+            "preset": self.preset,
+            "metric": self.metric,
+            "samples": self.samples,
+            "labelled": self.labelled,
+            "baselines": {"eager": self.eager, "onnx": self.onnx, "reference": self.reference},
+            "created": self.created,
+            "measured": self.measured,
+            "seconds": self.seconds,
+            "host": dict(self.host),
+            "versions": dict(self.versions),
+            "notes": list(self.notes),
+            "findings": list(self.findings),
+            "rows": [self._row_json(row) for row in self.rows],
+        }
+
+    def _row_json(self, row: Row) -> dict[str, Any]:
+        error = row.error
+        return {
+            "key": row.key,
+            "label": row.label,
+            "format": row.format,
+            "precision": row.precision,
+            "path": row.path,
+            "sha256": row.sha256,
+            "notes": list(row.notes),
+            "error": {"what": error.what, "why": error.why, "fix": error.fix} if error else None,
+            "figures": self.figures[row.key].to_json(),
+            "latency": row.latency.to_json() if row.latency else None,
+        }
+
+
+def _speed_words(ratio: Estimate) -> str:
+    interval = words.interval(ratio, 2)
+    if not words.known(ratio):
+        return f"{ratio.value:.2f}× {interval} the speed of"
+    if not ratio.excludes(1):
+        return f"no difference in speed {interval} from"
+    if ratio.value > 1:
+        return f"{ratio.value:.2f}× faster {interval} than"
+    return f"SLOWER, {ratio.value:.2f}× {interval} the speed of"
+
+
+def _delta_words(delta: Estimate, metric: str) -> str:
+    said = words.points(delta, metric)
+    if words.known(delta) and not delta.excludes(0):
+        return f"no difference in {metric} shown, {said}"
+    return f"{metric} {said}"

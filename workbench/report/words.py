@@ -1,0 +1,95 @@
+"""Figures as text, the same in every form of the report. An absent figure is an en dash."""
+
+from __future__ import annotations
+
+import math
+
+from workbench.measure.statistics import Estimate
+
+NOTHING = "–"
+
+
+def size(count: int | None) -> str:
+    """Bytes in decimal units, as stores and download sizes count them."""
+    if count is None:
+        return NOTHING
+    if count >= 1e6:
+        return f"{count / 1e6:.2f} MB"
+    return f"{count / 1e3:.0f} kB" if count >= 1e3 else f"{count} B"
+
+
+def times(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f}×"
+
+
+def known(estimate: Estimate) -> bool:
+    """A single process gives a value, but no interval."""
+    return math.isfinite(estimate.low) and math.isfinite(estimate.high)
+
+
+def interval(estimate: Estimate, digits: int, sign: str = "") -> str:
+    if not known(estimate):
+        return "[unknown]"
+    return f"[{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return NOTHING
+    return f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    return 0 if value <= 0 else max(0, min(4, 2 - math.floor(math.log10(value))))
+
+
+def milliseconds_interval(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NOTHING
+    digits = _digits(estimate.value)
+    return f"{estimate.value:.{digits}f} {interval(estimate, digits)}"
+
+
+def faster(ratio: Estimate | None) -> str:
+    """A speed-up with its interval; "no difference" where the interval contains 1."""
+    if ratio is None:
+        return NOTHING
+    if known(ratio) and not ratio.excludes(1):
+        return f"no difference {interval(ratio, 2)}"
+    return f"{ratio.value:.2f}× {interval(ratio, 2)}"
+
+
+def slower(ratio: Estimate | None) -> bool:
+    """Whether a speed-up is the opposite, and the interval says so."""
+    return ratio is not None and ratio.excludes(1) and ratio.value < 1
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    return NOTHING if value is None else f"{value:.{digits}f} %"
+
+
+def accuracy(value: float | None, metric: str) -> str:
+    """Percent for top-1, the bare number for a user's metric."""
+    if value is None:
+        return NOTHING
+    return percent(value) if metric == "top-1" else f"{value:.4g}"
+
+
+def points(delta: Estimate | None, metric: str = "top-1") -> str:
+    """A difference in points of top-1, or in a user's unit to three digits of its interval."""
+    if delta is None:
+        return NOTHING
+    digits = 2
+    if metric != "top-1":
+        ends = [abs(one) for one in (delta.value, delta.low, delta.high) if math.isfinite(one)]
+        digits = _digits(max(ends, default=0.0)) if any(ends) else 2
+    return f"{delta.value:+.{digits}f} {interval(delta, digits, '+')}"
+
+
+def decibels(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    if math.isinf(value):
+        return "equal" if value > 0 else "−∞"
+    return f"{value:.1f} dB"

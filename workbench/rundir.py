@@ -1,0 +1,114 @@
+"""The run folder: artifacts, reports and a manifest, put in place as a whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from workbench import __version__
+from workbench.artifact import digest
+from workbench.cache import describe_os_error, write_json
+from workbench.engine import Outcome, Request, rows_of
+from workbench.errors import InputError
+from workbench.report.build import file_name
+from workbench.report.data import Report
+
+MANIFEST = "manifest.json"
+
+
+def prepare(request: Request, created: datetime, out: Path | None) -> Path:
+    """The run folder's path, checked before anything is worked for."""
+    if out is None:
+        stamp = created.strftime("%Y%m%d-%H%M%S")
+        name = f"{request.recipe.name}-{request.source.name}-{stamp}"
+        folder, number = Path("runs") / name, 2
+        while folder.exists():
+            folder, number = Path("runs") / f"{name}-{number}", number + 1
+    else:
+        folder = out.expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file", "", "give --out a folder")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise InputError(
+                f"{folder} has files that are not a run's",
+                "a run replaces its folder as a whole",
+                "give --out an empty or a new folder",
+            )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wb-"):
+            pass
+    except OSError as error:
+        raise describe_os_error(error) from error
+    return folder
+
+
+def write(folder: Path, report: Report, request: Request, outcome: Outcome) -> None:
+    """Assemble the run folder under a temporary name, then put it in place as a whole."""
+    from workbench.report import html, markdown
+
+    try:
+        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".wb-"))
+        try:
+            artifacts = making / "artifacts"
+            artifacts.mkdir(mode=0o755)
+            for result in rows_of(outcome):
+                if result.artifact is not None:
+                    shutil.copyfile(result.artifact.path, artifacts / file_name(result))
+                    for companion in result.artifact.companions:
+                        name = f"{file_name(result)}.{companion.name}"
+                        shutil.copyfile(companion, artifacts / name)
+            (making / "report.html").write_text(html.render(report), encoding="utf-8")
+            (making / "report.md").write_text(markdown.render(report), encoding="utf-8")
+            write_json(making / "report.json", report.to_json())
+            write_json(making / MANIFEST, _manifest(making, report, request, outcome))
+            making.chmod(0o755)
+            if folder.is_dir():  # the same --out again: the old run goes when the new one is whole
+                old = folder.rename(making.with_name(f"{making.name}.old"))
+                making.rename(folder)
+                shutil.rmtree(old)
+            else:
+                making.rename(folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    except OSError as error:
+        raise describe_os_error(error) from error
+
+
+def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) -> dict[str, Any]:
+    files = sorted(path for path in making.rglob("*") if path.is_file())
+    source = request.source
+    return {
+        "recipe": request.recipe.to_json(),
+        "settings": list(request.settings),
+        "model": {
+            "spec": source.spec,
+            "weights": str(source.weights) if source.weights else None,
+            "weights_sha256": digest(source.weights) if source.weights else None,
+            **outcome.model,
+        },
+        "dataset": {"data": request.data if isinstance(request.data, str) else "random",
+                    **outcome.dataset},
+        "device": request.device.to_json(),
+        "host": dict(report.host),
+        "versions": {**report.versions, "workbench": __version__},
+        "seeds": {"model": source.seed, "bootstrap": 0},
+        "created": report.created,
+        "measured": report.measured,
+        "seconds": report.seconds,
+        "steps": [
+            {
+                "id": one.located.id,
+                "seconds": one.seconds,
+                "cached": one.cached,
+                "cache_key": one.key,
+                "error": str(one.error) if one.error else None,
+                "history": list(one.artifact.history) if one.artifact else None,
+            }
+            for one in outcome.results
+        ],
+        "files": {str(path.relative_to(making)): digest(path) for path in files},
+    }  # fmt: skip

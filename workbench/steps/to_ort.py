@@ -1,0 +1,135 @@
+"""ToOrt: ONNX to ONNX Runtime's mobile format, with the operators that a reduced build needs."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from workbench.artifact import Artifact, Format
+from workbench.errors import StepError
+from workbench.options import validate
+
+if TYPE_CHECKING:
+    from workbench.recipe import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToOrt:
+    """ONNX to `.ort`, with `required_operators.config` beside it.
+
+    style: `fixed` saves the graph fully optimized; `runtime` saves what execution providers such
+    as NNAPI and CoreML can still take, and optimizes when it is loaded. target_platform: `arm`
+    or `amd64` chooses optimizations that this platform alone has.
+    """
+
+    style: Literal["fixed", "runtime"] = "fixed"
+    target_platform: Literal["arm", "amd64"] | None = None
+    type_reduction: bool = False
+
+    name: ClassVar[str] = "to_ort"
+    takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
+    gives: ClassVar[Format] = Format.ORT
+    needs_data: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
+    seconds: ClassVar[float] = 2
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def run(self, subject: Artifact, context: Context) -> Artifact:
+        """Write `<name>.ort` and its operators' config.
+
+        Raises StepError where the converter fails, or the file's outputs differ from its input's.
+        """
+        from onnxruntime.tools.convert_onnx_models_to_ort import (
+            OptimizationStyle,
+            convert_onnx_models_to_ort,
+        )
+
+        from workbench.device.runner import infer, open_session
+        from workbench.measure import parity
+
+        # The converter writes beside its input too, so it gets a copy in a folder of its own.
+        source = context.folder / "source" / subject.path.name
+        source.parent.mkdir()
+        shutil.copyfile(subject.path, source)
+        try:
+            convert_onnx_models_to_ort(
+                source,
+                output_dir=context.folder,
+                optimization_styles=[OptimizationStyle[self.style.capitalize()]],
+                target_platform=self.target_platform,
+                enable_type_reduction=self.type_reduction,
+            )
+        except Exception as error:
+            raise StepError("ONNX Runtime cannot convert the model to .ort", str(error)) from error
+        context.progress(0.5, "comparing with the ONNX file")
+        made = sorted(context.folder.glob("*.ort"))
+        configs = sorted(context.folder.glob("*.config"))
+        if not made or not configs:
+            raise StepError("the converter wrote no .ort file, or no operators' config")
+        path = made[0].rename(context.folder / f"{subject.path.stem}.ort")
+        kind = "required_operators_and_types" if self.type_reduction else "required_operators"
+        config = configs[0].rename(context.folder / f"{kind}.config")
+        usability = _usability(source)
+        shutil.rmtree(source.parent)
+        artifact = replace(
+            subject,
+            path=path,
+            format=Format.ORT,
+            companions=(config,),
+            history=(*subject.history, f"{self.name} style={self.style}"),
+            notes=(*subject.notes, *usability),
+        )
+        examples = context.dataset.examples(4, context.seed)
+        before = infer(open_session(subject, threads=0), examples)
+        after = infer(open_session(artifact, threads=0), examples)
+        if subject.precision == "float32":
+            parity.check(self.name, before, after, rtol=1e-3, atol=1e-5)
+        else:
+            # Fused differently, a sum may round to the next step; more than that is wrong.
+            parity.check_sqnr(self.name, before, after, least=30)
+        return artifact
+
+
+_CHECKING = re.compile(r"Checking (NNAPI|CoreML \w+)$")
+_COUNT = re.compile(r"(\d+) partitions with a total of (\d+)/(\d+) nodes")
+_VERDICT = re.compile(r"Model should perform well with .* (as is|fixed input shapes): (\w+)")
+
+
+def _usability(path: Path) -> tuple[str, ...]:
+    """What onnxruntime's checker says of NNAPI and CoreML: a line for each of their forms."""
+    from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
+
+    said: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.extend(record.getMessage().splitlines())
+
+    logger = logging.Logger("usability", logging.INFO)
+    logger.addHandler(Keep())
+    try:
+        analyze_model(path, skip_optimize=True, logger=logger)
+    except Exception as error:  # noqa: BLE001 - a checker that fails must not cost the artifact
+        return (f"NNAPI and CoreML not checked: {type(error).__name__}",)
+    return tuple(_verdicts(said))
+
+
+def _verdicts(lines: list[str]) -> list[str]:
+    """The checker's report in a line for each execution provider: its last word and the counts."""
+    found: dict[str, str] = {}
+    provider = counts = ""
+    for line in lines:
+        if match := _CHECKING.search(line):
+            provider = match[1]
+        elif match := _COUNT.search(line):
+            counts = f"{match[2]}/{match[3]} nodes, {match[1]} partitions"
+        elif (match := _VERDICT.search(line)) and provider:
+            fixed = "" if match[1] == "as is" else " with fixed shapes"
+            found[provider] = f"{provider}: {match[2].lower()}{fixed} ({counts})"
+    return list(found.values())

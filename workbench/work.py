@@ -1,0 +1,225 @@
+"""The jobs that worker processes run. Each is a function of plain values, named in `worker.jobs`.
+
+What a process loaded it keeps: the model that one job described, the next one exports.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from workbench import dataset as datasets
+from workbench import model as models
+from workbench import recipe as recipes
+from workbench.artifact import Artifact, TensorSpec
+from workbench.device.profile import Device
+from workbench.device.runner import Session, infer, open_session
+from workbench.errors import ModelError
+from workbench.factory import Dependencies, watched
+from workbench.model import Model, ModelSource
+from workbench.recipe import Context
+from workbench.steps.tensorflow_jobs import make_flatbuffer, make_saved_model
+
+__all__ = [
+    "describe_dataset", "describe_model", "infer_batch", "make_flatbuffer", "make_saved_model",
+    "measure_latency", "open_target", "run_step",
+]  # fmt: skip
+
+Progress = Callable[[float, str], None]
+
+
+@lru_cache(maxsize=4)
+def load_dataset(name: str | tuple[TensorSpec, ...]) -> datasets.Dataset:
+    """A dataset by name or path, or one of random inputs by their specs."""
+    return datasets.load(name) if isinstance(name, str) else datasets.random_dataset(name)
+
+
+@lru_cache(maxsize=2)
+def load_model(source: ModelSource, data: str | tuple[TensorSpec, ...], folder: Path) -> Any:
+    return models.load(source, load_dataset(data).examples(8, source.seed), folder)
+
+
+def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
+    """What the engine must know of a dataset before it starts, every sample read once."""
+    dependencies = Dependencies()
+    with watched(dependencies):
+        dataset = load_dataset(name)
+        dataset.check()
+        splits = {}
+        for split in (dataset.calibration, dataset.evaluation):
+            if split is not None:
+                labels = split.labels
+                numeric = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
+                splits[split.name] = {
+                    "samples": len(split),
+                    "fingerprint": split.fingerprint,
+                    "labelled": labels is not None,
+                    "highest_label": int(labels.max()) if numeric and labels is not None else None,
+                }
+    depends = set(dependencies.paths)
+    depends |= {path.parent for path in dependencies.paths}  # a file added or removed shows there
+    return {
+        "name": dataset.name,
+        "metric": dataset.metric_name,
+        "splits": splits,
+        "inputs": [spec.to_json() for spec in dataset.inputs],
+        "depends": sorted(str(path) for path in depends),
+    }
+
+
+def describe_model(
+    source: ModelSource, data: str | tuple[TensorSpec, ...], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """A model's fingerprint and outputs, after it took real samples; an ONNX file's artifact."""
+    dependencies = Dependencies()
+    # Read before the watch begins: the dataset's files are not what the model rests on.
+    load_dataset(data).examples(8, source.seed)
+    with watched(dependencies):
+        loaded = load_model(source, data, folder)
+    depends = sorted({str(path) for path in (*dependencies.paths, *source.files)})
+    if isinstance(loaded, Artifact):
+        return {"artifact": loaded.to_json(), "fingerprint": loaded.sha256, "depends": depends,
+                "bytes": loaded.size, "parameters": None, "notes": list(loaded.notes),
+                "classes": _classes([spec.shape for spec in loaded.outputs])}  # fmt: skip
+    module: Model = loaded
+    examples = {name: array[:1] for name, array in module.example_inputs.items()}
+    return {
+        "fingerprint": module.fingerprint,
+        "bytes": module.state_bytes,
+        "parameters": sum(p.numel() for p in module.module.parameters()),
+        "notes": list(module.notes),
+        "classes": _classes([array.shape for array in module(examples)]),
+        "depends": depends,
+    }
+
+
+def _classes(shapes: list[tuple[int | None, ...]]) -> int | None:
+    """The number of classes, where the first output is [N, classes]."""
+    return shapes[0][1] if shapes and len(shapes[0]) == 2 else None
+
+
+def run_step(
+    recipe: tuple[str, tuple[str, ...]],
+    step_id: str,
+    subject: Artifact | ModelSource,
+    data: str | tuple[TensorSpec, ...],
+    device: Device,
+    folder: Path,
+    work: Path,
+    seed: int,
+    progress: Progress,
+) -> Artifact:
+    """Run one step of a recipe, named by its id. The step is rebuilt here from its recipe file."""
+    name, settings = recipe
+    located = recipes.load(name).with_options(settings).located()
+    step = next(one.step for one in located if one.id == step_id)
+    given = load_model(subject, data, folder) if isinstance(subject, ModelSource) else subject
+    context = Context(
+        folder=folder,
+        dataset=load_dataset(data),
+        device=device,
+        work=work,
+        progress=progress,
+        seed=seed,
+    )
+    made: Artifact = step.run(given, context)
+    return made
+
+
+_open: list[Session] = []
+
+
+def open_target(
+    target: Artifact | ModelSource, threads: int, examples: Any, progress: Progress
+) -> None:
+    """Load an artifact, to be asked with `infer_batch`."""
+    _open[:] = [open_session(target, threads, examples)]
+
+
+def infer_batch(inputs: Any, progress: Progress) -> list[Any]:
+    """Outputs of the artifact that `open_target` loaded."""
+    return infer(_open[0], inputs)
+
+
+def measure_latency(
+    target: Artifact | ModelSource,
+    inputs: Any,
+    device: Device,
+    warmup: int,
+    runs: int,
+    seconds: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Load a target and time it, one sample a run, until `runs` and `seconds` are both reached.
+
+    Times in nanoseconds; peak memory is what loading and running added to the process, in bytes.
+    """
+    if device.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, device.cores)
+    _import_runtime(target)
+    before = _reset_peak()
+    clock = time.perf_counter_ns
+    started = clock()
+    session = open_session(target, device.threads, inputs)
+    loaded = clock() - started
+    prepared = session.prepare(inputs)
+    started = clock()
+    session.run(prepared)
+    first = clock() - started
+    for _ in range(warmup):
+        session.run(prepared)
+    samples: list[int] = []
+    deadline = clock() + int(seconds * 1e9)
+    while len(samples) < runs or clock() < deadline:
+        started = clock()
+        session.run(prepared)
+        samples.append(clock() - started)
+    return {
+        "load_ns": loaded,
+        "first_ns": first,
+        "samples_ns": samples,
+        "peak_bytes": max(0, _peak() - before),
+    }
+
+
+def _import_runtime(target: Artifact | ModelSource) -> None:
+    """Pay for imports before the clock starts: an app links its runtime, it does not import it."""
+    if isinstance(target, ModelSource):
+        import torch
+
+        torch.ones(1) + 1
+    elif target.format == "tflite":
+        import ai_edge_litert.interpreter  # noqa: F401
+    else:
+        import onnxruntime  # noqa: F401
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="ignore").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ModelError(f"/proc/self/status has no {field}")
+
+
+def _reset_peak() -> int:
+    """Start the peak anew, where the kernel lets us; the memory in use now, in bytes."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return _status("VmRSS")
+    except OSError:
+        return _peak()
+
+
+def _peak() -> int:
+    try:
+        return _status("VmHWM")
+    except OSError:
+        import resource
+        import sys
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024
