@@ -101,6 +101,14 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def sweep(folder: Path, prefix: str = "") -> None:
+    """Remove what killed runs left: folders `<prefix><pid>-…` whose process is gone."""
+    for left in folder.glob(f"{prefix}*"):
+        pid = left.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdecimal() and not _running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 class Cache:
     """One cache folder. `enabled=False` (--no-cache) reads nothing from it but still writes."""
 
@@ -116,14 +124,7 @@ class Cache:
             self.work.mkdir(exist_ok=True)
         except OSError as error:
             raise describe_os_error(error) from error
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what killed runs left: temporary folders whose process is gone."""
-        for left in (self.folder / "tmp").iterdir():
-            pid = left.name.partition("-")[0]
-            if pid.isdecimal() and not _running(int(pid)):
-                shutil.rmtree(left, ignore_errors=True)
+        sweep(self.folder / "tmp")
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -200,15 +201,19 @@ class Cache:
         data = read_json(self.folder / "records" / f"{key}.json")
         if not self._may_read(key) or not isinstance(data, dict):
             return None
-        if any(_stamp(Path(path)) != stamp for path, stamp in data.get("depends", {}).items()):
-            return None
-        return data
+        depends = data.pop("depends", {})
+        return None if any(_stamp(Path(path)) != was for path, was in depends.items()) else data
 
     def store(self, key: str, data: dict[str, Any], depends: Iterable[Path] = ()) -> None:
         """Write a record, resting on files that must not have changed when it is read."""
         stamps = {str(path): _stamp(path) for path in sorted(set(depends))}
         write_json(self.folder / "records" / f"{key}.json", {**data, "depends": stamps})
         self._fresh.add(key)
+
+    def close(self) -> None:
+        """Remove what only this run used."""
+        if not self.enabled:
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def size(self) -> int:
         """Bytes in use."""
@@ -218,6 +223,7 @@ class Cache:
         """Remove everything that no run holds."""
         for name in ("entries", "records", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / name).mkdir(exist_ok=True)  # a run that goes on finds its folders
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -17,12 +17,12 @@ from workbench import __version__
 if TYPE_CHECKING:
     from workbench.display import Display
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
 # Plain help: rich costs more time than the rest of `wb --help`.
 app = typer.Typer(
     name="wb",
-    help="Edge/mobile model-optimization workbench: one command from a checkpoint to measured "
-    "mobile artifacts. Nothing leaves this machine.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,19 +50,13 @@ Settings = Annotated[
 ]
 
 
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"wb {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Edge/mobile model-optimization workbench."""
+def root(context: typer.Context) -> None:
+    """Edge/mobile model-optimization workbench: one command from a checkpoint to measured mobile
+    artifacts. Nothing leaves this machine. `wb --version` prints the version.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -99,6 +93,9 @@ def recipe(
     strict: Annotated[
         bool, typer.Option("--strict", help="Measure for a minute an artifact.")
     ] = False,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="Make and score the artifacts, time nothing.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make and measure everything anew.")
@@ -112,8 +109,9 @@ def recipe(
     from workbench import commands
 
     request, preset = commands.request(
-        name, model, weights, data, settings, inputs, device, sha256, seed, quick, strict
-    )
+        name, model, weights, data, settings, inputs, device, sha256, seed,
+        {"quick": quick, "strict": strict, "none": no_latency},
+    )  # fmt: skip
     from workbench.cache import Cache
 
     cache = Cache(enabled=not no_cache)
@@ -122,7 +120,7 @@ def recipe(
         return
     from workbench.run import execute
 
-    with _display(as_json) as display:
+    with contextlib.closing(cache), _display(as_json) as display:
         finished = execute(request, preset, cache, display, out)
     commands.print_report(finished, as_json)
     if finished.report.failed:
@@ -132,9 +130,9 @@ def recipe(
 @app.command()
 def recipes() -> None:
     """List the recipes."""
-    from workbench.recipe import summaries
+    from workbench.library import recipe_summaries
 
-    found = summaries()
+    found = recipe_summaries()
     width = max((len(name) for name in found), default=0)
     for name, text in found.items():
         typer.echo(f"{name:{width}}  {text}")
@@ -205,12 +203,18 @@ def main() -> None:
         return
     from workbench.errors import WorkbenchError
 
+    # Not an option of typer's: parsing any costs it the import of pydantic, and `wb recipes`
+    # would take twice as long.
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(f"wb {__version__}")
+        return
     try:
-        app(prog_name="wb", standalone_mode=False)
+        # Outside standalone mode an exit code comes back as the result, also that of Ctrl-C.
+        code = app(prog_name="wb", standalone_mode=False)
     except WorkbenchError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted: run the same command again to go on where it was", 130)
+        code = INTERRUPTED
     except OSError as error:
         from workbench.cache import describe_os_error
 
@@ -224,6 +228,9 @@ def main() -> None:
         if hasattr(error, "format_message"):
             _fail(error.format_message() + "\n  fix: 'wb --help' and 'wb COMMAND --help'", 2)
         raise
+    if code == INTERRUPTED:
+        _fail("interrupted: run the same command again to go on where it was", INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> None:

@@ -37,14 +37,14 @@ def request(
     device: str,
     sha256: str | None,
     seed: int,
-    quick: bool,
-    strict: bool,
+    presets: dict[str, bool],
 ) -> tuple[Request, Preset]:
     """A run's request and preset from the command's words. Raises InputError for wrong ones."""
     from workbench.measure.latency import PRESETS
 
-    if quick and strict:
-        raise InputError("--quick and --strict exclude each other")
+    chosen_presets = [preset for preset, asked in presets.items() if asked]
+    if len(chosen_presets) > 1:
+        raise InputError("--quick, --strict and --no-latency exclude each other")
     if data is not None and inputs:
         raise InputError(
             "--data and --input exclude each other", "a dataset's samples have shapes of their own"
@@ -60,7 +60,7 @@ def request(
     chosen = (
         parse_inputs(inputs) if inputs else str(library.find("calibration", data or DEFAULT_DATA))
     )
-    preset = PRESETS["quick" if quick else "strict" if strict else "standard"]
+    preset = PRESETS[chosen_presets[0] if chosen_presets else "standard"]
     made = Request(
         recipe=recipe,
         settings=tuple(settings),

@@ -20,7 +20,7 @@ class Display(Protocol):
     def update(self, task: str, fraction: float, note: str = "") -> None: ...
 
     def done(self, task: str, state: str = "done") -> None:
-        """A task ended: `done`, `cached` or `failed`."""
+        """A task ended: `done`, `cached`, `skipped` or `failed`."""
 
     def message(self, text: str) -> None:
         """Something that the user should know while it runs."""
@@ -58,7 +58,7 @@ class _Task:
 
 
 _MARK = {"waiting": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"),
-         "cached": ("=", "green"), "failed": ("✗", "red")}  # fmt: skip
+         "cached": ("=", "green"), "skipped": ("-", "dim"), "failed": ("✗", "red")}  # fmt: skip
 
 
 class Live:

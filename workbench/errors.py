@@ -100,6 +100,15 @@ def unpack(packed: tuple[str, str, str, str]) -> WorkbenchError:
     return _BY_NAME.get(name, WorkbenchError)(what, why, fix)
 
 
+def shown(value: object) -> str:
+    """A value of the user's for a message: short, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` where a known word is near, and all the known ones."""
     words = sorted(known)

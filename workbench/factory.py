@@ -40,7 +40,10 @@ def resolve(spec: str, relative_to: Path) -> Callable[..., Any]:
 
 
 def _from_file(place: str, relative_to: Path) -> Any:
-    path = (relative_to / Path(place).expanduser()).resolve()
+    try:
+        path = (relative_to / Path(place).expanduser()).resolve()
+    except RuntimeError as error:  # ~nobody
+        raise InputError(f"there is no file {place}", str(error)) from error
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     # A name of its own for each path: two users' `model.py` must not be one module.
@@ -56,7 +59,7 @@ def _from_file(place: str, relative_to: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(
             f"{path} fails when imported", f"{type(error).__name__}: {error}"
@@ -69,13 +72,13 @@ def _from_package(place: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"there is no module {place}",
-            str(error),
-            "install it, or run wb in the folder that holds it",
-        ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"there is no module {place}",
+                str(error),
+                "install it, or run wb in the folder that holds it",
+            ) from error
         raise InputError(
             f"{place} fails when imported", f"{type(error).__name__}: {error}"
         ) from error

@@ -42,7 +42,10 @@ def find(kind: Kind, name: str) -> Path:
     Raises InputError, with the nearest known name, where there is none.
     """
     if "/" in name or "\\" in name or name.endswith(_SUFFIX[kind]):
-        path = Path(name).expanduser()
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:  # ~nobody
+            path = Path(name)
         if not path.is_file():
             raise InputError(f"there is no {_NOUN[kind]} file {name}")
         return path.resolve()
@@ -56,3 +59,17 @@ def find(kind: Kind, name: str) -> Path:
             did_you_mean(key, known),
         )
     return known[key]
+
+
+def recipe_summaries() -> dict[str, str]:
+    """Every known recipe's name with the first line of its docstring, without running any."""
+    import ast
+
+    found = {}
+    for name, path in entries("recipes").items():
+        try:
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        except (SyntaxError, ValueError, OSError) as error:
+            text = f"cannot be read: {error}"
+        found[name] = text.strip().partition("\n")[0]
+    return found

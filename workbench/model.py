@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-_INPUT = re.compile(r"(?P<name>[^:]+):(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+))?")
+_INPUT = re.compile(r"(?P<name>[^:]+):(?P<shape>\d{1,9}(x\d{1,9})*)(:(?P<dtype>\w+))?")
 _DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 

@@ -6,7 +6,6 @@ A step is a frozen keyword-only dataclass that satisfies `Step`: its fields are 
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.util
 import re
@@ -237,7 +236,7 @@ def load(name: str) -> Recipe:
         spec.loader.exec_module(module)
     except RecipeError as error:
         raise RecipeError(f"recipe {key}: {error.what}", error.why, error.fix) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(
             f"recipe {key} cannot be loaded", f"{type(error).__name__}: {error}", f"mend {path}"
         ) from error
@@ -253,15 +252,3 @@ def load(name: str) -> Recipe:
         help=(module.__doc__ or "").strip(),
         path=path,
     )
-
-
-def summaries() -> dict[str, str]:
-    """Every known recipe's name with the first line of its docstring, without running any."""
-    found = {}
-    for name, path in library.entries("recipes").items():
-        try:
-            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        except (SyntaxError, ValueError, OSError) as error:
-            text = f"cannot be read: {error}"
-        found[name] = text.strip().partition("\n")[0]
-    return found

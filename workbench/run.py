@@ -64,7 +64,7 @@ def execute(
         measured=when,
         seconds=round(time.perf_counter() - started, 2),
     )
-    rundir.write(folder, report, request, outcome)
+    folder = rundir.write(folder, report, request, outcome, replace=out is not None)
     display.done("report")
     _remember(cache, outcome)
     return Finished(report, folder)

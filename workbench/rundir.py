@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import shutil
 import tempfile
 from datetime import datetime
@@ -10,23 +13,21 @@ from typing import Any
 
 from workbench import __version__
 from workbench.artifact import digest
-from workbench.cache import describe_os_error, write_json
+from workbench.cache import describe_os_error, sweep, write_json
 from workbench.engine import Outcome, Request, rows_of
 from workbench.errors import InputError
 from workbench.report.build import file_name
 from workbench.report.data import Report
 
 MANIFEST = "manifest.json"
+MAKING = ".wb-"
 
 
 def prepare(request: Request, created: datetime, out: Path | None) -> Path:
     """The run folder's path, checked before anything is worked for."""
     if out is None:
         stamp = created.strftime("%Y%m%d-%H%M%S")
-        name = f"{request.recipe.name}-{request.source.name}-{stamp}"
-        folder, number = Path("runs") / name, 2
-        while folder.exists():
-            folder, number = Path("runs") / f"{name}-{number}", number + 1
+        folder = Path("runs") / f"{request.recipe.name}-{request.source.name}-{stamp}"
     else:
         folder = out.expanduser()
         if folder.exists() and not folder.is_dir():
@@ -39,19 +40,26 @@ def prepare(request: Request, created: datetime, out: Path | None) -> Path:
             )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wb-"):
+        sweep(folder.parent, MAKING)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{MAKING}{os.getpid()}-"):
             pass
     except OSError as error:
         raise describe_os_error(error) from error
     return folder
 
 
-def write(folder: Path, report: Report, request: Request, outcome: Outcome) -> None:
-    """Assemble the run folder under a temporary name, then put it in place as a whole."""
+def write(
+    folder: Path, report: Report, request: Request, outcome: Outcome, *, replace: bool
+) -> Path:
+    """Assemble the run folder under a temporary name, then put it in place as a whole.
+
+    With `replace`, a run that stands there goes; without, the new one gets a number. Returns the
+    folder's path.
+    """
     from workbench.report import html, markdown
 
     try:
-        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".wb-"))
+        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{MAKING}{os.getpid()}-"))
         try:
             artifacts = making / "artifacts"
             artifacts.mkdir(mode=0o755)
@@ -66,16 +74,34 @@ def write(folder: Path, report: Report, request: Request, outcome: Outcome) -> N
             write_json(making / "report.json", report.to_json())
             write_json(making / MANIFEST, _manifest(making, report, request, outcome))
             making.chmod(0o755)
-            if folder.is_dir():  # the same --out again: the old run goes when the new one is whole
-                old = folder.rename(making.with_name(f"{making.name}.old"))
-                making.rename(folder)
-                shutil.rmtree(old)
-            else:
-                making.rename(folder)
+            return _replace(making, folder) if replace else _place(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     except OSError as error:
         raise describe_os_error(error) from error
+
+
+def _replace(making: Path, folder: Path) -> Path:
+    old = making.with_name(f"{making.name}.old")
+    if folder.is_dir():
+        folder.rename(old)
+    making.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _place(making: Path, folder: Path) -> Path:
+    """Rename to the first free name: two runs may end up with the same second."""
+    for number in itertools.count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            making.rename(place)  # refused where a folder with files stands
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return place
+    raise AssertionError("unreachable")
 
 
 def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,9 @@ Array = NDArray[Any]
 def _hash(arrays: Mapping[str, Array]) -> bytes:
     hashed = hashlib.sha256()
     for name in sorted(arrays):
-        hashed.update(name.encode())
-        hashed.update(np.ascontiguousarray(arrays[name]).tobytes())
+        array = arrays[name]
+        hashed.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).tobytes())
     return hashed.digest()
 
 
@@ -30,7 +32,13 @@ class Arrays:
     """Samples that are rows of named arrays [N, ...], all of one length."""
 
     def __init__(self, arrays: Mapping[str, Array], labels: Array | None, place: str) -> None:
-        lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+        single = next((name for name, array in arrays.items() if not array.ndim), None)
+        if not arrays or single is not None:
+            raise DatasetError(
+                f"{place} has no arrays" if single is None else f"{place}: {single} is one number",
+                "samples are the rows of arrays",
+            )
+        lengths = {name: len(array) for name, array in arrays.items()}
         if labels is not None:
             lengths["labels"] = len(labels) if labels.ndim else 0
         if len(set(lengths.values())) > 1:
@@ -39,12 +47,24 @@ class Arrays:
         self.arrays = dict(arrays)
         self.labels = labels
         self.place = place
+        self._reads = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def sample(self, index: int) -> Mapping[str, Array]:
-        return {name: np.asarray(array[index]) for name, array in self.arrays.items()}
+        found = {name: np.array(array[index]) for name, array in self.arrays.items()}
+        self._reads += 1
+        if self._reads % 64 == 0:
+            self._release()
+        return found
+
+    def _release(self) -> None:
+        """Give back the pages of mapped files: read ones count as this process's memory."""
+        for array in self.arrays.values():
+            mapped = getattr(array, "_mmap", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def where(self, index: int) -> str:
         return f"{self.place}, row {index}"
@@ -56,11 +76,14 @@ class Arrays:
 def open_npy(path: Path) -> Array:
     """A `.npy` file, memory-mapped. Raises DatasetError where it is not one, or holds objects."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetError(f"there is no file {path}") from error
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a header that is not whole may raise anything
         raise DatasetError(f"{path} cannot be read as .npy", str(error)) from error
+    if not isinstance(found, np.ndarray):
+        raise DatasetError(f"{path} cannot be read as .npy", "it is an .npz archive", "rename it")
+    return found
 
 
 def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict[str, Array], Any]:
@@ -69,7 +92,7 @@ def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict
     with tempfile.TemporaryDirectory(prefix="wb-npz-") as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [name.removesuffix(".npy") for name in archive.namelist()]
+                members = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
                 wanted = list(names) or [name for name in members if name != labels]
                 missing = [name for name in [*wanted, *([labels] if labels else [])]
                            if name not in members]  # fmt: skip
@@ -81,7 +104,9 @@ def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict
                     archive.extract(f"{name}.npy", folder)
         except FileNotFoundError as error:
             raise DatasetError(f"there is no file {path}") from error
-        except (zipfile.BadZipFile, EOFError, zipfile.error, NotImplementedError) as error:
+        except (DatasetError, OSError):
+            raise
+        except Exception as error:  # each way of packing has its own
             raise DatasetError(f"{path} cannot be read as .npz", str(error)) from error
         arrays = {name: open_npy(Path(folder) / f"{name}.npy") for name in wanted}
         return arrays, open_npy(Path(folder) / f"{labels}.npy") if labels else None
@@ -107,13 +132,21 @@ class Samples:
         """Read on first use: a user's object may decode a whole sample to give its label."""
         if not self.labelled:
             return None
-        return np.asarray([_label(self.items[index][1]) for index in range(len(self.items))])
+        return np.asarray([self._read(index)[1] for index in range(len(self.items))])
 
     def sample(self, index: int) -> Mapping[str, Array]:
-        item = self.items[index][0] if self.labelled else self.items[index]
-        if isinstance(item, Mapping):
-            return {name: np.asarray(array) for name, array in item.items()}
-        return {self.name: np.asarray(item)}
+        return self._read(index)[0]
+
+    def _read(self, index: int) -> tuple[dict[str, Array], Any]:
+        try:
+            item = self.items[index]
+            item, label = (item[0], _label(item[1])) if self.labelled else (item, None)
+            named = item if isinstance(item, Mapping) else {self.name: item}
+            return {name: np.asarray(array) for name, array in named.items()}, label
+        except Exception as error:
+            raise DatasetError(
+                f"{self.where(index)} cannot be read", f"{type(error).__name__}: {error}"
+            ) from error
 
     def where(self, index: int) -> str:
         return f"{self.place}, sample {index}"
@@ -129,9 +162,14 @@ def _label(value: Any) -> Any:
 def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], place: str) -> Any:
     """The source that a user's factory gives: `(x, y)` arrays, a dict of arrays, or a sequence."""
     try:
-        made = factory(**arguments)
-    except Exception as error:
+        return _source_of(factory(**arguments), place)
+    except DatasetError:
+        raise
+    except (Exception, SystemExit) as error:
         raise DatasetError(f"{place} failed", f"{type(error).__name__}: {error}") from error
+
+
+def _source_of(made: Any, place: str) -> Any:
     if isinstance(made, np.ndarray):
         return Arrays({"input": made}, None, place)
     if isinstance(made, Mapping):

@@ -15,7 +15,7 @@ from workbench.dataset import arrays
 from workbench.dataset.core import Dataset, Source, Split
 from workbench.dataset.images import Images
 from workbench.dataset.preprocess import CHANNELS, LAYOUTS, Preprocess
-from workbench.errors import DatasetError, InputError, did_you_mean
+from workbench.errors import DatasetError, InputError, did_you_mean, shown
 
 _SOURCE_KEYS = {"source", "path", "labels", "inputs", "factory", "arguments"}
 _TOP_KEYS = {"metric", "preprocess", "split", "calibration", "evaluation"}
@@ -89,10 +89,12 @@ def _source(table: dict[str, Any], preprocess: Preprocess, path: Path) -> Source
     place, labels = _text(table, "path", path.name), _text(table, "labels", path.name)
     if kind not in _SOURCES:
         raise DatasetError(
-            f"{path.name}: source cannot be {kind!r}", "", did_you_mean(str(kind), _SOURCES)
+            f"{path.name}: source cannot be {shown(kind)}", "", did_you_mean(str(kind), _SOURCES)
         )
     wants = "factory" if kind == "python" else "path"
-    if wants not in table and not (kind == "numpy" and "inputs" in table):
+    # A numpy source may name a file for each input instead.
+    named = kind == "numpy" and isinstance(table.get("inputs"), dict) and table["inputs"]
+    if wants not in table and not named:
         raise DatasetError(f"{path.name}: a {kind} source needs '{wants}'")
     if kind == "python":
         spec = _text(table, "factory", path.name) or ""
@@ -124,6 +126,12 @@ def _numpy(table: dict[str, Any], place: str | None, labels: str | None, path: P
         if renamed:
             opened = {name: opened[str(key)] for name, key in renamed.items()}
         return arrays.Arrays(opened, _labels(found, path), file.name)
+    if names:
+        raise DatasetError(
+            f"{path.name}: inputs chooses arrays of an .npz, but {file.name} is one array",
+            "",
+            f'to name it, write inputs = {{ name = "{place}" }} and leave path out',
+        )
     found = arrays.open_npy(path.parent / labels) if labels else None
     return arrays.Arrays({"input": arrays.open_npy(file)}, _labels(found, path), file.name)
 
@@ -175,10 +183,12 @@ def _preprocess(table: dict[str, Any], name: str) -> Preprocess:
             values[key] = tuple(_numbers(value, key, name))
         elif key == "scale":
             values[key] = _numbers(value, key, name)[0]
+            if isinstance(value, list):
+                raise DatasetError(f"{name}: preprocess.scale must be one number")
         elif key == "inputs":
-            if not isinstance(value, list):
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise DatasetError(f"{name}: preprocess.inputs must be a list of names")
-            values[key] = tuple(str(item) for item in value)
+            values[key] = tuple(value)
         else:
             values[key] = _choice(table, key, CHANNELS if key == "channels" else LAYOUTS, name)
     if 0 in values.get("std", ()) or values.get("scale") == 0:
@@ -202,24 +212,28 @@ def _table(table: dict[str, Any], key: str, name: str) -> dict[str, Any]:
 def _text(table: dict[str, Any], key: str, name: str) -> str | None:
     value = table.get(key)
     if value is not None and (not isinstance(value, str) or "\0" in value):
-        raise DatasetError(f"{name}: {key} must be text, not {value!r}")
+        raise DatasetError(f"{name}: {key} must be text, not {shown(value)}")
     return value
 
 
 def _whole(table: dict[str, Any], key: str, name: str, least: int = 0) -> int:
     value = table[key]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise DatasetError(f"{name}: {key} must be a whole number, at least {least}, not {value!r}")
+        raise DatasetError(
+            f"{name}: {key} must be a whole number, at least {least}, not {shown(value)}"
+        )
     return value
 
 
 def _numbers(value: Any, key: str, name: str) -> list[float]:
     items = value if isinstance(value, list) else [value]
     if not items or not all(
-        isinstance(item, int | float) and not isinstance(item, bool) and np.isfinite(float(item))
+        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < 1e300
         for item in items
     ):
-        raise DatasetError(f"{name}: preprocess.{key} must be a number or numbers, not {value!r}")
+        raise DatasetError(
+            f"{name}: preprocess.{key} must be a number or numbers, not {shown(value)}"
+        )
     return [float(item) for item in items]
 
 
@@ -227,6 +241,6 @@ def _choice(table: dict[str, Any], key: str, known: tuple[str, ...], name: str) 
     value = table[key]
     if value not in known:
         raise DatasetError(
-            f"{name}: preprocess.{key} cannot be {value!r}", f"it is one of {', '.join(known)}"
+            f"{name}: preprocess.{key} cannot be {shown(value)}", f"it is one of {', '.join(known)}"
         )
     return str(value)

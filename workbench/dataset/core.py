@@ -90,12 +90,13 @@ class Split:
         the others, naming it.
         """
         total = len(self) if limit is None else min(limit, len(self))
+        shapes: dict[str, tuple[int, ...]] = {}
         for start in range(0, total, size):
             samples = [self._read(position) for position in range(start, min(start + size, total))]
-            stacked = {
-                name: self._stack(name, [sample[name] for sample in samples], start)
-                for name in samples[0]
-            }
+            shapes = shapes or {name: array.shape for name, array in samples[0].items()}
+            for offset, sample in enumerate(samples):
+                self._check(sample, shapes, start + offset)
+            stacked = {name: np.stack([sample[name] for sample in samples]) for name in shapes}
             labels = None if self.labels is None else self.labels[start : start + len(samples)]
             yield Batch(stacked, labels, start)
 
@@ -103,20 +104,27 @@ class Split:
         index = int(self.indices[position])
         return self.preprocess(self.source.sample(index), self.source.where(index))
 
-    def _stack(self, name: str, arrays: list[Array], start: int) -> Array:
-        for offset, array in enumerate(arrays):
-            where = self.source.where(int(self.indices[start + offset]))
-            if array.shape != arrays[0].shape:
+    def _check(
+        self, sample: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], position: int
+    ) -> None:
+        where = self.source.where(int(self.indices[position]))
+        if sample.keys() != shapes.keys():
+            raise DatasetError(
+                f"{where} has inputs {', '.join(sample)}, others {', '.join(shapes)}"
+            )
+        for name, array in sample.items():
+            if array.shape != shapes[name]:
                 raise DatasetError(
-                    f"{where}: input '{name}' has shape {array.shape}, others {arrays[0].shape}",
+                    f"{where}: input '{name}' has shape {array.shape}, others {shapes[name]}",
                     "samples of one dataset must have one shape",
                     "give preprocess.resize and preprocess.crop, or pad the samples",
                 )
+            if array.dtype.kind not in "fiub":
+                raise DatasetError(f"{where}: input '{name}' is of {array.dtype}, not of numbers")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DatasetError(
                     f"{where}: input '{name}' contains NaN or Inf", "", "mend or remove the sample"
                 )
-        return np.stack(arrays)
 
 
 @dataclass(frozen=True)

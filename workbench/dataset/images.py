@@ -50,7 +50,7 @@ class Images:
         return hashlib.sha256(self.files[index].read_bytes()).digest()
 
     def sample(self, index: int) -> Mapping[str, NDArray[Any]]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         options = self.preprocess
         try:
@@ -58,7 +58,7 @@ class Images:
                 # The decoder may scale a JPEG down by powers of two while reading, which other
                 # pipelines do not do: no draft mode, so that figures compare with torchvision's.
                 image = opened.convert("L" if options.channels == "L" else "RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # a decoder may raise anything over a file that is not whole
             raise DatasetError(
                 f"{self.files[index]} cannot be read as an image",
                 str(error),
@@ -94,7 +94,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _from_folders(folder: Path) -> tuple[list[Path], NDArray[Any] | None]:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
         return _images_in(folder), None
     files, labels = [], []
@@ -108,22 +108,31 @@ def _from_folders(folder: Path) -> tuple[list[Path], NDArray[Any] | None]:
 def _from_csv(folder: Path, path: Path) -> tuple[list[Path], NDArray[Any]]:
     """Rows `file,label`; a header is skipped; names are numbered in sorted order."""
     try:
-        with path.open(newline="", encoding="utf-8") as opened:
-            rows = [row for row in csv.reader(opened) if row]
+        with path.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as CSV", str(error)) from error
-    if rows and not (folder / rows[0][0]).is_file():
+    if rows and _is_header(rows[0][1][0], folder):
         rows = rows[1:]
     files, words = [], []
-    for number, row in enumerate(rows, 1):
+    for line, row in rows:
         if len(row) < 2:
-            raise DatasetError(f"{path}: row {number} has no label", "", "write file,label")
+            raise DatasetError(f"{path}: line {line} has no label", "", "write file,label")
         file = folder / row[0]
         if not file.is_file():
-            raise DatasetError(f"{path}: row {number} names {row[0]}, which is not in {folder}")
+            raise DatasetError(f"{path}: line {line} names {row[0]}, which is not in {folder}")
         files.append(file)
         words.append(row[1].strip())
-    if all(word.isdecimal() for word in words):
-        return files, np.asarray([int(word) for word in words], np.int64)
-    names = {word: number for number, word in enumerate(sorted(set(words)))}
-    return files, np.asarray([names[word] for word in words], np.int64)
+    if not all(word.removeprefix("-").isdecimal() for word in words):
+        names = {word: number for number, word in enumerate(sorted(set(words)))}
+        return files, np.asarray([names[word] for word in words], np.int64)
+    for (line, _), word in zip(rows, words, strict=True):
+        if word.startswith("-") or len(word) > 9:
+            raise DatasetError(f"{path}: line {line}: {word[:20]} is no number of a class")
+    return files, np.asarray([int(word) for word in words], np.int64)
+
+
+def _is_header(word: str, folder: Path) -> bool:
+    """A first cell that neither is a file nor is called like one, which may be missing."""
+    return Path(word).suffix.lower() not in SUFFIXES and not (folder / word).is_file()

@@ -69,12 +69,12 @@ class Preprocess:
         stored = self._stored(array)
         pixels = array if stored == "NHWC" else array.transpose(1, 2, 0)
         if self.arithmetic:
-            factor, offset = self._affine
-            if len(factor) not in (1, pixels.shape[2]) or len(offset) not in (1, pixels.shape[2]):
+            if not {len(self.mean), len(self.std)} <= {0, 1, pixels.shape[2]}:
                 raise DatasetError(
                     f"{where}: {pixels.shape[2]} channels, but preprocess.mean and std have "
                     f"{len(self.mean)} and {len(self.std)} values"
                 )
+            factor, offset = self._affine
             pixels = pixels.astype(np.float32) * factor + offset
         layout = self.layout or stored
         return np.ascontiguousarray(pixels if layout == "NHWC" else pixels.transpose(2, 0, 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench import library
 from workbench.device import probe
-from workbench.errors import InputError, ProfileError, did_you_mean
+from workbench.errors import InputError, ProfileError, did_you_mean, shown
 
 TRANSPORTS = ("local",)
 
@@ -71,15 +71,18 @@ def load(name: str) -> Device:
     transport = table.get("transport", "local")
     if transport not in TRANSPORTS:
         raise ProfileError(
-            f"{path.name}: transport cannot be {transport!r}", f"it is {' or '.join(TRANSPORTS)}"
+            f"{path.name}: transport cannot be {shown(transport)}",
+            f"it is {' or '.join(TRANSPORTS)}",
         )
     threads = table.get("threads", 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise ProfileError(f"{path.name}: threads must be a whole number, at least 1")
+        raise ProfileError(f"{path.name}: threads must be a whole number, 1 to 1024")
     cores = _list(table, "cores", int, path)
     missing = set(cores) - set(range(probe.cores()))
     if missing:
-        raise ProfileError(f"{path.name}: there is no core {min(missing)}, only {probe.cores()}")
+        raise ProfileError(
+            f"{path.name}: there is no core {shown(min(missing))}, only {probe.cores()}"
+        )
     isa = _list(table, "isa", str, path) or probe.isa()
     return Device(
         name=path.stem, transport=transport, threads=threads, cores=tuple(cores), isa=tuple(isa)
@@ -89,5 +92,6 @@ def load(name: str) -> Device:
 def _list(table: dict[str, Any], key: str, kind: type, path: Path) -> tuple[Any, ...]:
     value = table.get(key, [])
     if not isinstance(value, list) or not all(type(item) is kind for item in value):
-        raise ProfileError(f"{path.name}: {key} must be a list, not {value!r}")
+        things = "whole numbers" if kind is int else "texts"
+        raise ProfileError(f"{path.name}: {key} must be a list of {things}, not {shown(value)}")
     return tuple(value)

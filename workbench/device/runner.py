@@ -6,6 +6,7 @@ keeps inside: layout and integer inputs and outputs are converted here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,7 +64,7 @@ class EagerSession:
 
         from workbench.sources.factory import build, in_call_order
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads or os.cpu_count() or 1)  # 0 is all, as elsewhere
         module, _ = build(source)
         self.model = Model(
             module=module, example_inputs=in_call_order(module, examples), output_names=()

@@ -111,7 +111,8 @@ def score(outputs: Sequence[Array], reference: Sequence[Array], labels: Array | 
         noise += ((found.astype(np.float64).reshape(count, -1) - expected) ** 2).sum(axis=1)
     if reference[0].ndim != 2 or reference[0].shape[1] < 2:
         return Scores(None, None, None, signal, noise)
-    ranked = np.argsort(-outputs[0], axis=1, kind="stable")[:, :5]
+    # As float64, for the negative of an unsigned or a boolean is not its opposite.
+    ranked = np.argsort(-outputs[0].astype(np.float64), axis=1, kind="stable")[:, :5]
     agree = ranked[:, 0] == np.argmax(reference[0], axis=1)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         return Scores(None, None, agree, signal, noise)

@@ -49,6 +49,9 @@ def latencies_of(
 
     Kept as one record: rounds pair the targets, so figures of two sessions do not mix.
     """
+    if not preset.processes:
+        display.done("latency", "skipped")
+        return {}, ""
     identities = {key: _identity(key, target, outcome) for key, target in targets.items()}
     key = key_of(
         "latency", identities, dataclasses.asdict(preset), request.device.to_json(),

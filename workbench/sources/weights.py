@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 # Where training frameworks put the state dict in a checkpoint, the averaged weights first: they
 # are what is evaluated and shipped.
-KEYS = ("model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net", "weights")
+KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "state_dict", "model_state_dict",
+        "model", "net", "weights")  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -44,20 +46,29 @@ def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch gives one type of error for both; only its text tells them apart.
-        if "Unsupported" not in str(error) and "GLOBAL" not in str(error):
-            raise ModelError(f"{path} is corrupted", str(error).partition("\n")[0]) from error
+        # torch gives one type of error for both; only its text tells them apart. Its first line
+        # advises to open the file without the check, and is never quoted.
+        refused = re.search(r"GLOBAL (\S+)|allowlisted", str(error))
+        if refused is None:
+            said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+            raise ModelError(
+                f"{path} is corrupted", f"not what torch.save writes: {said[1] if said else '?'}"
+            ) from error
+        held = f"it holds {refused[1]}; " if refused[1] else ""
         raise ModelError(
             f"{path} holds more than tensors, and is refused",
-            "a pickled module runs any code it likes when it is opened",
+            f"{held}a pickled module runs any code it likes when it is opened",
             "save torch.save(model.state_dict(), FILE), or .safetensors, and give its factory",
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's readers raise all kinds on a damaged file
         if "torchscript" in str(error).lower():
             raise ModelError(
                 f"{path} is a TorchScript archive, not a state dict", "", "give a state dict"
             ) from error
-        raise ModelError(f"{path} is corrupted", str(error).partition("\n")[0]) from error
+        said_first = str(error).partition("\n")[0]
+        raise ModelError(f"{path} is corrupted", f"{type(error).__name__}: {said_first}") from error
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -84,15 +95,13 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
     Raises ModelError naming the keys that are missing, unexpected or of another shape.
     """
     own = module.state_dict()
-    for prefix in PREFIXES:
-        stripped = {key.removeprefix(prefix): value for key, value in state.items()}
-        if len(own.keys() & stripped.keys()) > len(own.keys() & state.keys()):
-            state = stripped
+    state = _unwrapped(state, own)
     wrong = [f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
              for key in own if key in state and own[key].shape != state[key].shape]  # fmt: skip
     # Absent in checkpoints from before torch 0.4.1; eval mode never reads it.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    extra = [key for key in state if key not in own]
+    # `n_averaged` is the counter of torch's AveragedModel.
+    extra = [key for key in state if key not in own and key != "n_averaged"]
     problems = [
         f"{label} {_few(keys)}"
         for label, keys in (("missing:", missing), ("unexpected:", extra), ("", wrong))
@@ -105,6 +114,21 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
             "check that the factory builds the network that was trained",
         )
     module.load_state_dict(state, strict=False)
+
+
+def _unwrapped(
+    state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The state dict without the prefixes, up to three, that keep its names from matching."""
+    found, layer = state, [state]
+    for _ in range(3):
+        layer = [{key.removeprefix(prefix): value for key, value in one.items()}
+                 for one in layer for prefix in PREFIXES
+                 if any(key.startswith(prefix) for key in one)]  # fmt: skip
+        for one in layer:
+            if len(own.keys() & one.keys()) > len(own.keys() & found.keys()):
+                found = one
+    return found
 
 
 def _few(keys: list[str], most: int = 5) -> str:

@@ -86,8 +86,7 @@ def make_flatbuffer(
     if precision in ("int8", "int8-io"):
         # INT8 operators alone: a file that falls back to float silently is not what was asked for.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        signature = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
-        names = list(signature.structured_input_signature[1])
+        names = _input_names(saved_model)
         converter.representative_dataset = lambda: _representative(names, samples)
     if precision == "int8-io":
         converter.inference_input_type = converter.inference_output_type = tf.int8
@@ -101,6 +100,14 @@ def make_flatbuffer(
             f"no TFLite operator for {', '.join(missing)}" if missing else said[0],
         ) from error
     path.write_bytes(content)
+
+
+def _input_names(saved_model: Path) -> list[str]:
+    """The signature's own names, which the quantizer asks for; a loaded function changes some."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    read = SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    return list(read.meta_graphs[0].signature_def["serving_default"].inputs)
 
 
 def _representative(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,7 @@ class ToTflite:
                 stored = array.transpose(permutation) if permutation else array
                 if name not in files:
                     files[name] = np.lib.format.open_memmap(
-                        folder / f"{_plain(name)}.npy",
+                        folder / f"{_word(name)}.npy",
                         "w+",
                         stored.dtype,
                         (samples, *stored.shape[1:]),
@@ -164,6 +164,7 @@ def _saved_model(subject: Artifact, context: Context) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     made_by = "-".join(versions(("onnx2tf", "tensorflow")).values())
     final = work / f"saved-model-{subject.sha256[:32]}-{made_by}"
+    context.progress(0.0, "waiting for the SavedModel")
     with FileLock(work / f"{final.name}.lock"):
         if final.is_dir():
             return final
@@ -173,7 +174,8 @@ def _saved_model(subject: Artifact, context: Context) -> Path:
         making.mkdir()
         # A copy: onnx2tf overwrites its input.
         source = Path(shutil.copyfile(subject.path, making / "model.onnx"))
-        kept = [spec.name for spec in subject.inputs if len(spec.shape) not in (4, 5)]
+        kept = [spec.name.replace(":", "__") for spec in subject.inputs
+                if len(spec.shape) not in (4, 5)]  # fmt: skip
         try:
             with Worker() as worker:
                 worker.call("saved_model", source, making / "saved_model", kept)
@@ -205,17 +207,27 @@ def _signatures(artifact: Artifact, subject: Artifact) -> Iterator[Artifact]:
     given, made = interpreter.get_input_details(), interpreter.get_output_details()
     inputs = [_choices(spec, given, len(subject.inputs)) for spec in subject.inputs]
     outputs = [_choices(spec, made, len(subject.outputs)) for spec in subject.outputs]
-    for chosen in itertools.islice(itertools.product(*inputs, *outputs), 64):
-        stored = [spec.stored for spec in chosen]
-        if len(set(stored[: len(inputs)])) == len(inputs) and len(
-            set(stored[len(inputs) :])
-        ) == len(outputs):
-            yield replace(artifact, inputs=chosen[: len(inputs)], outputs=chosen[len(inputs) :])
+    pairs = ((left, right) for left in _distinct(inputs) for right in _distinct(outputs))
+    for left, right in itertools.islice(pairs, 64):
+        yield replace(artifact, inputs=left, outputs=right)
+
+
+def _distinct(
+    choices: list[list[TensorSpec]], taken: frozenset[str] = frozenset()
+) -> Iterator[tuple[TensorSpec, ...]]:
+    """Every way to choose a counterpart for each tensor, none of them twice."""
+    if not choices:
+        yield ()
+        return
+    for spec in choices[0]:
+        if spec.stored not in taken:
+            for rest in _distinct(choices[1:], taken | {spec.stored}):
+                yield (spec, *rest)
 
 
 def _choices(spec: TensorSpec, details: list[dict[str, Any]], count: int) -> list[TensorSpec]:
     """A tensor's possible counterparts in the file, by name where a name matches, else by shape."""
-    named = [d for d in details if _plain(d["name"]) == _plain(spec.name)]
+    named = [d for d in details if _plain(d["name"]) == _word(spec.name)]
     found = []
     for detail in named if named and count > 1 else details:
         shape = tuple(int(size) for size in detail["shape"])
@@ -235,6 +247,11 @@ def _choices(spec: TensorSpec, details: list[dict[str, Any]], count: int) -> lis
                     )
                 )
     return found
+
+
+def _word(name: str) -> str:
+    """An ONNX tensor's plain name: onnx2tf writes `:` as `__`."""
+    return _plain(name.replace(":", "__"))
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,22 @@
+# A handful of targets; each is one command that can be typed by hand too.
+.PHONY: install test fast lint bench default
+
+install:            ## this checkout, editable, with the tools of development
+	pip install -e '.[dev]'
+
+test:               ## everything, as CI runs it
+	pytest
+
+fast:               ## without the tests that run converters
+	pytest -m 'not heavy'
+
+lint:
+	ruff check . && ruff format --check . && mypy
+
+bench:              ## prints ratios; nothing fails by them
+	python benchmarks/start_up.py
+	python benchmarks/overhead.py
+	python benchmarks/calibration_memory.py
+
+default:            ## the main job on the embedded model, from nothing
+	wb recipe mobile-int8 --no-cache

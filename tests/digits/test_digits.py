@@ -1,0 +1,40 @@
+"""The embedded model is what its documentation says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from workbench.digits import data, train
+from workbench.model import Model, ModelSource
+from workbench.sources.factory import build
+
+WEIGHTS = Path(data.__file__).with_name("weights.safetensors")
+
+
+def test_weights_are_under_a_megabyte():
+    assert WEIGHTS.stat().st_size < 1_000_000
+
+
+def test_no_evaluation_image_was_trained_or_calibrated_on():
+    seen = {data.training()[i][0].tobytes() for i in range(len(data.training()))}
+    calibration = data.calibration()
+    assert all(calibration[i][0].tobytes() in seen for i in range(len(calibration)))
+    evaluation = data.evaluation()
+    assert not any(evaluation[i][0].tobytes() in seen for i in range(len(evaluation)))
+
+
+def test_top1_is_the_figure_that_the_training_script_states():
+    module, _ = build(ModelSource(spec="workbench.digits.model:build", weights=WEIGHTS))
+    model = Model(module=module, example_inputs={"input": np.zeros(1)}, output_names=())
+    evaluation = data.evaluation()
+    right = 0
+    for start in range(0, len(evaluation), 100):
+        pairs = [evaluation[i] for i in range(start, min(start + 100, len(evaluation)))]
+        outputs = model({"input": np.stack([sample for sample, _ in pairs])})[0]
+        right += int((outputs.argmax(1) == np.array([label for _, label in pairs])).sum())
+    stated = re.search(r"(\d+\.\d+) ?%", train.__doc__ or "")
+    assert stated is not None
+    assert round(100 * right / len(evaluation), 2) == float(stated[1])

@@ -1,0 +1,163 @@
+"""The report as one self-contained HTML page: no scripts, no requests, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from workbench.measure.latency import PRESETS
+from workbench.report import plots, words
+from workbench.report.data import PRECISION, Report, Row
+from workbench.report.markdown import caption, cells, headings, named
+
+TEMPLATE = Path(__file__).with_name("template.html")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure with its interval apart, and a class: `same`, `worse`, `nothing`, or none."""
+
+    value: str
+    interval: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Line:
+    row: Row
+    cells: tuple[Cell, ...]
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
+        report=report,
+        headings=[_split(heading) for heading in headings(report)],
+        caption=caption(report),
+        lines=[_line(report, row) for row in report.rows],
+        plots=list(_plots(report)),
+        method=list(_method(report)),
+        host=named(report.host),
+        nothing=words.NOTHING,
+    )
+    return page if page.endswith("\n") else page + "\n"
+
+
+def _line(report: Report, row: Row) -> Line:
+    figures = report.figures[row.key]
+    kinds = [""] * len(headings(report))
+    for place, ratio in ((6, figures.than_eager), (7, figures.than_onnx)):
+        if ratio is not None and words.known(ratio) and not ratio.excludes(1):
+            kinds[place] = "same"
+        elif words.slower(ratio) and row.key != report.eager:
+            kinds[place] = "worse"
+    if figures.delta is not None and not figures.delta.excludes(0):
+        kinds[10] = "same"
+    elif figures.delta is not None and figures.delta.value < 0 and report.metric == "top-1":
+        kinds[10] = "worse"  # of a user's metric, who knows which way is better
+    shown = []
+    for text, kind in zip(cells(report, row), kinds, strict=True):
+        value, interval = _split(text)
+        shown.append(Cell(value, interval, "nothing" if text == words.NOTHING else kind))
+    shown[0] = Cell(row.label, "", "")
+    facts = {
+        "file": row.path,
+        "SHA-256": row.sha256,
+        "precision": PRECISION.get(row.precision, row.precision),
+        "size": f"{row.bytes:,} bytes" if row.bytes is not None else "",
+        "first inference": f"{words.milliseconds(figures.first_ms)} ms" if row.latency else "",
+        "top-5": words.percent(figures.top5) if figures.top5 is not None else "",
+        "differences between processes": f"{100 * row.latency.spread:.1f} % (interquartile)"
+        if row.latency
+        else "",
+    }
+    return Line(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})
+
+
+def _split(text: str) -> tuple[str, str]:
+    """`4.20 [4.10, 4.31]` as the value and the interval."""
+    value, bracket, rest = text.partition(" [")
+    return value, bracket.strip() + rest
+
+
+def _plots(report: Report) -> Iterator[Plot]:
+    from markupsafe import Markup
+
+    shown = plots.quality(report)
+    kind = "" if shown is None else shown.kind[0].upper() + shown.kind[1:]
+    instead = "" if kind == "Accuracy" else f" The dataset has no labels: {kind} stands instead."
+    key = "Colour tells the precision, the marker the format."
+    for title, text, svg, wide in (
+        (f"{kind} against size", f"Up and left is better. {key}{instead}",
+         plots.accuracy_size(report), False),
+        (f"{kind} against latency",
+         f"Up and left is better. Bars: 95 % intervals of the median. {key}{instead}",
+         plots.accuracy_latency(report), False),
+        ("Latency distributions",
+         "Line: 5th to 95th percentile of all runs; band: the middle half; tick: median. "
+         "Dots above: the median of each fresh process, the first round on top.",
+         plots.latency_distributions(report), True),
+    ):  # fmt: skip
+        if svg:
+            label = escape(f"{title}. {text} The figures are in the table.", quote=True)
+            named_svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+            # Its texts were escaped by matplotlib, the label just now.
+            yield Plot(title, text, Markup(named_svg), wide)  # noqa: S704
+
+
+def _method(report: Report) -> Iterator[tuple[str, str]]:
+    preset = PRESETS.get(report.preset)
+    reference = report.row(report.reference)
+    against = reference.label if reference else "the FP32 reference"
+    if preset is not None:
+        yield (
+            f"Preset {preset.name}",
+            f"{preset.processes} fresh processes for each artifact, one at a time and in turns; in "
+            f"each, {preset.warmup} runs to warm up, then at least {preset.runs} timed runs and "
+            f"{preset.seconds:g} s.",
+        )
+    else:
+        yield f"Preset {report.preset}", "Fresh processes for each artifact, in turns."
+    yield "Load and first inference", "Timed apart, and in no median."
+    yield (
+        "Latency intervals",
+        "95 %, by bootstrap over the processes' medians, not over runs: runs in one process are "
+        "alike, processes are not.",
+    )
+    yield (
+        "× faster",
+        "The median over rounds of the ratio of two processes that ran side by side; where the "
+        "interval contains 1, there is no difference shown.",
+    )
+    yield "Peak memory", "The most that loading and running added to a process."
+    if not report.samples:
+        yield "Accuracy", "Not measured: the run had no evaluation samples."
+        return
+    yield (
+        "Delta",
+        f"The difference in {report.metric} from {against} on the same samples, which calibration "
+        "never saw, with a 95 % interval for pairs.",
+    )
+    yield "Agreement", f"The share of samples whose predicted class is that of {against}."
+    yield (
+        "SQNR",
+        f"The power of {against}'s outputs over the power of the difference from them, in "
+        "decibels: 20 dB more is a tenth of the error; equal outputs read 'equal'.",
+    )

@@ -1,0 +1,147 @@
+"""The report as GitHub-flavoured Markdown, and the texts of its table, which HTML shows too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from workbench.measure.statistics import Estimate
+from workbench.report import words
+from workbench.report.data import Report, Row
+
+
+def headings(report: Report) -> tuple[str, ...]:
+    """The table's columns, in the order of `cells`."""
+    return (
+        "artifact",
+        "size",
+        "× smaller",
+        "load ms",
+        "median ms [95 % interval]",
+        "p90 ms [95 % interval]",
+        "× faster than eager",
+        "× faster than FP32 ONNX",
+        "peak memory",
+        report.metric,
+        f"{report.metric} delta [95 % interval]",
+        "agreement",
+        "SQNR",
+    )
+
+
+def cells(report: Report, row: Row) -> tuple[str, ...]:
+    """A row's texts under `headings`: what was measured before an error stands beside it."""
+    figures = report.figures[row.key]
+    return (
+        f"{row.label} (failed)" if row.error else row.label,
+        words.size(figures.bytes),
+        words.times(figures.smaller),
+        words.milliseconds(figures.load_ms),
+        words.milliseconds_interval(figures.median),
+        words.milliseconds_interval(figures.p90),
+        _faster(figures.than_eager),
+        # Of PyTorch eager nobody expects more: it warns of nothing.
+        (words.faster if row.key == report.eager else _faster)(figures.than_onnx),
+        words.size(figures.peak_bytes),
+        words.accuracy(figures.accuracy, report.metric),
+        words.points(figures.delta, report.metric),
+        words.percent(figures.agreement),
+        words.decibels(figures.sqnr),
+    )
+
+
+def _faster(ratio: Estimate | None) -> str:
+    said = words.faster(ratio)
+    return f"SLOWER {said}" if words.slower(ratio) else said
+
+
+def caption(report: Report) -> str:
+    """What the table's figures were taken on, and what its intervals are."""
+    runs = [len(row.latency.processes) for row in report.rows if row.latency]
+    processes = str(runs[0]) if len(set(runs)) == 1 else "the"
+    scored = f"{report.samples} evaluation samples of {report.dataset}"
+    parts = [
+        f"{report.device}, {report.threads} {'thread' if report.threads == 1 else 'threads'}",
+        "batch 1",
+        f"preset {report.preset}",
+        scored if report.samples else "no evaluation samples: accuracy was not measured",
+    ]
+    if report.samples and not report.labelled:
+        parts.append("no labels")
+    said = "; ".join(parts) + "."
+    if runs:
+        said += f" Intervals are 95 %, by bootstrap over {processes} fresh processes."
+    base = report.row(report.eager) or report.row(report.onnx)
+    if base is not None:
+        said += f" × smaller is against {base.label}."
+    reference = report.row(report.reference)
+    if reference is not None and report.samples:
+        said += f" Delta, agreement and SQNR are against {reference.label}."
+    return said
+
+
+def render(report: Report) -> str:
+    """One Markdown document."""
+    lines = [f"# {_text(report.recipe)} on {_text(report.model)}", ""]
+    lines += [f"- {_text(finding)}" for finding in report.findings]
+    lines += ["", *_table(report), "", _text(caption(report)), ""]
+    if report.failed:
+        lines += ["## What failed", ""]
+        for row in report.failed:
+            error = row.error
+            assert error is not None
+            lines.append(f"- **{_text(row.label)}**: {_text(error.what)}")
+            lines += [f"  - why: {_text(error.why)}"] if error.why else []
+            lines += [f"  - fix: {_text(error.fix)}"] if error.fix else []
+        lines.append("")
+    lines += ["## Artifacts", ""]
+    for row in report.rows:
+        facts = [_code(row.path)] if row.path else []
+        facts += [f"SHA-256 {_code(row.sha256)}"] if row.sha256 else []
+        facts += [_text(note) for note in row.notes]
+        lines.append(f"- **{_text(row.label)}**: {'; '.join(facts) or words.NOTHING}")
+    if report.notes:
+        lines += ["", "## Notes", "", *(f"- {_text(note)}" for note in report.notes)]
+    lines += ["", "## Host and versions", ""]
+    dates = _pairs({"created": report.created, "measured": report.measured})
+    lines += [f"- {_text(fact)}" for fact in (*_pairs(named(report.host)), *dates)]
+    if report.versions:
+        lines.append(f"- {_text(', '.join(f'{k} {v}' for k, v in report.versions.items()))}")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def named(host: Mapping[str, Any]) -> dict[str, str]:
+    """The host's facts as text, with their units in the names."""
+    said = {}
+    for key, value in host.items():
+        several = isinstance(value, (list, tuple))
+        text = ", ".join(map(str, value)) if several else str(value)
+        said[key.replace("_gib", " (GiB)").replace("_", " ")] = text or words.NOTHING
+    return said
+
+
+def _pairs(facts: Mapping[str, str]) -> Iterator[str]:
+    return (f"{key}: {value}" for key, value in facts.items() if value)
+
+
+def _table(report: Report) -> Iterator[str]:
+    names = headings(report)
+    yield _line(names)
+    yield _line(["---", *["---:"] * (len(names) - 1)])
+    for row in report.rows:
+        yield _line(cells(report, row))
+
+
+def _line(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(map(_text, texts))} |"
+
+
+def _text(text: str) -> str:
+    """One line that Markdown shows as it stands: no cell ends early, no tag or emphasis begins."""
+    escaped = re.sub(r"([\\|*`~])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"

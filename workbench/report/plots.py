@@ -1,0 +1,302 @@
+"""The report's plots as SVG text, to stand inside an HTML page.
+
+Ink is `currentColor`, the background transparent: the page decides what light and dark are. Every
+id starts with the plot's name, so that several plots may share a page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from workbench.report.data import Report, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# Stands for the page's text colour until the SVG is written; no other element has it.
+INK = "#010203"
+# Okabe and Ito's colours that keep a contrast of 3 on white and on near-black.
+COLOURS = {
+    "float32": "#0072B2",
+    "int8": "#D55E00",
+    "float16": "#009E73",
+    "dynamic-int8": "#CC79A7",
+}
+MARKERS = {"torch": "X", "onnx": "o", "ort": "s", "tflite": "^", "torchscript": "D", "pt2": "P"}
+WIDE = 10  # an axis whose largest value is that many times its smallest is logarithmic
+LEAST_SPAN = 2.0  # points of a percent axis: less would draw noise as a difference
+FONT = 10.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the vertical axis shows: by row key, with the words for the axis and the caption."""
+
+    kind: Literal["accuracy", "agreement", "SQNR"]
+    axis: str
+    percent: bool
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Point:
+    row: Row
+    x: float
+    y: float
+    low: float = math.nan  # of x, where it has an interval
+    high: float = math.nan
+
+
+def quality(report: Report) -> Quality | None:
+    """Accuracy; without labels agreement with the reference, else SQNR; None with none of them."""
+    rows = [row for row in report.rows if row.error is None]
+    figures = report.figures
+    base = report.row(report.reference)
+    against = base.label if base else "FP32"
+    accuracy = {row.key: figures[row.key].accuracy for row in rows}
+    if found := _finite(accuracy):
+        percent = report.metric == "top-1"
+        axis = f"{report.metric} (%)" if percent else report.metric
+        return Quality("accuracy", axis, percent, found)
+    agreement = {row.key: figures[row.key].agreement for row in rows}
+    if found := _finite(agreement):
+        if base is not None and base.error is None:
+            found[base.key] = 100.0  # with itself
+        return Quality("agreement", f"agreement with {against} (%), no labels", True, found)
+    ratios = {row.key: figures[row.key].sqnr for row in rows}
+    if found := _finite(ratios):
+        equal = "; equal outputs left out" if math.inf in ratios.values() else ""
+        return Quality("SQNR", f"SQNR against {against} (dB), no labels{equal}", False, found)
+    return None
+
+
+def _finite(values: dict[str, float | None]) -> dict[str, float]:
+    return {key: one for key, one in values.items() if one is not None and math.isfinite(one)}
+
+
+def accuracy_size(report: Report) -> str:
+    """Accuracy against size, or '' where no row has both."""
+    shown = quality(report)
+    if shown is None:
+        return ""
+    points = [
+        _Point(row, row.bytes / 1e6, shown.values[row.key])
+        for row in report.rows
+        if row.bytes and row.key in shown.values
+    ]
+    return _scatter("size", points, "size (MB)", shown)
+
+
+def accuracy_latency(report: Report) -> str:
+    """Accuracy against median latency with its interval, or '' where no row has both."""
+    shown = quality(report)
+    if shown is None:
+        return ""
+    points = []
+    for row in report.rows:
+        median = report.figures[row.key].median
+        if median is not None and median.value > 0 and row.key in shown.values:
+            y = shown.values[row.key]
+            points.append(_Point(row, median.value, y, median.low, median.high))
+    return _scatter("latency", points, "median latency (ms), 95 % interval", shown)
+
+
+def latency_distributions(report: Report) -> str:
+    """A strip for each artifact: quantiles of all samples, and each process's median above them."""
+    rows = [row for row in report.rows if row.latency is not None and row.error is None]
+    if not rows:
+        return ""
+    with _style("distributions"):
+        figure, axes = _figure(9.3, 0.9 + 0.52 * len(rows))
+        ends: list[float] = []
+        for place, row in enumerate(rows):
+            assert row.latency is not None
+            runs = row.latency.processes
+            samples = np.concatenate([np.asarray(one.samples_ns, float) for one in runs]) / 1e6
+            low, left, middle, right, high = np.quantile(samples, [0.05, 0.25, 0.5, 0.75, 0.95])
+            medians = [one.median_ms for one in runs]
+            ends += [float(low), float(high), *medians]
+            colour = COLOURS.get(row.precision, INK)
+            base = place + 0.16
+            axes.hlines(base, low, high, colour, linewidth=1.5)
+            axes.hlines(base, left, right, colour, linewidth=9, alpha=0.45)
+            axes.vlines(middle, base - 0.12, base + 0.12, INK, linewidth=1.5)
+            # In the order of the rounds from top to bottom, so that drift shows as a slope.
+            heights = place - 0.15 + np.linspace(-0.13, 0.13, len(medians))
+            axes.scatter(medians, heights, s=16, color=colour, marker="o", linewidths=0, zorder=3)
+        axes.set_yticks(range(len(rows)))
+        axes.set_yticklabels([row.label for row in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        _span_x(axes, ends)
+        axes.set_xlabel("latency (ms)")
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.8)
+        return _svg(figure, "distributions")
+
+
+def _scatter(name: str, points: Sequence[_Point], across: str, shown: Quality) -> str:
+    if not points:
+        return ""
+    with _style(name):
+        figure, axes = _figure(6.2, 4.4)
+        for point in points:
+            colour = COLOURS.get(point.row.precision, INK)
+            if math.isfinite(point.low) and math.isfinite(point.high):
+                axes.hlines(point.y, point.low, point.high, color=colour, linewidth=1.5)
+                for end in (point.low, point.high):
+                    axes.plot([end], [point.y], "|", color=colour, markersize=7)
+            axes.scatter([point.x], [point.y], s=52, color=colour, linewidths=0, alpha=0.9,
+                         marker=MARKERS.get(point.row.format, "v"), zorder=3)  # fmt: skip
+        ends = [point.x for point in points]
+        ends += [end for point in points for end in (point.low, point.high) if math.isfinite(end)]
+        _span_x(axes, ends)
+        _span_y(axes, [point.y for point in points], shown.percent)
+        axes.set_xlabel(across)
+        axes.set_ylabel(shown.axis, parse_math=False)
+        axes.grid(color=INK, alpha=0.15, linewidth=0.8)
+        figure.draw_without_rendering()  # lays the axes out: labels are placed in its pixels
+        figure.set_layout_engine("none")
+        _label(figure, axes, points)
+        return _svg(figure, name)
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    """Settings of our own for a while: neither the user's matplotlibrc nor the time tells."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": FONT, "text.color": INK,
+             "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
+             "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+             "axes.axisbelow": True}
+        )  # fmt: skip
+        yield
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    # 72 dots an inch are SVG's points: what is measured in pixels is what is drawn.
+    figure = Figure((width, height), dpi=72, layout="constrained")
+    figure.patch.set_visible(False)
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    return figure, axes
+
+
+def _span_x(axes: Axes, values: Sequence[float]) -> None:
+    """From zero, or logarithmic where the values differ widely."""
+    low, high = min(values), max(values)
+    if low <= 0 or high <= low * WIDE:
+        axes.set_xlim(0, high * 1.12 or 1)
+        return
+    margin = (high / low) ** 0.1
+    axes.set_xscale("log")
+    axes.set_xlim(low / margin, high * margin)
+    _plain_ticks(axes.xaxis, (1, 2, 5) if high / low < 1e3 else (1,))
+
+
+def _plain_ticks(axis: Axis, steps: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _span_y(axes: Axes, values: Sequence[float], percent: bool) -> None:
+    low, high = min(values), max(values)
+    least = LEAST_SPAN if percent else abs(high) * 0.02 or 1
+    room = max(high - low, least)
+    middle = (low + high) / 2
+    bottom, top = middle - room * 0.75, middle + room * 0.75
+    if percent:
+        bottom, top = max(bottom, -room * 0.05), min(top, 100 + room * 0.1)
+    axes.set_ylim(bottom, top)
+    if percent:
+        axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(top, 100)])
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
+    """Write each label at the nearest place where it covers no marker, bar or other label."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)  # its get_renderer has no annotations
+    renderer = canvas.get_renderer()
+    left, bottom, right, top = axes.get_window_extent(renderer).extents
+    frame = (left, bottom, right, top)
+    taken: list[_Box] = []
+    centres = []
+    for point in points:
+        x, y = axes.transData.transform((point.x, point.y))
+        centres.append((x, y))
+        taken.append((x - 5, y - 5, x + 5, y + 5))
+        if math.isfinite(point.low) and math.isfinite(point.high):
+            left, right = axes.transData.transform([(point.low, 0), (point.high, 0)])[:, 0]
+            taken.append((left, y - 4, right, y + 4))
+
+    def cost(box: _Box) -> float:
+        covered = sum(_overlap(box, other) for other in taken)
+        return round(covered + 10 * (_area(box) - _overlap(box, frame)), 3)
+
+    for point, (x, y) in zip(points, centres, strict=True):
+        text = axes.text(0, 0, point.row.label, parse_math=False, fontsize=FONT - 1)
+        extent = text.get_window_extent(renderer)
+        text.remove()
+        width, height = extent.width + 4, extent.height
+        box = min(_places(x, y, width, height), key=cost)
+        taken.append(box)
+        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        near = max(box[0] - x, x - box[2], box[1] - y, y - box[3]) < 14
+        axes.annotate(
+            point.row.label, (x, y), middle, "figure pixels", "figure pixels",
+            ha="center", va="center_baseline", fontsize=FONT - 1, parse_math=False,
+            arrowprops=None if near else {"arrowstyle": "-", "color": INK, "linewidth": 0.6,
+                                          "alpha": 0.5, "shrinkA": 1, "shrinkB": 4},
+        )  # fmt: skip
+
+
+def _places(x: float, y: float, width: float, height: float) -> Iterator[_Box]:
+    """Where a label may stand, the nearest first: `min` takes the first of equals."""
+    for far in (7, 12, 20, 30, 42, 56, 72, 90, 110, 132):
+        for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            left = x + across * far - (0, width / 2, width)[1 - across]
+            bottom = y + up * far - (0, height / 2, height)[1 - up]
+            yield left, bottom, left + width, bottom + height
+
+
+def _area(box: _Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _overlap(one: _Box, other: _Box) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    up = min(one[3], other[3]) - max(one[1], other[1])
+    return across * up if across > 0 and up > 0 else 0.0
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The <svg> element alone, its ids unique and its ink the page's."""
+    written = StringIO()
+    figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
+    text = written.getvalue()
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(<[\w:]+ (?:[^<>]*? )?)id="', rf'\1id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    return text.replace(INK, "currentColor").strip()
