@@ -71,7 +71,7 @@ def test_show_prints_the_resolved_plan(here, monkeypatch, capsys):
 
 
 def test_new_copies_a_recipe_that_then_is_listed_and_found_first(here, monkeypatch, capsys):
-    code, out, _ = call(monkeypatch, capsys, "new", "my-int8")
+    code, _, _ = call(monkeypatch, capsys, "new", "my-int8")
     assert code == 0
     assert (here / "recipes" / "my_int8.py").read_text().startswith('"""INT8 for phones')
     assert "my-int8" in call(monkeypatch, capsys, "recipes")[1]
@@ -125,7 +125,7 @@ WRONG = {
 
 @pytest.mark.parametrize("words, said", WRONG.values(), ids=WRONG)
 def test_wrong_words_are_said_so(here, monkeypatch, capsys, words, said):
-    code, out, err = call(monkeypatch, capsys, *words)
+    code, _, err = call(monkeypatch, capsys, *words)
     assert code == 2
     assert err.startswith("error: ")
     assert said in err

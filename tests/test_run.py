@@ -331,3 +331,40 @@ def test_a_full_disk_is_a_message_and_nothing_is_lost(fresh):
         assert project.wb(fresh, "recipe", "small", *project.UNTIMED).returncode == 0
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+def test_a_forward_that_changed_is_noticed_though_weights_and_layers_did_not(fresh):
+    net = fresh / "net.py"
+    net.write_text(
+        "import torch\nfrom torch import nn\n"
+        + "class Net(nn.Sequential):\n    def forward(self, x):\n"
+        + "        return super().forward(x) * 1\n"
+        + project.NET.replace("nn.Sequential(", "Net(")
+    )
+    first = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+    net.write_text(net.read_text().replace("(x) * 1", "(x) * 2"))
+    second = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+    assert first["rows"][1]["sha256"] != second["rows"][1]["sha256"]
+
+
+def test_input_shapes_stand_in_for_data_where_a_recipe_needs_none(done):
+    folder, report = done
+    (folder / "recipes" / "float.py").write_text(
+        "from workbench.recipe import Recipe\n"
+        "from workbench.steps import Export, Simplify, ToOrt\n"
+        "recipe = Recipe(Export(), Simplify(), ToOrt())\n"
+    )
+    words = ("--model", "net.py:build", "--input", "input:1x3x32x32", "--quick", "--json")
+    found = project.report(project.wb(folder, "recipe", "float", *words))
+    assert keys(found) == ["eager", "simplify", "to_ort"]
+    assert found["samples"] == 0
+    assert found["rows"][2]["figures"]["than_onnx"] is not None
+    assert found["rows"][2]["figures"]["accuracy"] is None
+    shutil.copyfile(folder / report["folder"] / report["rows"][1]["path"], folder / "own.onnx")
+    found = project.report(
+        project.wb(folder, "recipe", "float", "--model", "own.onnx", "--no-latency", "--json")
+    )
+    assert keys(found) == ["simplify", "to_ort"]
+    refused = project.wb(folder, "recipe", "small", *words)
+    assert refused.returncode == 2
+    assert "needs calibration samples" in refused.stderr

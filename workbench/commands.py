@@ -14,9 +14,9 @@ from workbench import library
 from workbench import recipe as recipes
 from workbench.cache import Cache
 from workbench.device import profile
-from workbench.engine import Request
+from workbench.engine import Data, Request
 from workbench.errors import InputError, ModelError, RecipeError
-from workbench.model import ModelSource, parse_inputs
+from workbench.model import ModelSource, onnx_inputs, parse_inputs
 
 if TYPE_CHECKING:
     from workbench.measure.latency import Preset
@@ -51,15 +51,20 @@ def request(
         )
     recipe = recipes.load(name).with_options(settings)
     source = _source(model, weights, sha256, seed)
-    if model is not None and data is None and not inputs:
+    from_file = model is not None and model.endswith(".onnx") and data is None and not inputs
+    if model is not None and data is None and not inputs and not from_file:
         raise InputError(
             "--model is given without --data",
             "calibration and accuracy need samples that fit the model",
             "give --data FILE.toml, or --input NAME:SHAPE where the recipe needs no samples",
         )
-    chosen = (
-        parse_inputs(inputs) if inputs else str(library.find("calibration", data or DEFAULT_DATA))
-    )
+    chosen: Data
+    if inputs:
+        chosen = parse_inputs(inputs)
+    elif from_file:
+        chosen = onnx_inputs(source)
+    else:
+        chosen = str(library.find("calibration", data or DEFAULT_DATA))
     preset = PRESETS[chosen_presets[0] if chosen_presets else "standard"]
     made = Request(
         recipe=recipe,
@@ -89,7 +94,7 @@ def _source(model: str | None, weights: Path | None, sha256: str | None, seed: i
             why,
             "give file.py:factory, package.module:factory or file.onnx",
         )
-    path = weights.expanduser().resolve() if weights else None
+    path = weights.resolve() if weights else None
     return ModelSource(spec=model, weights=path, sha256=sha256, folder=Path.cwd(), seed=seed)
 
 

@@ -140,7 +140,7 @@ def flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def parse_inputs(texts: list[str]) -> tuple[TensorSpec, ...]:
     """`--input name:1x3x224x224[:dtype]` as specs; the first axis is the batch."""
-    specs = []
+    specs: list[TensorSpec] = []
     for text in texts:
         match = _INPUT.fullmatch(text)
         dtype = (match and match["dtype"]) or "float32"
@@ -153,8 +153,37 @@ def parse_inputs(texts: list[str]) -> tuple[TensorSpec, ...]:
         sizes = [int(size) for size in match["shape"].split("x")]
         if 0 in sizes or max(sizes) > 1 << 24:
             raise ModelError(f"--input {text}: sizes must be between 1 and {1 << 24}")
+        if any(spec.name == match["name"] for spec in specs):
+            raise ModelError(f"--input {match['name']} is given twice")
         specs.append(TensorSpec(name=match["name"], dtype=dtype, shape=(None, *sizes[1:])))
     return tuple(specs)
+
+
+def onnx_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
+    """The inputs that an ONNX file declares, for a run without samples.
+
+    Raises ModelError where the file cannot be read, or leaves an axis besides the batch open.
+    """
+    import onnx
+
+    from workbench import graph
+
+    source.check()
+    path = source.files[0]
+    try:
+        specs, _ = graph.signature(onnx.load(path, load_external_data=False))
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {error}"
+        ) from error
+    for spec in specs:
+        if None in spec.shape[1:]:
+            raise ModelError(
+                f"{path}: input {spec} has open axes",
+                "without samples there is nothing to fill them",
+                f"give --data FILE.toml, or --input {spec.name}:1x…",
+            )
+    return specs
 
 
 def load(

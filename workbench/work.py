@@ -5,6 +5,8 @@ What a process loaded it keeps: the model that one job described, the next one e
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from typing import Any
 from workbench import dataset as datasets
 from workbench import model as models
 from workbench import recipe as recipes
-from workbench.artifact import Artifact, TensorSpec
+from workbench.artifact import Artifact, TensorSpec, digest
+from workbench.cache import key_of
 from workbench.device.profile import Device
 from workbench.device.runner import Session, infer, open_session
 from workbench.errors import ModelError
@@ -65,10 +68,19 @@ def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "metric": dataset.metric_name,
+        "metric_digest": _source_digest(dataset.metric),
         "splits": splits,
         "inputs": [spec.to_json() for spec in dataset.inputs],
         "depends": sorted(str(path) for path in depends),
     }
+
+
+def _source_digest(function: Any) -> str | None:
+    """The digest of the file that a user's function is in: another metric, other scores."""
+    try:
+        return digest(Path(inspect.getfile(inspect.unwrap(function))))
+    except (TypeError, OSError):
+        return None
 
 
 def describe_model(
@@ -86,15 +98,27 @@ def describe_model(
                 "bytes": loaded.size, "parameters": None, "notes": list(loaded.notes),
                 "classes": _classes([spec.shape for spec in loaded.outputs])}  # fmt: skip
     module: Model = loaded
+    # Weights and structure do not tell what forward does: its sources count too.
+    code = {*_class_files(module.module), *(p for p in dependencies.paths if p.suffix == ".py")}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
     return {
-        "fingerprint": module.fingerprint,
+        "fingerprint": key_of(module.fingerprint, sorted(digest(path) for path in code)),
         "bytes": module.state_bytes,
         "parameters": sum(p.numel() for p in module.module.parameters()),
         "notes": list(module.notes),
         "classes": _classes([array.shape for array in module(examples)]),
-        "depends": depends,
+        "depends": sorted({*depends, *map(str, code)}),
     }
+
+
+def _class_files(module: Any) -> set[Path]:
+    """The source files of a module's classes; not torch's, whose version is in every key."""
+    files = set()
+    for kind in {type(part) for part in module.modules()}:
+        if kind.__module__.partition(".")[0] != "torch":
+            with contextlib.suppress(TypeError, OSError):  # defined where there is no file
+                files.add(Path(inspect.getfile(kind)))
+    return files
 
 
 def _classes(shapes: list[tuple[int | None, ...]]) -> int | None:

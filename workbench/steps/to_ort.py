@@ -75,6 +75,9 @@ class ToOrt:
         path = made[0].rename(context.folder / f"{subject.path.stem}.ort")
         kind = "required_operators_and_types" if self.type_reduction else "required_operators"
         config = configs[0].rename(context.folder / f"{kind}.config")
+        # The converter names its input by the path of a folder that is gone.
+        text = config.read_text(encoding="utf-8").replace(f"{context.folder.resolve()}/", "")
+        config.write_text(text, encoding="utf-8")
         usability = _usability(source)
         shutil.rmtree(source.parent)
         artifact = replace(

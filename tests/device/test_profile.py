@@ -1,0 +1,130 @@
+"""Device profiles: read from TOML, every mistake named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from workbench.device import probe, profile
+from workbench.device.profile import Device
+from workbench.errors import ProfileError
+
+HUGE = "0x" + "f" * 5000  # an int that Python will not print in decimal
+VALUES = st.recursive(
+    st.sampled_from(["nan", "-inf", "1e999", "1979-05-27", "07:32:00", HUGE, "-1", "1025"])
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.booleans().map(lambda value: str(value).lower())
+    | st.sampled_from(["local", "ssh", "loca\0l", "x" * 10_000, "avx2"]).map(json.dumps)
+    | st.text().map(json.dumps),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | inner.map("{{ a = {} }}".format)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["transport", "threads", "cores", "isa", "thread", '""', '"a.b"'])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("devices") / "mine.toml"
+
+
+def load(file, text: str) -> Device:
+    file.write_text(text, encoding="utf-8")
+    return profile.load(str(file))
+
+
+def test_the_shipped_cpu_is_this_machine_on_one_thread():
+    assert profile.load("cpu") == Device(name="cpu", isa=probe.isa())
+
+
+def test_every_key_is_read(file):
+    device = load(file, 'transport = "local"\nthreads = 3\ncores = [0]\nisa = ["avx_vnni"]')
+    assert device == Device(name="mine", threads=3, cores=(0,), isa=("avx_vnni",))
+    assert device.to_json() == {
+        "name": "mine", "transport": "local", "threads": 3, "cores": [0], "isa": ["avx_vnni"],
+    }  # fmt: skip
+
+
+def test_an_empty_file_is_the_default_with_the_probed_isa(file):
+    assert load(file, "") == Device(name="mine", isa=probe.isa())
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("thread = 1", "mine.toml: no key 'thread'", "did you mean 'threads'?"),
+        ('transport = "ssh"', "mine.toml: transport cannot be 'ssh'", "it is local"),
+        ("threads = 0", "threads must be a whole number, 1 to 1024", ""),
+        ("threads = true", "threads must be a whole number, 1 to 1024", ""),
+        ("threads = 1.0", "threads must be a whole number, 1 to 1024", ""),
+        ("cores = [100000]", "there is no core 100000, only", ""),
+        ("cores = [-1]", "there is no core -1, only", ""),
+        ("cores = 1", "cores must be a list of whole numbers, not 1", ""),
+        ("cores = [true]", "cores must be a list of whole numbers, not [True]", ""),
+        ("isa = [1]", "isa must be a list of texts, not [1]", ""),
+        ("threads = 1025", "threads must be a whole number, 1 to 1024", ""),
+        ("threads = ", "is not valid TOML", ""),
+    ],
+)
+def test_a_mistake_is_named(file, text, what, hint):
+    with pytest.raises(ProfileError) as caught:
+        load(file, text)
+    assert what in caught.value.what
+    assert hint in f"{caught.value.why} {caught.value.fix}"
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_device_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProfileError) as caught:
+        profile.load("cpus")
+    assert caught.value.what == "there is no device named 'cpus'"
+    assert "did you mean 'cpu'?" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("architecture", "isa", "quantization"),
+    [
+        ("x86", ("avx2", "avx512_vnni"), "u8s8"),
+        ("x86", ("avx_vnni",), "u8s8"),
+        ("x86", ("avx2",), "u8s8-reduced"),
+        ("arm", ("asimddp",), "s8s8"),
+        ("arm", (), "s8s8"),
+    ],
+)
+def test_the_int8_arithmetic_follows_the_cpu(monkeypatch, architecture, isa, quantization):
+    monkeypatch.setattr(probe, "architecture", lambda: architecture)
+    assert Device(name="x", isa=isa).quantization == quantization
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text() | st.lists(st.tuples(KEYS, VALUES).map(" = ".join), max_size=4).map("\n".join))
+@example(f"threads = {HUGE}")
+@example(f"cores = [{HUGE}]")
+@example(f"cores = {HUGE}")
+@example(f"transport = {HUGE}")
+@example(f"transport.{'a.' * 5000}b = 1")
+@example("isa = " + "[" * 5000)
+def test_any_text_is_a_device_or_a_profile_error(file, text):
+    try:
+        device = load(file, text)
+    except ProfileError as error:
+        assert str(error)
+    else:
+        assert 1 <= device.threads <= 1024
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary())
+def test_any_bytes_are_a_device_or_a_profile_error(file, data):
+    file.write_bytes(data)
+    try:
+        assert isinstance(profile.load(str(file)), Device)
+    except ProfileError as error:
+        assert str(error)

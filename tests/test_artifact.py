@@ -1,0 +1,146 @@
+"""Artifacts and tensor specs, and the inputs that a user describes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from workbench.artifact import Artifact, Format, TensorSpec, digest, feed, is_fixed_to_one
+from workbench.errors import InputError, ModelError
+from workbench.model import parse_inputs
+
+IMAGE = TensorSpec(name="image", dtype="float32", shape=(None, 3, 8, 8))
+MASK = TensorSpec(
+    name="mask", dtype="int64", shape=(1, 8), stored="serving_mask:0", permutation=(0, 2, 3, 1)
+)
+
+
+def artifact(folder: Path) -> Artifact:
+    return Artifact(
+        path=folder / "model.onnx",
+        format=Format.ONNX,
+        precision="int8",
+        inputs=(IMAGE, MASK),
+        outputs=(IMAGE,),
+        history=("export", "quantize"),
+        companions=(folder / "model.onnx.data",),
+        notes=("a note",),
+    )
+
+
+def test_an_artifact_round_trips_through_json_in_another_folder(tmp_path):
+    made = artifact(tmp_path / "here")
+    data = made.to_json()
+    assert "here" not in str(data)
+    assert Artifact.from_json(data, tmp_path / "there") == made.moved(tmp_path / "there")
+    assert Artifact.from_json(data, tmp_path / "here") == made
+
+
+def test_moving_takes_the_companions_along(tmp_path):
+    moved = artifact(tmp_path / "here").moved(tmp_path / "there")
+    assert moved.path == tmp_path / "there/model.onnx"
+    assert moved.companions == (tmp_path / "there/model.onnx.data",)
+
+
+def test_size_and_digest_are_the_files(tmp_path):
+    made = artifact(tmp_path)
+    made.path.write_bytes(b"12345")
+    made.companions[0].write_bytes(b"not counted")
+    assert made.size == 5
+    assert made.sha256 == digest(made.path) == hashlib.sha256(b"12345").hexdigest()
+
+
+def test_a_spec_prints_its_dynamic_axes():
+    assert str(IMAGE) == "image: float32[?x3x8x8]"
+
+
+def test_a_tensor_stored_under_its_own_name_has_that_name():
+    assert (IMAGE.stored_name, MASK.stored_name) == ("image", "serving_mask:0")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_inverse_of_a_permutation_undoes_it(order):
+    spec = TensorSpec(name="x", dtype="float32", shape=(1, 2, 3, 4), permutation=order)
+    stored = [spec.shape[axis] for axis in order]
+    assert tuple(stored[axis] for axis in spec.inverse) == spec.shape
+
+
+def test_inputs_are_fed_by_name_in_the_artifacts_order():
+    given_inputs = {"mask": 1, "image": 2, "extra": 3}
+    assert list(feed((IMAGE, MASK), given_inputs).items()) == [("image", 2), ("mask", 1)]
+
+
+def test_a_single_input_is_fed_whatever_it_is_called():
+    assert feed((IMAGE,), {"input": 5}) == {"image": 5}
+
+
+@pytest.mark.parametrize("inputs", [{"image": 1}, {"image": 1, "input": 2}, {}])
+def test_inputs_that_cannot_be_matched_name_both_sides(inputs):
+    with pytest.raises(InputError) as caught:
+        feed((IMAGE, MASK), inputs)
+    assert caught.value.what == (
+        f"the model takes image, mask, the dataset gives {', '.join(inputs)}"
+    )
+
+
+def test_a_batch_axis_of_one_takes_one_sample_at_a_time():
+    assert is_fixed_to_one((IMAGE, MASK))
+    assert not is_fixed_to_one((IMAGE,))
+    assert not is_fixed_to_one((TensorSpec(name="s", dtype="float32", shape=()),))
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("x:1x3x8x8", TensorSpec(name="x", dtype="float32", shape=(None, 3, 8, 8))),
+        ("ids:8x128:int64", TensorSpec(name="ids", dtype="int64", shape=(None, 128))),
+        ("on:1:bool", TensorSpec(name="on", dtype="bool", shape=(None,))),
+        ("a.b/c-0:1x2", TensorSpec(name="a.b/c-0", dtype="float32", shape=(None, 2))),
+    ],
+)
+def test_a_described_input_is_a_spec_with_a_batch_axis(text, spec):
+    assert parse_inputs([text]) == (spec,)
+
+
+def test_several_inputs_keep_their_order():
+    assert [spec.name for spec in parse_inputs(["b:1x2", "a:1x3"])] == ["b", "a"]
+    assert parse_inputs([]) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "x:", ":1x3", "x:1x", "x:axb", "x:-1x3", "x:1x3:float", "x:1x3:", "x:1 x 3",
+     "x:1x" + "9" * 5000],
+)  # fmt: skip
+def test_an_input_that_cannot_be_read_shows_how_to_write_it(text):
+    with pytest.raises(ModelError) as caught:
+        parse_inputs([text])
+    assert caught.value.what == f"--input does not understand '{text}'"
+    assert "name:1x3x224x224" in caught.value.fix
+
+
+@pytest.mark.parametrize("text", ["x:1x0", "x:1x16777217", "x:0x3"])
+def test_sizes_out_of_range_are_refused(text):
+    with pytest.raises(ModelError, match="sizes must be between 1 and 16777216"):
+        parse_inputs([text])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text()
+    | st.from_regex(r"\A\w{0,3}:[\dx]{0,30}(:\w{0,7})?\Z")
+    | st.builds("x:1x{}:{}".format, st.integers(), st.sampled_from(["int64", "bool", "int"]))
+)
+@example("x:" + "1" * 5000)
+def test_any_text_gives_a_spec_or_a_model_error(text):
+    try:
+        (spec,) = parse_inputs([text])
+    except ModelError:
+        return
+    assert spec.shape[0] is None
+    assert all(size >= 1 for size in spec.shape[1:])
