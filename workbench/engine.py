@@ -64,11 +64,11 @@ class Outcome:
 class Engine:
     """Runs one request. Everything it makes is in the cache when it returns."""
 
-    def __init__(self, request: Request, cache: Cache, display: Display) -> None:
+    def __init__(self, request: Request, cache: Cache, pool: Pool, display: Display) -> None:
         self.request = request
         self.cache = cache
         self.display = display
-        self.pool = Pool()
+        self.pool = pool
         self.timings: dict[str, float] = {}
 
     def run(self) -> Outcome:
@@ -77,13 +77,10 @@ class Engine:
         Raises the WorkbenchError of a bad input or of a failed trunk step; a failed branch is an
         error in its result, and the other branches go on.
         """
-        try:
-            dataset = self.describe_dataset()
-            model, start = self.describe_model(dataset)
-            self._check(dataset, model)
-            return self._run(dataset, model, start)
-        finally:
-            self.pool.close()
+        dataset = self.describe_dataset()
+        model, start = self.describe_model(dataset)
+        self._check(dataset, model)
+        return self._run(dataset, model, start)
 
     def describe_dataset(self) -> dict[str, Any]:
         """The dataset's splits, fingerprints and inputs; nothing is read where nothing changed."""
@@ -92,7 +89,15 @@ class Engine:
             return {"name": "random inputs", "metric": "", "splits": {},
                     "inputs": [spec.to_json() for spec in data]}  # fmt: skip
         key = key_of("dataset", data, versions(("numpy", "pillow", "scikit-learn")))
-        return self._described("dataset", key, "describe_dataset", data)
+        if self.cache.record(key) is not None or self.request.source.kind == "onnx":
+            return self._described("dataset", key, "describe_dataset", data)
+        # The model comes next, in another process: it imports torch while samples are read.
+        worker = self.pool.take("describe_model")
+        worker.start("warm")
+        found = self._described("dataset", key, "describe_dataset", data)
+        worker.result()
+        self.pool.give(worker)
+        return found
 
     def describe_model(self, dataset: dict[str, Any]) -> tuple[dict[str, Any], Artifact | None]:
         """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""

@@ -100,27 +100,34 @@ class Dependencies:
 
 @contextmanager
 def watched(dependencies: Dependencies) -> Iterator[None]:
-    """Record into `dependencies` every user's file that the block opens for reading or imports."""
+    """Record into `dependencies` the user's files that the block rests on.
+
+    That is every one that it opens for reading, and every module loaded by its end: one that was
+    loaded before is not opened again, but is used all the same.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if dependencies.active and event == "open" and arguments[1] in ("r", "rb", None):
             dependencies.note(arguments[0])
 
-    before = set(sys.modules)
     sys.addaudithook(hook)  # cannot be taken off again; `active` turns it into a no-op
     dependencies.active = True
     try:
         yield
     finally:
         dependencies.active = False
-        for name in set(sys.modules) - before:
-            dependencies.note(getattr(sys.modules[name], "__file__", None) or "/")
+        for module in list(sys.modules.values()):
+            dependencies.note(getattr(module, "__file__", None) or "/")
         dependencies.paths = {path for path in dependencies.paths if _is_users(path)}
 
 
-_INTERPRETER = tuple(
-    Path(sysconfig.get_path(key)).resolve()
-    for key in ("stdlib", "platstdlib", "purelib", "platlib")
+# The workbench's own code is in every key of the cache already.
+_NOT_USERS = (
+    Path(__file__).resolve().parent,
+    *(
+        Path(sysconfig.get_path(key)).resolve()
+        for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    ),
 )
 
 
@@ -131,4 +138,4 @@ def _is_users(path: Path) -> bool:
         return False
     if resolved.suffix in (".pyc", ".so"):
         return False
-    return not any(resolved.is_relative_to(root) for root in _INTERPRETER)
+    return not any(resolved.is_relative_to(root) for root in _NOT_USERS)

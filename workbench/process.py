@@ -29,8 +29,16 @@ Progress = Callable[[float, str], None]
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
+def packed(message: Any) -> bytes:
+    """A message as it travels; one that goes to several workers is packed once."""
+    return pickle.dumps(message, protocol=5)
+
+
 def send(stream: IO[bytes], message: Any) -> None:
-    payload = pickle.dumps(message, protocol=5)
+    send_packed(stream, packed(message))
+
+
+def send_packed(stream: IO[bytes], payload: bytes) -> None:
     stream.write(HEADER.pack(len(payload)))
     stream.write(payload)
     stream.flush()
@@ -68,7 +76,10 @@ class Worker:
             start_new_session=True,
             env={**os.environ, **_quiet(), **(environment or {})},
         )
+        self.jobs: set[str] = set()
         _alive.add(self)
+        for stream in (self._process.stdin, self._process.stdout):
+            _widen(stream)
 
     def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
         """A job's result. Raises the WorkbenchError that it raised, or CrashError."""
@@ -77,9 +88,14 @@ class Worker:
 
     def start(self, job: str, *arguments: Any) -> None:
         """Begin a job without waiting for it."""
+        self.start_packed(job, packed((job, arguments)))
+
+    def start_packed(self, job: str, payload: bytes) -> None:
+        """`start` with a request that `packed` made, for one that several workers get."""
         assert self._process.stdin is not None
+        self.jobs.add(job)
         try:
-            send(self._process.stdin, (job, arguments))
+            send_packed(self._process.stdin, payload)
         except (BrokenPipeError, OSError) as error:
             raise self._crashed() from error
 
@@ -157,6 +173,15 @@ def _quiet() -> dict[str, str]:
     return {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONWARNINGS": "ignore"}
 
 
+def _widen(stream: IO[bytes] | None) -> None:
+    """A larger pipe, where the system has them: batches of images pass in fewer pieces."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        if stream is not None:
+            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+
+
 class Pool:
     """Idle workers kept for the next job: imports are paid once. Safe to use from threads."""
 
@@ -165,17 +190,31 @@ class Pool:
         self._lock = threading.Lock()
 
     def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        worker = worker or Worker()
+        worker = self.take(job)
         try:
             found = worker.call(job, *arguments, progress=progress)
         except BaseException:
             worker.close()
             raise
+        self.give(worker)
+        return found
+
+    def take(self, like: str) -> Worker:
+        """An idle worker, one that has run the job `like` before where there is one; or a new one.
+
+        Whoever takes a worker gives it back, or closes it.
+        """
+        with self._lock:
+            fitting = [worker for worker in self._idle if like in worker.jobs] or self._idle
+            if fitting:
+                worker = fitting[-1]
+                self._idle.remove(worker)
+                return worker
+        return Worker()
+
+    def give(self, worker: Worker) -> None:
         with self._lock:
             self._idle.append(worker)
-        return found
 
     def close(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from workbench.display import Display
 from workbench.engine import Engine, Outcome, Request
 from workbench.measure.cached import latencies_of, scores_of, targets_of
 from workbench.measure.latency import Preset
+from workbench.process import Pool
 from workbench.report.build import report_of, rows_from
 from workbench.report.data import Report
 
@@ -51,10 +53,11 @@ def execute(
     created = datetime.now().astimezone()
     folder = rundir.prepare(request, created, out)
     display.plan(expected(request, preset, cache))
-    outcome = Engine(request, cache, display).run()
-    targets = targets_of(request, outcome)
-    timed, when = latencies_of(request, preset, outcome, targets, cache, display)
-    scored = scores_of(request, outcome, targets, cache, display)
+    with closing(Pool()) as pool:
+        outcome = Engine(request, cache, pool, display).run()
+        targets = targets_of(request, outcome)
+        timed, when = latencies_of(request, preset, outcome, targets, cache, display)
+        scored = scores_of(request, outcome, targets, cache, pool, display)
     display.update("report", 0.0)
     rows = rows_from(request, outcome, timed, scored)
     report = report_of(request, preset, outcome, rows)

@@ -29,7 +29,7 @@ from workbench.steps.tensorflow_jobs import make_flatbuffer, make_saved_model
 
 __all__ = [
     "describe_dataset", "describe_model", "infer_batch", "make_flatbuffer", "make_saved_model",
-    "measure_latency", "open_target", "run_step",
+    "measure_latency", "open_target", "run_step", "warm",
 ]  # fmt: skip
 
 Progress = Callable[[float, str], None]
@@ -44,6 +44,11 @@ def load_dataset(name: str | tuple[TensorSpec, ...]) -> datasets.Dataset:
 @lru_cache(maxsize=2)
 def load_model(source: ModelSource, data: str | tuple[TensorSpec, ...], folder: Path) -> Any:
     return models.load(source, load_dataset(data).examples(8, source.seed), folder)
+
+
+def warm(progress: Progress) -> None:
+    """Import what loading a model takes, while nothing else can be done in this process."""
+    import torch  # noqa: F401
 
 
 def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def jobs() -> dict[str, Callable[..., Any]]:
     from workbench import work
 
     return {
+        "warm": work.warm,
         "describe_dataset": work.describe_dataset,
         "describe_model": work.describe_model,
         "step": work.run_step,

@@ -17,6 +17,7 @@ from workbench.measure.latency import Latency, Preset
 
 if TYPE_CHECKING:
     from workbench.measure.run import Target
+    from workbench.process import Pool
 
 EAGER = "eager"
 RUNTIMES = ("torch", "onnxruntime", "ai-edge-litert")
@@ -91,6 +92,7 @@ def scores_of(
     outcome: Outcome,
     targets: dict[str, Target],
     cache: Cache,
+    pool: Pool,
     display: Display,
 ) -> dict[str, Any]:
     """Scores of every target that has none in the cache; empty without an evaluation split."""
@@ -127,6 +129,7 @@ def scores_of(
     try:
         made = accuracies(
             {reference: targets[reference], **missing}, reference, load_dataset(request.data),
+            pool,
             lambda fraction, note: display.update("accuracy", fraction, note),
         )  # fmt: skip
     except DatasetError:

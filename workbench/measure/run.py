@@ -20,10 +20,10 @@ from workbench.measure.accuracy import Scores
 from workbench.measure.latency import Latency, Preset, ProcessSamples
 from workbench.measure.statistics import paired_metric_difference
 from workbench.model import ModelSource
-from workbench.process import Progress, Worker
+from workbench.process import Pool, Progress, Worker, packed
 
 Target = Artifact | ModelSource
-BATCH = 16
+BATCH = 4  # larger ones cost more in fresh memory than they save in calls
 
 
 def latencies(
@@ -67,6 +67,7 @@ def accuracies(
     targets: Mapping[str, Target],
     reference: str,
     dataset: Dataset,
+    pool: Pool,
     progress: Progress,
 ) -> dict[str, Scores | WorkbenchError]:
     """Scores of every target on the evaluation split, against the target named `reference`.
@@ -81,15 +82,30 @@ def accuracies(
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
     with tempfile.TemporaryDirectory(prefix="wb-outputs-") as folder:
         keep = _Predictions(Path(folder), len(split)) if dataset.metric else None
+
+        def score(batch: Batch, outputs: dict[str, list[NDArray[Any]]]) -> None:
+            for name, made in outputs.items():
+                parts[name].append(accuracy.score(made, outputs[reference], batch.labels))
+                if keep is not None:
+                    keep.add(name, batch, made[0])
+            done = batch.start + len(batch)
+            progress(done / len(split), f"{done}/{len(split)}")
+
         try:
             first = next(split.batches(1)).inputs
             for name, target in targets.items():
-                workers[name] = Worker({"OMP_NUM_THREADS": "1"})
+                # PyTorch goes to the worker that has described the model, and so has imported it.
+                like = "describe_model" if isinstance(target, ModelSource) else "step"
+                workers[name] = pool.take(like)
                 workers[name].start("open", target, 1, first)
             _each(workers, failed, lambda name: workers[name].result())
+            pending: tuple[Batch, dict[str, list[NDArray[Any]]]] | None = None
             for batch in _ahead(split):
                 alive = {name: w for name, w in workers.items() if name not in failed}
-                _each(alive, failed, lambda name, b=batch: workers[name].start("infer", b.inputs))
+                request = packed(("infer", (batch.inputs,)))
+                _each(alive, failed, lambda name, r=request: workers[name].start_packed("infer", r))
+                if pending is not None:  # scored while the workers are busy with the next
+                    score(*pending)
                 outputs: dict[str, list[NDArray[Any]]] = {}
                 for name in [name for name in alive if name not in failed]:
                     try:
@@ -98,11 +114,9 @@ def accuracies(
                         failed[name] = error
                 if reference in failed:
                     raise failed[reference]
-                for name, made in outputs.items():
-                    parts[name].append(accuracy.score(made, outputs[reference], batch.labels))
-                    if keep is not None:
-                        keep.add(name, batch, made[0])
-                progress((batch.start + len(batch)) / len(split), f"{batch.start + len(batch)}")
+                pending = batch, outputs
+            if pending is not None:
+                score(*pending)
         finally:
             for worker in workers.values():
                 worker.close()

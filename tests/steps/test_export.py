@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests import nets
+from workbench.errors import RecipeError, StepError
+from workbench.steps import Export
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::torch"),
+    pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+OPSETS = [pytest.param(o, marks=[pytest.mark.heavy] if o >= 18 else []) for o in range(13, 22)]
+
+
+def declared_opset(path: Path) -> int:
+    versions = {one.domain: one.version for one in onnx.load(path).opset_import}
+    return versions[""]
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_file_has_the_opset_asked_for_and_takes_any_batch(opset: int, tmp_path: Path) -> None:
+    module, data = nets.build(), nets.images()
+    made = nets.exported(tmp_path, module, data, opset=opset)
+    assert declared_opset(made.path) == opset
+    assert f"opset {opset}" in made.notes
+    assert made.inputs[0].shape == (None, 3, 32, 32)
+    for count in (1, 5):
+        some = nets.normal(count, 3, 32, 32, seed=count)
+        (found,) = nets.run_onnx(made.path, some)
+        np.testing.assert_allclose(found, nets.run_torch(module, some), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [17, pytest.param(19, marks=pytest.mark.heavy)])
+def test_a_batch_that_is_not_dynamic_is_fixed_to_one(opset: int, tmp_path: Path) -> None:
+    module, data = nets.build(), nets.images()
+    made = nets.exported(tmp_path, module, data, opset=opset, dynamic_batch=False)
+    (given,) = onnx.load(made.path).graph.input
+    assert [axis.dim_value for axis in given.type.tensor_type.shape.dim] == [1, 3, 32, 32]
+    assert made.inputs[0].shape == (1, 3, 32, 32)
+    some = nets.normal(1, 3, 32, 32, seed=9)
+    (found,) = nets.run_onnx(made.path, some)
+    np.testing.assert_allclose(found, nets.run_torch(module, some), rtol=1e-3, atol=1e-5)
+    with pytest.raises(Exception, match="Got: 5 Expected: 1"):
+        nets.run_onnx(made.path, nets.normal(5, 3, 32, 32))
+
+
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.heavy)])
+def test_two_inputs_keep_the_call_order_and_their_names(opset: int, tmp_path: Path) -> None:
+    module = nets.build(nets.TwoInputs)
+    data = nets.dataset_of(zebra=nets.normal(8, 3, 16, 24), apple=nets.normal(8, 5, seed=1))
+    made = nets.exported(tmp_path, module, data, opset=opset)
+    assert [spec.name for spec in made.inputs] == ["zebra", "apple"]
+    given = nets.normal(5, 3, 16, 24, seed=2), nets.normal(5, 5, seed=3)
+    (found,) = nets.run_onnx(made.path, *given)
+    np.testing.assert_allclose(found, nets.run_torch(module, *given), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [14, pytest.param(20, marks=pytest.mark.heavy)])
+def test_several_outputs_carry_their_names(opset: int, tmp_path: Path) -> None:
+    module, data = nets.build(nets.Outputs), nets.dataset_of(x=nets.normal(8, 8))
+    made = nets.exported(tmp_path, module, data, ("scores", "embedding"), opset=opset)
+    assert [(spec.name, spec.shape) for spec in made.outputs] == [
+        ("scores", (None, 4)),
+        ("embedding", (None, 6)),
+    ]
+    some = nets.normal(3, 8, seed=4)
+    wanted = nets.run_torch(module, some)
+    scores, embedding = nets.run_onnx(made.path, some)
+    np.testing.assert_allclose(scores, wanted["scores"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(embedding, wanted["embedding"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_that_is_random_in_eval_mode_is_refused(tmp_path: Path) -> None:
+    data = nets.dataset_of(x=nets.normal(8, 8))
+    with pytest.raises(StepError, match="outputs differ") as caught:
+        nets.exported(tmp_path, nets.build(nets.Noisy), data)
+    assert "randomness" in caught.value.fix
+
+
+def test_a_branch_that_tracing_lost_shows_on_other_samples(tmp_path: Path) -> None:
+    # Two samples are traced, with a positive mean; the first alone has a negative one.
+    x = np.stack([np.full(8, value, np.float32) for value in (-1, 3, 3, 3)])
+    with pytest.raises(StepError, match="outputs differ"):
+        nets.exported(tmp_path, nets.build(nets.Branching), nets.dataset_of(x=x))
+
+
+def test_a_batch_that_tracing_fixed_is_caught(tmp_path: Path) -> None:
+    module, data = nets.build(nets.BakedBatch), nets.dataset_of(x=nets.normal(8, 8))
+    with pytest.raises(StepError, match=r"other shapes|does not run with"):
+        nets.exported(tmp_path / "dynamic", module, data)
+    assert nets.exported(tmp_path / "fixed", module, data, dynamic_batch=False).path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "opset", "said"),
+    [
+        (nets.Unexportable, 17, "svd"),
+        pytest.param(nets.Branching, 18, "", marks=pytest.mark.heavy),
+    ],
+)
+def test_what_torch_cannot_export_is_an_error_of_the_step(
+    kind: type, opset: int, said: str, tmp_path: Path
+) -> None:
+    data = nets.dataset_of(x=nets.normal(8, 4, 6))
+    with pytest.raises(StepError, match=f"cannot export the model at opset {opset}") as caught:
+        nets.exported(tmp_path, nets.build(kind), data, opset=opset)
+    assert said in caught.value.why
+    assert len(caught.value.why) < 400
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_an_exporter_that_wrote_another_opset_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    real = torch.onnx.export
+
+    def other(*given: object, **options: object) -> None:
+        real(*given, **{**options, "opset_version": 15})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.onnx, "export", other)
+    with pytest.raises(StepError, match="wrote opset 15, not 17"):
+        nets.exported(tmp_path, nets.build(nets.Mlp), nets.dataset_of(x=nets.normal(8, 8)))
+
+
+def test_the_tolerance_decides(tmp_path: Path) -> None:
+    module, data = nets.build(), nets.images()
+    with pytest.raises(StepError, match="outputs differ"):
+        nets.exported(tmp_path / "strict", module, data, rtol=0.0, atol=0.0)
+    assert nets.exported(tmp_path / "loose", module, data, rtol=0.0, atol=0.1).path.is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"opset": 12}, {"opset": 22}, {"opset": 17.5}, {"opset": True}, {"dynamic_batch": 1},
+     {"rtol": -1e-9}, {"rtol": 1.5}, {"atol": -1.0}, {"atol": float("nan")}],
+)  # fmt: skip
+def test_options_out_of_range_are_refused_at_construction(options: dict[str, object]) -> None:
+    (name,) = options
+    with pytest.raises(RecipeError, match=name):
+        Export(**options)  # type: ignore[arg-type]

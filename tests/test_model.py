@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import nets
+from workbench.artifact import Artifact
+from workbench.errors import ModelError
+from workbench.model import Model, ModelSource, flatten, load, parse_inputs
+
+FACTORY = """
+import torch
+
+def build():
+    return torch.nn.Linear(8, 4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "name"),
+    [
+        ("deep/MobileNet v2.onnx", "onnx", "MobileNet v2"),
+        ("nets/resnet18.py:build", "factory", "resnet18"),
+        ("zoo/mobilenetv1/model.py:build", "factory", "mobilenetv1"),
+        ("torchvision.models.resnet:resnet18", "factory", "resnet"),
+        ("workbench.digits.model:build", "factory", "digits"),
+        ("a b!.py:f", "factory", "a-b"),
+    ],
+)
+def test_a_source_is_named_after_its_file_or_package(
+    spec: str, kind: str, name: str, tmp_path: Path
+) -> None:
+    source = ModelSource(spec=spec, folder=tmp_path)
+    assert source.kind == kind
+    assert source.name == name
+
+
+def test_a_name_never_leads_out_of_a_folder() -> None:
+    for spec in ("../../etc/passwd.py:x", "..:f", "/:f", "\\\\host\\share.py:f", ".py:f"):
+        assert not set(ModelSource(spec=spec).name) & set("/\\\0 ")
+        assert ModelSource(spec=spec).name.strip(".")
+
+
+def test_check_compares_the_digest_before_anything_opens_the_file(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"not a checkpoint at all")
+    right = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for given in (right, right.upper(), f"sha256:{right}"):
+        ModelSource(spec="a.py:b", weights=weights, sha256=given).check()
+    with pytest.raises(ModelError, match="not the file expected") as caught:
+        ModelSource(spec="a.py:b", weights=weights, sha256="0" * 64).check()
+    assert right in caught.value.why
+
+
+def test_a_wrong_digest_stops_the_load_before_the_factory_runs(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n" + FACTORY
+    )
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"garbage that torch would refuse")
+    source = ModelSource(spec="model.py:build", weights=weights, sha256="1" * 64, folder=tmp_path)
+    with pytest.raises(ModelError, match="not the file expected"):
+        load(source, {"x": nets.normal(2, 8)}, tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("spec", ["absent.onnx", "absent.py:build"])
+def test_a_file_that_is_not_there_is_named(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no file .*absent"):
+        load(ModelSource(spec=spec, folder=tmp_path), {"x": nets.normal(2, 8)}, tmp_path)
+    with pytest.raises(ModelError, match=r"there is no file .*lost\.pt"):
+        ModelSource(spec=__file__, weights=tmp_path / "lost.pt").check()
+
+
+def test_a_digest_without_a_file_is_refused() -> None:
+    with pytest.raises(ModelError, match="no file to check"):
+        ModelSource(spec="package:build", sha256="0" * 64).check()
+
+
+def test_load_gives_a_module_or_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(FACTORY)
+    examples = {"x": nets.normal(4, 8)}
+    model = load(ModelSource(spec="model.py:build", folder=tmp_path), examples, tmp_path)
+    assert isinstance(model, Model)
+    assert model.input_names == ("x",)
+    made = nets.exported(tmp_path / "onnx", model.module, nets.dataset_of(**examples))
+    source = ModelSource(spec="onnx/model.onnx", folder=tmp_path)
+    artifact = load(source, examples, tmp_path)
+    assert isinstance(artifact, Artifact)
+    assert artifact.path.read_bytes() != b""
+    (found,) = nets.run_onnx(artifact.path, examples["x"])
+    np.testing.assert_allclose(found, model(examples)[0], rtol=1e-4, atol=1e-5)
+    assert made.path.is_file()
+
+
+def a_model(module: torch.nn.Module) -> Model:
+    return Model(module=module, example_inputs={"x": nets.normal(2, 8)}, output_names=("output",))
+
+
+def test_the_fingerprint_follows_weights_and_structure() -> None:
+    first = a_model(nets.build(nets.Mlp)).fingerprint
+    assert a_model(nets.build(nets.Mlp)).fingerprint == first
+    assert a_model(nets.build(nets.Mlp, seed=1)).fingerprint != first
+    changed = nets.build(nets.Mlp)
+    with torch.no_grad():
+        changed.layers[2].bias[3] += 1e-6  # type: ignore[index, union-attr]
+    assert a_model(changed).fingerprint != first
+    other = nets.build(nets.Mlp)
+    other.layers[1] = torch.nn.ReLU6()  # type: ignore[index, operator]
+    assert a_model(other).fingerprint != first
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_dtype_has_a_fingerprint(dtype: torch.dtype) -> None:
+    module = nets.build().to(dtype)
+    again = nets.build().to(dtype)
+    assert a_model(module).fingerprint == a_model(again).fingerprint
+
+
+def test_a_fingerprint_takes_scalars_and_empty_buffers() -> None:
+    module = nets.build(nets.Mlp)
+    module.register_buffer("scalar", torch.tensor(3.0))
+    module.register_buffer("empty", torch.zeros(0))
+    module.register_buffer("turned", torch.arange(6).reshape(2, 3).T)
+    assert len(a_model(module).fingerprint) == 64
+
+
+def test_state_bytes_counts_parameters_and_buffers() -> None:
+    assert a_model(nets.build(nets.Mlp)).state_bytes == 4 * (8 * 16 + 16 + 16 * 4 + 4)
+    batch_norm = torch.nn.BatchNorm2d(5)
+    assert a_model(batch_norm).state_bytes == 4 * 4 * 5 + 8
+
+
+def test_a_model_is_called_in_its_own_order_whatever_the_mappings() -> None:
+    first, second = nets.normal(3, 4), nets.normal(3, 4, seed=1)
+    model = Model(
+        module=nets.build(nets.Difference),
+        example_inputs={"second": second, "first": first},
+        output_names=("output",),
+    )
+    (found,) = model({"first": first, "second": second})
+    np.testing.assert_allclose(found, 2 * second - first, rtol=1e-6)
+    assert not torch.from_numpy(found).requires_grad
+
+
+def test_flatten_follows_the_exporters_order() -> None:
+    one, two, three = (torch.full((1,), float(value)) for value in (1, 2, 3))
+    nested: Any = {"b": one, "a": (two, [three, None])}
+    assert [(name, float(tensor)) for name, tensor in flatten(nested)] == [
+        ("b", 1.0), ("", 2.0), ("", 3.0)
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="returns a float"):
+        flatten((one, 0.5))
+
+
+def test_inputs_are_parsed_with_their_dtype_and_an_open_batch() -> None:
+    image, ids = parse_inputs(["image:1x3x224x224", "ids:1x128:int64"])
+    assert (image.name, image.dtype, image.shape) == ("image", "float32", (None, 3, 224, 224))
+    assert (ids.name, ids.dtype, ids.shape) == ("ids", "int64", (None, 128))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["image", "image:", ":1x3", "image:1x", "image:1x-3", "image:axb", "image:1x3:complex64",
+     "image:1x0x3", "image:1x99999999999", "image:1,3", ""],
+)  # fmt: skip
+def test_an_input_that_cannot_be_parsed_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="--input"):
+        parse_inputs([text])
