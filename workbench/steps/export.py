@@ -78,7 +78,7 @@ class Export:
             inputs=inputs,
             outputs=outputs,
             history=(f"{self.name} opset={self.opset}",),
-            notes=(f"opset {written}", *subject.notes),
+            notes=(f"opset {written}",),
         )
         context.progress(0.7, "comparing with PyTorch")
         session = open_session(artifact, threads=0)
