@@ -62,3 +62,20 @@ def test_a_scalar_has_no_axes() -> None:
     )
     _, (output,) = graph.signature(helper.make_model(made))
     assert output.shape == ()
+
+
+def test_the_files_of_a_model_are_itself_and_those_that_hold_its_tensors(tmp_path):
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])
+    net = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight]
+    )
+    model = helper.make_model(net)
+    whole, apart = tmp_path / "whole.onnx", tmp_path / "apart.onnx"
+    onnx.save(model, whole)
+    onnx.save(model, apart, save_as_external_data=True, location="apart.data", size_threshold=0)
+    assert graph.files(whole) == [whole]
+    assert graph.files(apart) == [apart, tmp_path / "apart.data"]
+    (tmp_path / "garbage.onnx").write_bytes(b"location" * 9)
+    assert graph.files(tmp_path / "garbage.onnx") == [tmp_path / "garbage.onnx"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workbench import graph
 from workbench.artifact import Artifact, Format, TensorSpec, digest
 from workbench.cache import Cache, key_of
 from workbench.device.probe import versions
@@ -94,8 +95,12 @@ class Engine:
         # The model comes next, in another process: it imports torch while samples are read.
         worker = self.pool.take("describe_model")
         worker.start("warm")
-        found = self._described("dataset", key, "describe_dataset", data)
-        worker.result()
+        try:
+            found = self._described("dataset", key, "describe_dataset", data)
+            worker.result()
+        except BaseException:
+            worker.close()
+            raise
         self.pool.give(worker)
         return found
 
@@ -105,7 +110,8 @@ class Engine:
         source.check()
         inputs = dataset["inputs"]
         if source.kind == "onnx":
-            key = key_of("source", digest(source.files[0]), inputs, versions(("onnx",)))
+            digests = [digest(path) for path in graph.files(source.files[0])]
+            key = key_of("source", digests, inputs, versions(("onnx",)))
             self.display.update("model", 0, source.name)
             folder, found, cached = self.cache.make(
                 key,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from tests import nets
 from workbench.errors import RecipeError, StepError
@@ -147,3 +148,15 @@ def test_options_out_of_range_are_refused_at_construction(options: dict[str, obj
     (name,) = options
     with pytest.raises(RecipeError, match=name):
         Export(**options)  # type: ignore[arg-type]
+
+
+def test_a_transformer_encoder_is_exported_by_its_plain_path(tmp_path: Path) -> None:
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    dataset = nets.dataset_of(x=nets.normal(8, 5, 8))
+    made = nets.exported(tmp_path, encoder, dataset)
+    assert torch.backends.mha.get_fastpath_enabled() is before
+    x = nets.normal(3, 5, 8, seed=1)
+    expected = nets.run_torch(encoder, x).numpy()
+    np.testing.assert_allclose(nets.run_onnx(made.path, x)[0], expected, rtol=1e-3, atol=1e-4)

@@ -181,6 +181,8 @@ class Report:
                 parts.append(f"{_speed_words(figures.than_onnx)} {base.label}")
             if figures.delta is not None:
                 parts.append(_delta_words(figures.delta, self.metric))
+            elif figures.sqnr is not None:
+                parts.append(self._closeness(figures))
             if parts:
                 said.append(f"{row.label}: {'; '.join(parts)}.")
         unstable = [row.label for row in self.rows if row.latency and row.latency.unstable]
@@ -190,6 +192,14 @@ class Report:
                 "by more than 10 %. Close other programs, or measure with --strict."
             )
         return tuple(said)
+
+    def _closeness(self, figures: Figures) -> str:
+        """What stands for accuracy where there are no labels."""
+        reference = self.row(self.reference)
+        near = f"SQNR {words.decibels(figures.sqnr)}"
+        if figures.agreement is None or reference is None:
+            return near
+        return f"agrees with {reference.label} on {words.percent(figures.agreement)}, {near}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: figures, and the raw latencies that they are derived from."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from workbench.measure.latency import PRESETS
+from workbench.measure.latency import PRESETS, UNSTABLE
 from workbench.report import plots, words
 from workbench.report.data import PRECISION, Report, Row
 from workbench.report.markdown import caption, cells, headings, named
@@ -79,14 +79,12 @@ def _line(report: Report, row: Row) -> Line:
     shown[0] = Cell(row.label, "", "")
     facts = {
         "file": row.path,
-        "SHA-256": row.sha256,
+        "SHA-256" if row.path else "fingerprint": row.sha256,
         "precision": PRECISION.get(row.precision, row.precision),
         "size": f"{row.bytes:,} bytes" if row.bytes is not None else "",
         "first inference": f"{words.milliseconds(figures.first_ms)} ms" if row.latency else "",
         "top-5": words.percent(figures.top5) if figures.top5 is not None else "",
-        "differences between processes": f"{100 * row.latency.spread:.1f} % (interquartile)"
-        if row.latency
-        else "",
+        "process spread": f"{100 * row.latency.spread:.1f} %" if row.latency else "",
     }
     return Line(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})
 
@@ -102,13 +100,15 @@ def _plots(report: Report) -> Iterator[Plot]:
 
     shown = plots.quality(report)
     kind = "" if shown is None else shown.kind[0].upper() + shown.kind[1:]
-    instead = "" if kind == "Accuracy" else f" The dataset has no labels: {kind} stands instead."
+    instead = "" if kind == "Accuracy" else f" There is no accuracy to show: {kind} stands for it."
+    # Which way is better in a user's metric, who knows.
+    better = "Left" if kind == "Accuracy" and shown and not shown.percent else "Up and left"
     key = "Colour tells the precision, the marker the format."
     for title, text, svg, wide in (
-        (f"{kind} against size", f"Up and left is better. {key}{instead}",
+        (f"{kind} against size", f"{better} is better. {key}{instead}",
          plots.accuracy_size(report), False),
         (f"{kind} against latency",
-         f"Up and left is better. Bars: 95 % intervals of the median. {key}{instead}",
+         f"{better} is better. Bars: 95 % intervals of the median. {key}{instead}",
          plots.accuracy_latency(report), False),
         ("Latency distributions",
          "Line: 5th to 95th percentile of all runs; band: the middle half; tick: median. "
@@ -140,6 +140,11 @@ def _method(report: Report) -> Iterator[tuple[str, str]]:
         "Latency intervals",
         "95 %, by bootstrap over the processes' medians, not over runs: runs in one process are "
         "alike, processes are not.",
+    )
+    yield (
+        "Process spread",
+        "The interquartile range of the processes' medians, relative to their median: above "
+        f"{100 * UNSTABLE:.0f} %, the machine was not quiet.",
     )
     yield (
         "× faster",

@@ -98,7 +98,11 @@ def render(report: Report) -> str:
     lines += ["## Artifacts", ""]
     for row in report.rows:
         facts = [_code(row.path)] if row.path else []
-        facts += [f"SHA-256 {_code(row.sha256)}"] if row.sha256 else []
+        facts += (
+            [f"{'SHA-256' if row.path else 'fingerprint'} {_code(row.sha256)}"]
+            if row.sha256
+            else []
+        )
         facts += [_text(note) for note in row.notes]
         lines.append(f"- **{_text(row.label)}**: {'; '.join(facts) or words.NOTHING}")
     if report.notes:

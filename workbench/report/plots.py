@@ -58,9 +58,10 @@ class _Point:
 
 
 def quality(report: Report) -> Quality | None:
-    """Accuracy; without labels agreement with the reference, else SQNR; None with none of them."""
+    """Accuracy, else agreement with the reference, else SQNR, else None."""
     rows = [row for row in report.rows if row.error is None]
     figures = report.figures
+    unlabelled = "" if report.labelled else ", no labels"
     base = report.row(report.reference)
     against = base.label if base else "FP32"
     accuracy = {row.key: figures[row.key].accuracy for row in rows}
@@ -72,11 +73,11 @@ def quality(report: Report) -> Quality | None:
     if found := _finite(agreement):
         if base is not None and base.error is None:
             found[base.key] = 100.0  # with itself
-        return Quality("agreement", f"agreement with {against} (%), no labels", True, found)
+        return Quality("agreement", f"agreement with {against} (%){unlabelled}", True, found)
     ratios = {row.key: figures[row.key].sqnr for row in rows}
     if found := _finite(ratios):
         equal = "; equal outputs left out" if math.inf in ratios.values() else ""
-        return Quality("SQNR", f"SQNR against {against} (dB), no labels{equal}", False, found)
+        return Quality("SQNR", f"SQNR against {against} (dB){unlabelled}{equal}", False, found)
     return None
 
 
@@ -219,8 +220,7 @@ def _plain_ticks(axis: Axis, steps: Sequence[float]) -> None:
 
 def _span_y(axes: Axes, values: Sequence[float], percent: bool) -> None:
     low, high = min(values), max(values)
-    least = LEAST_SPAN if percent else abs(high) * 0.02 or 1
-    room = max(high - low, least)
+    room = max(high - low, LEAST_SPAN if percent else abs(high) * 0.02 or 1)
     middle = (low + high) / 2
     bottom, top = middle - room * 0.75, middle + room * 0.75
     if percent:
@@ -253,7 +253,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 
     def cost(box: _Box) -> float:
         covered = sum(_overlap(box, other) for other in taken)
-        return round(covered + 10 * (_area(box) - _overlap(box, frame)), 3)
+        return round(covered + 10 * (_overlap(box, box) - _overlap(box, frame)), 3)
 
     for point, (x, y) in zip(points, centres, strict=True):
         text = axes.text(0, 0, point.row.label, parse_math=False, fontsize=FONT - 1)
@@ -279,10 +279,6 @@ def _places(x: float, y: float, width: float, height: float) -> Iterator[_Box]:
             left = x + across * far - (0, width / 2, width)[1 - across]
             bottom = y + up * far - (0, height / 2, height)[1 - up]
             yield left, bottom, left + width, bottom + height
-
-
-def _area(box: _Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _overlap(one: _Box, other: _Box) -> float:

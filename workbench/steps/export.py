@@ -117,8 +117,14 @@ class Export:
                 every = [*names, *subject.output_names]
                 options["dynamic_axes"] = {name: {0: "batch"} for name in every}
             options["dynamo"] = False
-        with torch.inference_mode(False), torch.no_grad():
-            torch.onnx.export(subject.module, given, str(path), **options)
+        # nn.TransformerEncoder's fused fast path has no ONNX counterpart; its plain path does.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                torch.onnx.export(subject.module, given, str(path), **options)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _reason(error: Exception) -> str:
