@@ -55,7 +55,8 @@ def test_without_labels_the_findings_tell_how_near_the_outputs_are():
     report = reports.unlabelled()
     figures = report.figures["tflite.to_tflite"]
     said = next(one for one in report.findings if one.startswith("INT8 TFLite"))
-    assert f"agrees with PyTorch eager on {figures.agreement:.2f} %" in said
+    reference = report.row(report.reference).label
+    assert f"agrees with {reference} on {figures.agreement:.2f} %" in said
     assert f"SQNR {figures.sqnr:.1f} dB" in said
 
 
