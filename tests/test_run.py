@@ -119,6 +119,7 @@ def test_the_manifest_names_every_file_with_its_digest(done):
         "export", "simplify", "ort.quantize", "ort.to_ort",
     ]  # fmt: skip
     assert manifest["recipe"]["branches"]["ort"][0]["per_channel"] is True
+    assert set(manifest["measuring_seconds"]) == {"latency", "accuracy"}
     assert manifest["seeds"] and manifest["host"]["cores"] and manifest["versions"]["torch"]
 
 

@@ -125,6 +125,12 @@ def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) 
         "created": report.created,
         "measured": report.measured,
         "seconds": report.seconds,
+        # Empty where it came from the cache; `measured` says when it was done.
+        "measuring_seconds": {
+            name: round(outcome.timings[name], 3)
+            for name in ("latency", "accuracy")
+            if name in outcome.timings
+        },
         "steps": [
             {
                 "id": one.located.id,
