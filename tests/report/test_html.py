@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -237,6 +235,6 @@ def test_the_page_is_for_light_dark_and_paper():
 
 
 def test_a_run_without_latency_says_so_and_claims_no_processes():
-    page = html.render(dataclasses.replace(reports.normal(), preset="none"))
+    page = html.render(replace(reports.normal(), preset="none"))
     assert "--no-latency was given" in page
     assert "0 fresh processes" not in page
