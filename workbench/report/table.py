@@ -1,7 +1,8 @@
-"""The report in a terminal: two tables, that a narrow window may fold, and findings."""
+"""The report in a terminal: tables that fit its width, and findings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.report import words
@@ -9,54 +10,74 @@ from workbench.report import words
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from workbench.report.data import Report
+    from workbench.report.data import Figures, Report
+
+Columns = dict[str, Callable[["Figures"], str]]
+
+SIZE: Columns = {
+    "size": lambda f: words.size(f.bytes),
+    "smaller": lambda f: words.times(f.smaller),
+    "load ms": lambda f: words.milliseconds(f.load_ms),
+    "memory": lambda f: words.size(f.peak_bytes),
+}
+SPEED: Columns = {
+    "median ms": lambda f: words.milliseconds_interval(f.median),
+    "p90 ms": lambda f: words.milliseconds_interval(f.p90),
+    "than eager": lambda f: words.faster(f.than_eager),
+    "than FP32 ONNX": lambda f: words.faster(f.than_onnx),
+}
+# What size and speed take on one line each; below it they are two tables of two-line cells, which
+# fit 80 columns.
+WIDE = 160
 
 
 def show(report: Report, console: Console) -> None:
     """Print size and speed, then accuracy, then what they say."""
     from rich.markup import escape
-    from rich.table import Table
 
-    # Escaped: a name such as [/x] is not markup, and "[unknown]" would vanish as an unknown style.
-    title = f"Size and speed · {report.device}, {report.threads} thread(s), batch 1"
-    speed = Table(title=escape(title), title_justify="left")
-    for name in ("", "size", "smaller", "load ms", "median ms", "p90 ms",
-                 "than eager", "than FP32 ONNX", "memory"):  # fmt: skip
-        speed.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    title = f"Accuracy · {report.samples} evaluation samples of {report.dataset}"
-    quality = Table(title=escape(title), title_justify="left")
-    for name in ("", escape(report.metric), "delta", "agreement", "SQNR"):
-        quality.add_column(name, justify="left" if not name else "right")
-    for row in report.rows:
-        figures = report.figures[row.key]
-        if row.error is not None:
-            speed.add_row(escape(row.label), "[red]failed[/red]", *[words.NOTHING] * 7)
-            quality.add_row(escape(row.label), "[red]failed[/red]", *[words.NOTHING] * 3)
-            continue
-        said = [
-            row.label,
-            words.size(figures.bytes),
-            words.times(figures.smaller),
-            words.milliseconds(figures.load_ms),
-            words.milliseconds_interval(figures.median),
-            words.milliseconds_interval(figures.p90),
-            words.faster(figures.than_eager),
-            words.faster(figures.than_onnx),
-            words.size(figures.peak_bytes),
-        ]
-        speed.add_row(*map(escape, said))
-        said = [
-            row.label,
-            words.accuracy(figures.accuracy, report.metric),
-            words.points(figures.delta, report.metric),
-            words.percent(figures.agreement),
-            words.decibels(figures.sqnr),
-        ]
-        quality.add_row(*map(escape, said))
-    console.print(speed)
+    where = f"{report.device}, {report.threads} thread(s), batch 1"
+    if console.width >= WIDE:
+        _print(report, console, f"Size and speed · {where}", SIZE | SPEED)
+    else:
+        _print(report, console, "Size", SIZE)
+        _print(report, console, f"Speed · {where}", SPEED, folded=True)
     if report.samples:
-        console.print(quality)
+        quality: Columns = {
+            report.metric: lambda f: words.accuracy(f.accuracy, report.metric),
+            "delta": lambda f: words.points(f.delta, report.metric),
+            "agreement": lambda f: words.percent(f.agreement),
+            "SQNR": lambda f: words.decibels(f.sqnr),
+        }
+        title = f"Accuracy · {report.samples} evaluation samples of {report.dataset}"
+        _print(report, console, title, quality)
     for finding in report.findings:
         console.print(f"• {finding}", highlight=False, markup=False)
     for row in report.failed:
         console.print(f"[red]{escape(row.label)}[/red]: {escape(str(row.error))}", highlight=False)
+
+
+def _print(
+    report: Report, console: Console, title: str, columns: Columns, *, folded: bool = False
+) -> None:
+    """One table, a row an artifact; `folded` puts intervals on a line of their own."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    # Escaped: a name such as [/x] is not markup, and "[unknown]" would vanish as an unknown style.
+    table = Table(
+        title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )
+    table.add_column("")
+    for name in columns:
+        table.add_column(escape(name), justify="right", no_wrap=not folded)
+    for row in report.rows:
+        if row.error is not None:
+            empty = [words.NOTHING] * (len(columns) - 1)
+            table.add_row(escape(row.label), "[red]failed[/red]", *empty)
+            continue
+        cells = [say(report.figures[row.key]) for say in columns.values()]
+        if folded:
+            cells = [cell.replace(" [", "\n[") for cell in cells]
+        table.add_row(*map(escape, [row.label, *cells]))
+    console.print(table)
