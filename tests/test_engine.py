@@ -1,0 +1,110 @@
+"""What decides a step's result, and which results stand in the table. Whole runs: test_run.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from workbench.artifact import Artifact, Format
+from workbench.cache import Cache
+from workbench.device.profile import Device
+from workbench.display import Quiet
+from workbench.engine import Engine, Outcome, Request, StepResult, rows_of
+from workbench.errors import DatasetError, StepError
+from workbench.model import ModelSource
+from workbench.process import Pool
+from workbench.recipe import Recipe
+from workbench.steps import Export, QuantizeStatic, Simplify, ToOrt
+
+RECIPE = Recipe(Export(), Simplify(), branches={"ort": (QuantizeStatic(), ToOrt())}, name="r")
+DATASET = {"name": "d", "metric": "", "inputs": [], "splits": {
+    "calibration": {"fingerprint": "c", "samples": 8},
+    "evaluation": {"fingerprint": "e", "samples": 8, "highest_label": 9}}}  # fmt: skip
+MODEL = {"fingerprint": "m", "classes": 10}
+
+
+@pytest.fixture
+def engine(tmp_path):
+    request = Request(
+        recipe=RECIPE,
+        settings=(),
+        source=ModelSource(spec="net.py:build"),
+        data="d",
+        device=Device(name="cpu", isa=("avx512_vnni",)),
+    )
+    return Engine(request, Cache(tmp_path), Pool(), Quiet())
+
+
+def located(recipe, name):
+    return next(one for one in recipe.located() if one.id == name)
+
+
+def key(engine, name="ort.quantize", dataset=DATASET, recipe=RECIPE, path=None):
+    subject = Artifact(path=path, format=Format.ONNX, precision="float32", inputs=(), outputs=())
+    return engine.step_key(located(recipe, name), subject, dataset, MODEL)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"one")
+    return path
+
+
+def test_a_steps_key_follows_its_options_its_input_and_the_samples_it_uses(engine, model):
+    same = key(engine, path=model)
+    assert key(engine, path=model) == same
+    changed = RECIPE.with_options(["quantize.per_channel=false"])
+    assert key(engine, recipe=changed, path=model) != same
+    splits = {**DATASET["splits"], "calibration": {"fingerprint": "other", "samples": 8}}
+    other_data = {**DATASET, "splits": splits}
+    assert key(engine, dataset=other_data, path=model) != same
+    assert key(engine, "simplify", other_data, path=model) == key(engine, "simplify", path=model)
+    engine.request = replace(engine.request, device=Device(name="cpu", isa=("avx2",)))
+    assert key(engine, path=model) != same
+    model.write_bytes(b"two")
+    assert key(engine, path=model) != same
+
+
+def test_evaluation_samples_do_not_decide_a_step(engine, model):
+    splits = {**DATASET["splits"], "evaluation": {"fingerprint": "other", "samples": 8}}
+    assert key(engine, dataset={**DATASET, "splits": splits}, path=model) == key(engine, path=model)
+
+
+def test_labels_and_samples_are_checked_before_any_work(engine):
+    with pytest.raises(DatasetError, match="the model has 5 classes"):
+        engine._check(DATASET, {**MODEL, "classes": 5})
+    engine.request = replace(engine.request, recipe=RECIPE.with_options(["quantize.samples=9"]))
+    with pytest.raises(DatasetError, match=r"ort\.quantize asks for 9 .* d has 8"):
+        engine._check(DATASET, MODEL)
+    with pytest.raises(DatasetError, match=r"ort\.quantize needs calibration samples"):
+        engine._check({**DATASET, "splits": {}}, MODEL)
+
+
+def result(recipe, name, kind=None, precision="float32"):
+    one = located(recipe, name)
+    if kind is None:
+        return StepResult(one, error=StepError("failed"))
+    made = Artifact(path=None, format=kind, precision=precision, inputs=(), outputs=())
+    return StepResult(one, made)
+
+
+def test_an_artifact_that_the_next_step_only_rewrites_is_no_row():
+    results = (
+        result(RECIPE, "export", Format.ONNX),
+        result(RECIPE, "simplify", Format.ONNX),
+        result(RECIPE, "ort.quantize", Format.ONNX, "int8"),
+        result(RECIPE, "ort.to_ort"),
+    )
+    outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
+    rows = [one.located.id for one in rows_of(outcome)]
+    assert rows == ["simplify", "ort.quantize", "ort.to_ort"]
+
+
+def test_the_trunks_end_stays_though_a_branch_gives_the_same_kind():
+    recipe = Recipe(Export(), branches={"a": (Simplify(),), "b": (Simplify(),)})
+    names = ("export", "a.simplify", "b.simplify")
+    results = tuple(result(recipe, name, Format.ONNX) for name in names)
+    outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
+    assert [one.located.id for one in rows_of(outcome)] == list(names)
