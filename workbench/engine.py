@@ -90,7 +90,9 @@ class Engine:
             return {"name": "random inputs", "metric": "", "splits": {},
                     "inputs": [spec.to_json() for spec in data]}  # fmt: skip
         key = key_of("dataset", data, versions(("numpy", "pillow", "scikit-learn")))
-        if self.cache.record(key) is not None or self.request.source.kind == "onnx":
+        if (known := self._known("dataset", key)) is not None:
+            return known
+        if self.request.source.kind == "onnx":
             return self._described("dataset", key, "describe_dataset", data)
         # The model comes next, in another process: it imports torch while samples are read.
         worker = self.pool.take("describe_model")
@@ -122,19 +124,22 @@ class Engine:
         key = key_of(
             "model", dataclasses.asdict(source), inputs, versions(("torch", "safetensors"))
         )
-        return self._described(
-            "model", key, "describe_model", source, self.request.data, Path()
-        ), None
+        if (known := self._known("model", key)) is not None:
+            return known, None
+        given = (source, self.request.data, Path())
+        return self._described("model", key, "describe_model", *given), None
+
+    def _known(self, task: str, key: str) -> dict[str, Any] | None:
+        found = self.cache.record(key)
+        if found is not None:
+            self.display.done(task, "cached")
+        return found
 
     def _described(self, task: str, key: str, job: str, *arguments: Any) -> dict[str, Any]:
-        found = self.cache.record(key)
-        if found is None:
-            self.display.update(task, 0)
-            found = self._call(task, job, *arguments)
-            self.cache.store(key, found, [Path(path) for path in found.pop("depends")])
-            self.display.done(task)
-        else:
-            self.display.done(task, "cached")
+        self.display.update(task, 0)
+        found = self._call(task, job, *arguments)
+        self.cache.store(key, found, [Path(path) for path in found.pop("depends")])
+        self.display.done(task)
         return found
 
     def _call(self, task: str, job: str, *arguments: Any) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, which in converters may go on for a page; '' of none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` where a known word is near, and all the known ones."""
     words = sorted(known)

@@ -63,7 +63,7 @@ class Worker:
     Whatever libraries print goes to `log`, whose end is quoted when the process dies.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         # A real file, not a pipe: a worker that prints much must never block on it.
         self._log = tempfile.NamedTemporaryFile(prefix="wb-log-", suffix=".txt", delete=False)  # noqa: SIM115
         self.log = Path(self._log.name)
@@ -74,9 +74,10 @@ class Worker:
             stderr=self._log,
             # Out of the terminal's foreground group: Ctrl-C reaches the parent, which cleans up.
             start_new_session=True,
-            env={**os.environ, **_settings(), **(environment or {})},
+            env={**os.environ, **_settings()},
         )
         self.jobs: set[str] = set()
+        self._kept = False
         _alive.add(self)
         for stream in (self._process.stdin, self._process.stdout):
             _widen(stream)
@@ -147,7 +148,7 @@ class Worker:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        if not getattr(self, "_kept", False):
+        if not self._kept:
             self.log.unlink(missing_ok=True)
         _alive.discard(self)
 

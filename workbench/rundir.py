@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 import tempfile
@@ -92,16 +91,15 @@ def _replace(making: Path, folder: Path) -> Path:
 
 def _place(making: Path, folder: Path) -> Path:
     """Rename to the first free name: two runs may end up with the same second."""
-    for number in itertools.count(1):
-        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+    place, number = folder, 1
+    while True:
         try:
-            making.rename(place)  # refused where a folder with files stands
+            return making.rename(place)  # refused where a folder with files stands
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        else:
-            return place
-    raise AssertionError("unreachable")
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
 
 
 def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) -> dict[str, Any]:

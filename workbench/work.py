@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import os
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from typing import Any
 from workbench import dataset as datasets
 from workbench import model as models
 from workbench import recipe as recipes
-from workbench.artifact import Artifact, TensorSpec, digest
+from workbench.artifact import Artifact, digest
 from workbench.cache import key_of
 from workbench.device.profile import Device
 from workbench.device.runner import Session, infer, open_session
+from workbench.engine import Data
 from workbench.errors import ModelError
 from workbench.factory import Dependencies, watched
 from workbench.model import Model, ModelSource
+from workbench.process import Progress
 from workbench.recipe import Context
 from workbench.steps.tensorflow_jobs import make_flatbuffer, make_saved_model
 
@@ -32,17 +33,15 @@ __all__ = [
     "measure_latency", "open_target", "run_step", "warm",
 ]  # fmt: skip
 
-Progress = Callable[[float, str], None]
-
 
 @lru_cache(maxsize=4)
-def load_dataset(name: str | tuple[TensorSpec, ...]) -> datasets.Dataset:
+def load_dataset(name: Data) -> datasets.Dataset:
     """A dataset by name or path, or one of random inputs by their specs."""
     return datasets.load(name) if isinstance(name, str) else datasets.random_dataset(name)
 
 
 @lru_cache(maxsize=2)
-def load_model(source: ModelSource, data: str | tuple[TensorSpec, ...], folder: Path) -> Any:
+def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
     return models.load(source, load_dataset(data).examples(8, source.seed), folder)
 
 
@@ -89,7 +88,7 @@ def _source_digest(function: Any) -> str | None:
 
 
 def describe_model(
-    source: ModelSource, data: str | tuple[TensorSpec, ...], folder: Path, progress: Progress
+    source: ModelSource, data: Data, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """A model's fingerprint and outputs, after it took real samples; an ONNX file's artifact."""
     dependencies = Dependencies()
@@ -135,7 +134,7 @@ def run_step(
     recipe: tuple[str, tuple[str, ...]],
     step_id: str,
     subject: Artifact | ModelSource,
-    data: str | tuple[TensorSpec, ...],
+    data: Data,
     device: Device,
     folder: Path,
     work: Path,

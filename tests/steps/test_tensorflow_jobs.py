@@ -87,7 +87,7 @@ def test_the_operator_and_its_node_are_read_from_the_trace(tmp_path: Path) -> No
     try:
         space["make_node"](types.SimpleNamespace(name="/lstm/LSTM"))
     except TypeError as error:
-        said = jobs._reason(error, tmp_path)
+        said = jobs._reason(error)
     assert said == "operator LSTM (/lstm/LSTM): TypeError: bad gate"
 
 

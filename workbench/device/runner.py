@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.artifact import Artifact, Format, feed, is_fixed_to_one
-from workbench.errors import DeviceError
+from workbench.errors import DeviceError, first_line
 from workbench.model import Model, ModelSource
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class EagerSession:
     def prepare(self, inputs: Inputs) -> Any:
         import torch
 
-        return [torch.from_numpy(array) for array in feed_names(self.model, inputs)]
+        return [torch.from_numpy(inputs[name]) for name in self.model.input_names]
 
     def run(self, prepared: Any) -> Any:
         with self.mode():
@@ -84,11 +84,6 @@ class EagerSession:
         from workbench.model import flatten
 
         return [tensor.numpy() for _, tensor in flatten(raw)]
-
-
-def feed_names(model: Model, inputs: Inputs) -> list[Array]:
-    """Inputs in the module's call order."""
-    return [inputs[name] for name in model.input_names]
 
 
 def ort_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -115,7 +110,7 @@ class OrtSession:
         except Exception as error:
             raise DeviceError(
                 f"ONNX Runtime cannot load {artifact.path.name}",
-                f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+                f"{type(error).__name__}: {first_line(error)}",
             ) from error
         self.artifact = artifact
         self.single = is_fixed_to_one(artifact.inputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import graph
 from workbench.artifact import Artifact, Format, feed
-from workbench.errors import ModelError
+from workbench.errors import ModelError, first_line
 from workbench.model import ModelSource
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load_onnx(source: ModelSource, examples: Mapping[str, NDArray[Any]], folder:
         onnx.checker.check_model(model)
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {_first(error)}"
+            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {first_line(error)}"
         ) from error
     kinds = {node.op_type for node in model.graph.node}
     if kinds & _QUANTIZED:
@@ -55,7 +55,3 @@ def load_onnx(source: ModelSource, examples: Mapping[str, NDArray[Any]], folder:
         history=("source",),
         notes=(f"opset {graph.opset(model)}",),
     )
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

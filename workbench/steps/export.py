@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from workbench.artifact import Artifact, Format
-from workbench.errors import StepError
+from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
@@ -128,6 +128,5 @@ class Export:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a message that may hold a page of graph."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no message"
+    """The first line of a message, short."""
+    return first_line(error)[:300] or "no message"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from workbench.artifact import Artifact, Format
-from workbench.errors import StepError
+from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Simplify:
         except Exception as error:
             raise StepError(
                 "onnxsim cannot simplify the graph",
-                str(error).strip().partition("\n")[0],
+                first_line(error),
                 "leave Simplify out: 'wb new' copies a recipe for editing",
             ) from error
         after = sum(graph.operators(simplified).values())

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import StepError
+from workbench.errors import StepError, first_line
 
 # onnx2tf looks for this sample in its working folder before it asks the network for one.
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
@@ -45,7 +45,7 @@ def make_saved_model(source: Path, folder: Path, keep: list[str], progress: Any 
             verbosity="error",
         )
     except BaseException as error:
-        raise StepError("onnx2tf cannot convert the model", _reason(error, source)) from error
+        raise StepError("onnx2tf cannot convert the model", _reason(error)) from error
     if not (folder / "saved_model.pb").is_file():
         raise StepError("onnx2tf wrote no SavedModel")
     for extra in folder.glob("*.tflite"):  # converted from it below, with the quantizer's options
@@ -53,7 +53,7 @@ def make_saved_model(source: Path, folder: Path, keep: list[str], progress: Any 
     shutil.rmtree(folder / "assets", ignore_errors=True)
 
 
-def _reason(error: BaseException, source: Path) -> str:
+def _reason(error: BaseException) -> str:
     """The operator that stopped onnx2tf, from the trace: its modules are named after operators."""
     trace, operator = error.__traceback__, ""
     while trace is not None:
@@ -63,7 +63,7 @@ def _reason(error: BaseException, source: Path) -> str:
             name = getattr(trace.tb_frame.f_locals.get("graph_node"), "name", "")
             operator += f" ({name})" if name else ""
         trace = trace.tb_next
-    said = str(error).strip().partition("\n")[0]
+    said = first_line(error)
     at = f"operator {operator}: " if operator else ""
     return f"{at}{type(error).__name__}{f': {said}' if said else ''}"
 
@@ -93,11 +93,11 @@ def make_flatbuffer(
     try:
         content = converter.convert()
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        said = first_line(error) or type(error).__name__
         missing = sorted(set(re.findall(r"tf\.[A-Z]\w+", str(error))))
         raise StepError(
             f"TensorFlow cannot write the model as {precision} TFLite",
-            f"no TFLite operator for {', '.join(missing)}" if missing else said[0],
+            f"no TFLite operator for {', '.join(missing)}" if missing else said,
         ) from error
     path.write_bytes(content)
 

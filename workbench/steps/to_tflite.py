@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from workbench.artifact import Artifact, Format, TensorSpec, feed
-from workbench.errors import CrashError, StepError
+from workbench.errors import CrashError, StepError, first_line
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _signatures(artifact: Artifact, subject: Artifact) -> Iterator[Artifact]:
     except (ValueError, RuntimeError) as error:
         raise StepError(
             "LiteRT cannot load the converted file",
-            str(error).strip().partition("\n")[0],
+            first_line(error),
             "an operator has no TFLite counterpart at this opset; try a higher export.opset",
         ) from error
     given, made = interpreter.get_input_details(), interpreter.get_output_details()
