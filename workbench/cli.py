@@ -48,6 +48,22 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Replace a step's option; repeatable."),
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="A dataset: a name in calibration/, or a .toml file.", autocompletion=_dataset_names
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Option("--input", metavar="NAME:SHAPE[:DTYPE]", help="Inputs where there is no data."),
+]
+DeviceName = Annotated[str, typer.Option("--device", help="A device profile in devices/.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Measure briefly.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Measure for a minute an artifact.")]
+NoLatency = Annotated[
+    bool, typer.Option("--no-latency", help="Make and score the artifacts, time nothing.")
+]
 
 
 @app.callback()
@@ -69,33 +85,18 @@ def recipe(
     weights: Annotated[
         Path | None, typer.Option(help="A state dict: .pt, .pth or .safetensors.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A dataset: a name in calibration/, or a .toml file.",
-            autocompletion=_dataset_names,
-        ),
-    ] = None,
+    data: Data = None,
     settings: Settings = [],  # noqa: B006 - typer copies it
-    inputs: Annotated[
-        list[str],
-        typer.Option(
-            "--input", metavar="NAME:SHAPE[:DTYPE]", help="Inputs where there is no data."
-        ),
-    ] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="A device profile in devices/.")] = "cpu",
+    inputs: Inputs = [],  # noqa: B006
+    device: DeviceName = "cpu",
     out: Annotated[Path | None, typer.Option(help="The run's folder, instead of runs/….")] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Digest that the weights (or the ONNX file) must have.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of a factory without weights.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Measure for a minute an artifact.")
-    ] = False,
-    no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="Make and score the artifacts, time nothing.")
-    ] = False,
+    quick: Quick = False,
+    strict: Strict = False,
+    no_latency: NoLatency = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make and measure everything anew.")
@@ -171,6 +172,73 @@ def cache(
     if clear:
         one.clear()
     typer.echo(f"{one.folder}  {one.size() / 1e6:.1f} MB")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help=".onnx, .ort, .tflite, .pt2 or TorchScript .pt.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what a model file holds: signature, operators, parameters, MACs, what takes it."""
+    from workbench.tools import inspect as tool
+
+    tool.command(file, as_json)
+
+
+@app.command()
+def compare(
+    reference: Annotated[Path, typer.Argument(help="The file that the other is held against.")],
+    candidate: Annotated[Path, typer.Argument(help="Any other file, of any format.")],
+    data: Data = None,
+    inputs: Inputs = [],  # noqa: B006
+    device: DeviceName = "cpu",
+    quick: Quick = False,
+    strict: Strict = False,
+    no_latency: NoLatency = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Compare two model files: outputs, size, latency, and the first layer that diverges."""
+    from workbench.tools import compare as tool
+
+    presets = {"quick": quick, "strict": strict, "none": no_latency}
+    with _display(as_json) as display:
+        tool.command(reference, candidate, data, inputs, device, presets, display, as_json)
+
+
+@app.command()
+def profile(
+    files: Annotated[list[Path], typer.Argument(help="Model files of any formats.")],
+    data: Data = None,
+    inputs: Inputs = [],  # noqa: B006
+    device: DeviceName = "cpu",
+    quick: Quick = False,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Measure model files as they are: size, load time, latency, memory; accuracy with --data."""
+    from workbench.tools import profile as tool
+
+    presets = {"quick": quick, "strict": strict}
+    with _display(as_json) as display:
+        tool.command(files, data, inputs, device, presets, display, as_json)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what this machine can do, what is missing, and the command that gets it."""
+    from workbench.tools import doctor as tool
+
+    tool.command(as_json)
+
+
+@app.command()
+def verify(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Check every file of a run against its manifest's digests."""
+    from workbench.tools import verify as tool
+
+    tool.command(run)
 
 
 @contextlib.contextmanager

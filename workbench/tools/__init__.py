@@ -1,0 +1,1 @@
+"""The commands on files: inspect, compare, profile, doctor, verify. One a file."""
