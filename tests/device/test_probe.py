@@ -64,3 +64,32 @@ def test_the_fingerprint_is_plain_and_names_neither_host_nor_user():
 def test_versions_leave_out_what_is_not_installed():
     found = probe.versions(("pytest", "no-such-package-at-all"))
     assert found == {"pytest": pytest.__version__}
+
+
+def test_onnxruntimes_variants_are_listed_with_it(tmp_path, monkeypatch):
+    place = tmp_path / "onnxruntime_gpu-9.9.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 9.9\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert probe.versions(("onnxruntime",))["onnxruntime-gpu"] == "9.9"
+    assert "onnxruntime-gpu" not in probe.versions(("pytest",))
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("echo 'NVIDIA H100, 550.54'\necho 'NVIDIA T4, 550.54'",
+         ("NVIDIA H100, 550.54", "NVIDIA T4, 550.54")),
+        ("echo 'NVIDIA-SMI has failed'\nexit 9", ()),
+        ("", ()),
+    ],
+)  # fmt: skip
+def test_gpus_are_what_nvidias_tool_lists(tmp_path, monkeypatch, script, found):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(probe, "gpus", probe.gpus.__wrapped__)
+    assert probe.gpus() == found
+    assert probe.host("cuda").get("gpu", []) == list(found)
+    assert probe.host("cpu") == probe.fingerprint()

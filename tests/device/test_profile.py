@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from workbench.device import probe, profile
 from workbench.device.profile import Device
+from workbench.device.providers import PROVIDERS
 from workbench.errors import ProfileError
+from workbench.steps.quantize_static import SCHEMES
 
 HUGE = "0x" + "f" * 5000  # an int that Python will not print in decimal
 VALUES = st.recursive(
@@ -18,7 +20,7 @@ VALUES = st.recursive(
     | st.integers().map(str)
     | st.floats().map(str)
     | st.booleans().map(lambda value: str(value).lower())
-    | st.sampled_from(["local", "ssh", "loca\0l", "x" * 10_000, "avx2"]).map(json.dumps)
+    | st.sampled_from(["local", "cuda", "ssh", "loca\0l", "x" * 10_000, "avx2"]).map(json.dumps)
     | st.text().map(json.dumps),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
@@ -26,7 +28,9 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-KEYS = st.sampled_from(["transport", "threads", "cores", "isa", "thread", '""', '"a.b"'])
+KEYS = st.sampled_from(
+    ["transport", "threads", "cores", "isa", "provider", "options", "thread", '""', '"a.b"']
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +48,34 @@ def test_the_shipped_cpu_is_this_machine_on_one_thread():
 
 
 def test_every_key_is_read(file):
-    device = load(file, 'transport = "local"\nthreads = 3\ncores = [0]\nisa = ["avx_vnni"]')
-    assert device == Device(name="mine", threads=3, cores=(0,), isa=("avx_vnni",))
+    device = load(
+        file,
+        'transport = "local"\nthreads = 3\ncores = [0]\nisa = ["avx_vnni"]\n'
+        'provider = "openvino"\noptions = { device_type = "GPU", num_streams = 2 }',
+    )
+    assert device == Device(
+        name="mine", threads=3, cores=(0,), isa=("avx_vnni",), provider="openvino",
+        options={"device_type": "GPU", "num_streams": "2"},
+    )  # fmt: skip
     assert device.to_json() == {
         "name": "mine", "transport": "local", "threads": 3, "cores": [0], "isa": ["avx_vnni"],
+        "provider": "openvino", "options": {"device_type": "GPU", "num_streams": "2"},
     }  # fmt: skip
+    assert device.runtime == ("openvino", {"device_type": "GPU", "num_streams": "2"})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_provider_has_a_profile_of_its_name(provider):
+    device = profile.load(provider)
+    assert (device.name, device.provider, device.threads) == (provider, provider, 1)
+
+
+@pytest.mark.parametrize(
+    ("provider", "text"), [("cuda", "True"), ("tensorrt", "True"), ("coreml", "1")]
+)
+def test_true_is_written_as_the_provider_reads_it(file, provider, text):
+    device = load(file, f'provider = "{provider}"\n[options]\nswitch = true')
+    assert device.options == {"switch": text}
 
 
 def test_an_empty_file_is_the_default_with_the_probed_isa(file):
@@ -70,6 +97,12 @@ def test_an_empty_file_is_the_default_with_the_probed_isa(file):
         ("isa = [1]", "isa must be a list of texts, not [1]", ""),
         ("threads = 1025", "threads must be a whole number, 1 to 1024", ""),
         ("threads = ", "is not valid TOML", ""),
+        ('provider = "cudo"', "provider cannot be 'cudo'", "did you mean 'cuda'?"),
+        ("provider = 1", "provider cannot be 1", "known: coreml, cpu, cuda"),
+        ('provider = "cuda"\noptions = 1', "options must be a table, not 1", ""),
+        ('provider = "cuda"\n[options]\na = 1.5', "option 'a' cannot be 1.5", "texts, whole"),
+        ('provider = "cuda"\n[options]\na = [1]', "option 'a' cannot be [1]", "texts, whole"),
+        ("[options]\na = 1", "options are given without a provider", "one of cpu, cuda"),
     ],
 )
 def test_a_mistake_is_named(file, text, what, hint):
@@ -103,6 +136,26 @@ def test_the_int8_arithmetic_follows_the_cpu(monkeypatch, architecture, isa, qua
     assert Device(name="x", isa=isa).quantization == quantization
 
 
+@pytest.mark.parametrize(
+    ("provider", "options", "quantization"),
+    [
+        ("cuda", {}, "s8s8-symmetric"),
+        ("tensorrt", {}, "s8s8-symmetric"),
+        ("xnnpack", {}, "s8s8"),
+        ("openvino", {}, "u8s8-reduced"),  # the CPU's, which here has no VNNI
+        ("openvino", {"device_type": "CPU"}, "u8s8-reduced"),
+        ("openvino", {"device_type": "GPU.0"}, "u8s8"),
+        ("coreml", {}, "u8s8-reduced"),
+        ("directml", {}, "u8s8-reduced"),
+    ],
+)
+def test_the_int8_arithmetic_follows_the_provider(monkeypatch, provider, options, quantization):
+    monkeypatch.setattr(probe, "architecture", lambda: "x86")
+    device = Device(name="x", isa=("avx2",), provider=provider, options=options)
+    assert device.quantization == quantization
+    assert quantization in SCHEMES
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text() | st.lists(st.tuples(KEYS, VALUES).map(" = ".join), max_size=4).map("\n".join))
 @example(f"threads = {HUGE}")
@@ -111,6 +164,8 @@ def test_the_int8_arithmetic_follows_the_cpu(monkeypatch, architecture, isa, qua
 @example(f"transport = {HUGE}")
 @example(f"transport.{'a.' * 5000}b = 1")
 @example("isa = " + "[" * 5000)
+@example(f'provider = "cuda"\noptions.a = {HUGE}')
+@example(f"provider = {HUGE}")
 def test_any_text_is_a_device_or_a_profile_error(file, text):
     try:
         device = load(file, text)

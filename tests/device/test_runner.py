@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from tests import nets
 from workbench.artifact import Artifact, Format, TensorSpec
@@ -113,8 +116,8 @@ def test_a_file_that_is_not_there_is_the_devices_error(
 
 
 def test_a_format_without_a_runtime_is_the_devices_error(onnx_file: Artifact) -> None:
-    with pytest.raises(DeviceError, match="no runtime here for pt2"):
-        open_session(replace(onnx_file, format=Format.PT2), 1)
+    with pytest.raises(DeviceError, match="no runtime here for torch"):
+        open_session(replace(onnx_file, format=Format.TORCH), 1)
 
 
 # A TFLite file of one operator, written by hand: int8 transposed, with its own scales.
@@ -193,3 +196,78 @@ def test_prepared_inputs_are_int8_in_the_files_own_order(tmp_path: Path) -> None
 def test_threads_of_zero_mean_all_to_litert_too(tmp_path: Path) -> None:
     artifact = int8_artifact(int8_relu(tmp_path / "relu.tflite"))
     assert infer(open_session(artifact, 0), {"x": nets.normal(1, 4, 2, 3)})[0].shape == (1, 4, 2, 3)
+
+
+def _onnx(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> None:
+    made = helper.make_graph(nodes, "graph", inputs, outputs)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _value(name: str, kind: int, *shape: int | str) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def test_onnx_outputs_are_taken_by_name_in_the_artifacts_order(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Abs", ["x"], ["size"])]
+    ends = [_value(name, TensorProto.FLOAT, "n", 3) for name in ("x", "minus", "size")]
+    _onnx(tmp_path / "two.onnx", nodes, ends[:1], ends[1:])
+    specs = [TensorSpec(name=name, dtype="float32", shape=(None, 3), stored=stored)
+             for name, stored in (("b", "size"), ("a", "minus"))]  # fmt: skip
+    artifact = Artifact(
+        path=tmp_path / "two.onnx", format=Format.ONNX, precision="float32",
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(None, 3)),), outputs=tuple(specs),
+    )  # fmt: skip
+    some = nets.normal(2, 3)
+    size, minus = infer(open_session(artifact, 1), {"x": some})
+    np.testing.assert_array_equal(size, np.abs(some))
+    np.testing.assert_array_equal(minus, -some)
+    (one,) = infer(open_session(replace(artifact, outputs=(specs[1],)), 1), {"x": some})
+    np.testing.assert_array_equal(one, -some)
+
+
+def test_onnx_takes_numbers_of_another_size_but_not_of_another_kind(tmp_path: Path) -> None:
+    for kind in (TensorProto.INT64, TensorProto.FLOAT16):
+        node = helper.make_node("Abs", ["x"], ["y"])
+        _onnx(tmp_path / "typed.onnx", [node], [_value("x", kind, "n", 3)],
+              [_value("y", kind, "n", 3)])  # fmt: skip
+        whole = kind == TensorProto.INT64
+        spec = TensorSpec(name="x", dtype="int32" if whole else "float32", shape=(None, 3))
+        artifact = Artifact(path=tmp_path / "typed.onnx", format=Format.ONNX, precision="",
+                            inputs=(spec,), outputs=(replace(spec, name="y"),))  # fmt: skip
+        given = np.array([[-1, 2, -3]], spec.dtype)
+        (found,) = infer(open_session(artifact, 1), {"x": given})
+        assert found.tolist() == [[1, 2, 3]]
+        with pytest.raises(Exception, match="Unexpected input data type"):
+            infer(open_session(artifact, 1), {"x": given.astype("float32" if whole else "int64")})
+
+
+def test_onnx_inputs_that_are_as_the_file_has_them_are_fed_whole(tmp_path: Path) -> None:
+    """A state's first axis is the layers, and is not to be taken apart with the batch's."""
+    node = helper.make_node("Add", ["h", "x"], ["y"])
+    _onnx(tmp_path / "state.onnx", [node],
+          [_value("h", TensorProto.FLOAT, 2, 1, 3), _value("x", TensorProto.FLOAT, 1, 1, 3)],
+          [_value("y", TensorProto.FLOAT, 2, 1, 3)])  # fmt: skip
+    h, x = (TensorSpec(name=n, dtype="float32", shape=(k, 1, 3)) for n, k in (("h", 2), ("x", 1)))
+    artifact = Artifact(path=tmp_path / "state.onnx", format=Format.ONNX, precision="",
+                        inputs=(h, x), outputs=(replace(h, name="y"),))  # fmt: skip
+    given = {"h": nets.normal(2, 1, 3), "x": nets.normal(1, 1, 3, seed=1)}
+    (found,) = infer(open_session(artifact, 1), given)
+    np.testing.assert_allclose(found, given["h"] + given["x"])
+
+
+def test_torchscript_outputs_are_taken_by_place_and_all_where_none_are_known(
+    tmp_path: Path,
+) -> None:
+    module = nets.build(nets.Outputs)
+    torch.jit.trace(module, torch.randn(2, 8), strict=False).save(str(tmp_path / "dict.pt"))
+    some = nets.normal(3, 8)
+    wanted = nets.run_torch(module, some)
+    x = TensorSpec(name="x", dtype="float32", shape=())
+    artifact = Artifact(path=tmp_path / "dict.pt", format=Format.TORCHSCRIPT, precision="",
+                        inputs=(x,), outputs=())  # fmt: skip
+    assert [a.shape for a in infer(open_session(artifact, 1), {"x": some})] == [(3, 4), (3, 6)]
+    second = TensorSpec(name="embedding", dtype="float32", shape=(None, 6), stored="#1")
+    (found,) = infer(open_session(replace(artifact, outputs=(second,)), 1), {"x": some})
+    np.testing.assert_allclose(found, wanted["embedding"].numpy(), rtol=1e-6)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+# The packages that hold an `onnxruntime` module. Each writes the same folder: one an environment.
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 # The features that decide how INT8 is done; the full list is long and says little.
 RELEVANT = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_tile",
@@ -69,10 +74,36 @@ def fingerprint() -> dict[str, Any]:
     }
 
 
+@cache
+def gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs with their driver's version, as its own tool names them."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    asked = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def host(provider: str) -> dict[str, Any]:
+    """The fingerprint, with the GPUs where the execution provider uses them."""
+    names = gpus() if provider in ("cuda", "tensorrt", "directml") else ()
+    return {**fingerprint(), **({"gpu": list(names)} if names else {})}
+
+
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions by package name; a package that is absent has none."""
+    """Installed versions by package name; a package that is absent has none.
+
+    For onnxruntime those of its variants, such as onnxruntime-gpu, stand too.
+    """
     found = {}
-    for name in packages:
+    asked = [
+        one for name in packages for one in (DISTRIBUTIONS if name == "onnxruntime" else (name,))
+    ]
+    for name in asked:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

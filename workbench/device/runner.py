@@ -35,6 +35,17 @@ def infer(session: Session, inputs: Inputs) -> list[Array]:
     return session.outputs(session.run(session.prepare(inputs)))
 
 
+def infer_each(session: Session, inputs: Inputs) -> list[Array]:
+    """`infer`, one sample at a time as an app runs a model: ranges taken at run time, and
+    branches on the data, may not be those of a batch.
+    """
+    import numpy as np
+
+    count = len(next(iter(inputs.values())))
+    parts = [infer(session, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+    return [np.concatenate(same) for same in zip(*parts, strict=True)]
+
+
 def open_session(
     target: Artifact | ModelSource,
     threads: int,
@@ -49,13 +60,17 @@ def open_session(
     if isinstance(target, ModelSource):
         from workbench.device.runtimes.eager import EagerSession
 
-        return EagerSession(target, threads, examples or {})
+        return EagerSession(target, threads, examples or {}, device)
     if target.format in (Format.ONNX, Format.ORT):
         from workbench.device.runtimes.ort import OrtSession
 
-        return OrtSession(target, threads)
+        return OrtSession(target, threads, device)
     if target.format is Format.TFLITE:
         from workbench.device.runtimes.tflite import TfliteSession
 
         return TfliteSession(target, threads)
+    if target.format in (Format.TORCHSCRIPT, Format.PT2):
+        from workbench.device.runtimes.script import ScriptSession
+
+        return ScriptSession(target, threads)
     raise DeviceError(f"there is no runtime here for {target.format} files")

@@ -3,37 +3,69 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from workbench.device.providers import torch_device
 from workbench.device.runner import Array, Inputs
-from workbench.model import Model, ModelSource
+from workbench.model import ModelSource, flatten
+from workbench.sources.live import build, takes_batches
+
+if TYPE_CHECKING:
+    from workbench.device.profile import Device
 
 
 class EagerSession:
-    """PyTorch as the user wrote it, in inference mode."""
+    """PyTorch as the user wrote it, in inference mode; on the device's GPU where torch has it."""
 
-    def __init__(self, source: ModelSource, threads: int, examples: Inputs) -> None:
+    def __init__(
+        self, source: ModelSource, threads: int, examples: Inputs, device: Device | None = None
+    ) -> None:
         import torch
-
-        from workbench.sources.factory import build, in_call_order
 
         torch.set_num_threads(threads or os.cpu_count() or 1)  # 0 is all, as elsewhere
-        module, _ = build(source)
-        self.model = Model(
-            module=module, example_inputs=in_call_order(module, examples), output_names=()
-        )
+        self.model, _ = build(source, examples)
+        # An archive does not say whether it was traced with one sample only: several will show.
+        self.single = None if source.kind == "torchscript" else self.model.batch == 1
         self.mode = torch.inference_mode
+        self.place = torch_device(device)
+        if device is not None and self.place != "cpu":
+            # As exact as ONNX Runtime there, whose default and whose option this is.
+            tf32 = device.options.get("use_tf32", "1") in ("1", "True", "true")
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+            self.model.module.to(self.place)
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> list[list[Any]]:
+        """Batches of tensors in call order: one, or one a sample where the model takes no more."""
         import torch
 
-        return [torch.from_numpy(inputs[name]) for name in self.model.input_names]
+        tensors = [torch.from_numpy(inputs[name]) for name in self.model.input_names]
+        count = len(tensors[0])
+        if count > 1 and self.single is None:
+            self.single = not takes_batches(self._whole, inputs)
+        if count == 1 or not self.single:
+            return [tensors]
+        return [[tensor[i : i + 1] for tensor in tensors] for i in range(count)]
 
-    def run(self, prepared: Any) -> Any:
+    def run(self, prepared: list[list[Any]]) -> list[Any]:
         with self.mode():
-            return self.model.module(*prepared)
+            if self.place == "cpu":
+                return [self.model.module(*tensors) for tensors in prepared]
+            # With the copies there and back, which ONNX Runtime's run has too; the way back waits
+            # until the GPU is done.
+            made = (self.model.module(*(one.to(self.place) for one in some)) for some in prepared)
+            return [[tensor.cpu() for _, tensor in flatten(one)] for one in made]
 
-    def outputs(self, raw: Any) -> list[Array]:
-        from workbench.model import flatten
+    def outputs(self, raw: list[Any]) -> list[Array]:
+        parts = [[tensor.numpy() for _, tensor in flatten(one)] for one in raw]
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(same) for same in zip(*parts, strict=True)]
 
-        return [tensor.numpy() for _, tensor in flatten(raw)]
+    def _whole(self, inputs: Inputs) -> list[Array]:
+        import torch
+
+        tensors = [torch.from_numpy(inputs[name]) for name in self.model.input_names]
+        return self.outputs(self.run([tensors]))

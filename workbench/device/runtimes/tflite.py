@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.artifact import Artifact, feed
+from workbench.artifact import Artifact, canonical, feed, stored
 from workbench.device.runner import Array, Inputs
-from workbench.errors import DeviceError
+from workbench.errors import DeviceError, InputError, first_line
 
 
 class TfliteSession:
@@ -33,46 +33,63 @@ class TfliteSession:
     def prepare(self, inputs: Inputs) -> list[list[Array]]:
         fed = feed(self.artifact.inputs, inputs)
         arrays = [
-            np.ascontiguousarray(_permuted(fed[spec.name], spec.permutation))
-            for spec in self.artifact.inputs
+            np.ascontiguousarray(stored(spec, fed[spec.name])) for spec in self.artifact.inputs
         ]
-        stored = [
-            _quantized(array, detail)
-            for array, detail in zip(arrays, self.input_details, strict=True)
+        taken = [
+            _quantized(array, detail, spec.name)
+            for array, detail, spec in zip(
+                arrays, self.input_details, self.artifact.inputs, strict=True
+            )
         ]
-        return [[array[i : i + 1] for array in stored] for i in range(len(stored[0]))]
+        return [[array[i : i + 1] for array in taken] for i in range(len(taken[0]))]
 
     def run(self, prepared: list[list[Array]]) -> list[list[Array]]:
         found = []
         for sample in prepared:
             for detail, array in zip(self.input_details, sample, strict=True):
                 self.interpreter.set_tensor(detail["index"], array)
-            self.interpreter.invoke()
+            try:
+                self.interpreter.invoke()
+            except RuntimeError as error:
+                raise DeviceError(
+                    f"LiteRT cannot run {self.artifact.path.name}", first_line(error)
+                ) from error
             found.append([self.interpreter.get_tensor(d["index"]) for d in self.output_details])
         return found
 
     def outputs(self, raw: list[list[Array]]) -> list[Array]:
         joined = [np.concatenate(parts) for parts in zip(*raw, strict=True)]
         return [
-            _permuted(_dequantized(array, detail), spec.inverse)
+            canonical(spec, _dequantized(array, detail))
             for array, detail, spec in zip(
                 joined, self.output_details, self.artifact.outputs, strict=True
             )
         ]
 
 
-def _permuted(array: Array, permutation: tuple[int, ...]) -> Array:
-    return array.transpose(permutation) if permutation else array
+def _quantized(array: Array, detail: Mapping[str, Any], name: str) -> Array:
+    """Float values as the integers that an input with quantization parameters takes.
 
-
-def _quantized(array: Array, detail: Mapping[str, Any]) -> Array:
-    """Float values as the integers that an input with quantization parameters takes."""
+    Raises InputError where an input of plain integers, such as ids, cannot hold a value.
+    """
     scale, zero_point = detail["quantization"]
-    if array.dtype == detail["dtype"] or scale == 0:
-        return array.astype(detail["dtype"], copy=False)
-    limits = np.iinfo(detail["dtype"])
+    dtype = np.dtype(detail["dtype"])
+    if array.dtype == dtype:
+        return array
+    if scale == 0:
+        with np.errstate(invalid="ignore"):  # of what does not fit, which is refused below
+            cast: Array = array.astype(dtype)
+        if dtype.kind in "iu" and not (cast == array).all():
+            lost = array[cast != array].flat[0]
+            raise InputError(
+                f"input '{name}' holds {lost}, which the file's {dtype} cannot hold",
+                "",
+                "give values that fit",
+            )
+        return cast
+    limits = np.iinfo(dtype)
     rounded = np.round(array / scale + zero_point)
-    stored: Array = np.clip(rounded, limits.min, limits.max).astype(detail["dtype"])
+    stored: Array = np.clip(rounded, limits.min, limits.max).astype(dtype)
     return stored
 
 
