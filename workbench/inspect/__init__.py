@@ -1,0 +1,27 @@
+"""What a model file holds: `read` gives its `Facts`, `format_of` its format.
+
+ONNX is read in this process, for its reader is robust and a process of its own costs time. All
+other formats are read in a worker with a deadline: a damaged one can crash or hang its runtime.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workbench.artifact import Format
+from workbench.inspect.facts import Facts, Tensor
+from workbench.inspect.formats import format_of
+
+__all__ = ["Facts", "Tensor", "format_of", "read"]
+
+
+def read(path: Path) -> Facts:
+    """The facts of a model file of any format. Raises ModelError for one that cannot be read."""
+    kind = format_of(path)
+    if kind is Format.ONNX:
+        from workbench.inspect import onnx_file
+
+        return onnx_file.read(path)
+    from workbench.inspect import guarded
+
+    return guarded.read(path, kind)

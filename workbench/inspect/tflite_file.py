@@ -1,0 +1,291 @@
+"""Reading `.tflite` files by their flatbuffer schema: no runtime opens them here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from workbench.artifact import Format
+from workbench.errors import ModelError
+from workbench.inspect import macs
+from workbench.inspect.facts import Facts, Tensor, precision, printable
+from workbench.inspect.macs import Tally, UnknownError, known
+
+Shape = tuple[int | None, ...]
+
+
+class Flat:
+    """A `.tflite` flatbuffer, every length in it checked against the file's."""
+
+    def __init__(self, data: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.size = len(data)
+        self.schema = schema
+        self.model = schema.Model.GetRootAs(data, 0)
+        self.types = {
+            number: name.lower()
+            for name, number in vars(schema.TensorType).items()
+            if not name.startswith("_")
+        }
+        self.names = {
+            number: name
+            for name, number in vars(schema.BuiltinOperator).items()
+            if not name.startswith("_")
+        }
+        self.codes = [self._code(one) for one in self.each(self.model, "OperatorCodes")]
+        self.graphs = self.each(self.model, "Subgraphs")
+        buffers = self.each(self.model, "Buffers")
+        self.stored = [self._stored(buffer) for buffer in buffers]
+
+    def each(self, table: Any, field: str) -> list[Any]:
+        """A vector of tables."""
+        length = getattr(table, f"{field}Length")()
+        if not 0 <= length * 4 <= self.size:
+            raise ValueError("a vector is longer than the file")
+        return [getattr(table, field)(place) for place in range(length)]
+
+    def integers(self, table: Any, field: str) -> list[int]:
+        """A vector of numbers."""
+        if not getattr(table, f"{field}Length")():
+            return []
+        return [int(value) for value in getattr(table, f"{field}AsNumpy")()]
+
+    def _code(self, code: Any) -> str:
+        """An operator's name: custom ones by their own, Flex ones among them."""
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        name = self.names.get(number, f"BUILTIN_{number}")
+        custom = code.CustomCode()
+        return f"CUSTOM:{printable(custom.decode())}" if name == "CUSTOM" and custom else name
+
+    def _stored(self, buffer: Any) -> int:
+        """The bytes that a buffer holds, which must lie within the file; large ones lie behind."""
+        if buffer.Offset() > 1:
+            if buffer.Offset() + buffer.Size() > self.size:
+                raise ValueError("a weight lies beyond the file's end")
+            return int(buffer.Size())
+        return len(buffer.DataAsNumpy()) if buffer.DataLength() else 0
+
+    def tensor(self, tensor: Any) -> Tensor:
+        quantization = tensor.Quantization()
+        pair = None
+        if quantization is not None and quantization.ScaleLength() == 1:
+            zero = quantization.ZeroPoint(0) if quantization.ZeroPointLength() else 0
+            pair = (float(quantization.Scale(0)), int(zero))
+        return Tensor(
+            name=(tensor.Name() or b"").decode(),
+            dtype=self.types.get(tensor.Type(), "unknown"),
+            shape=self.shape(tensor),
+            quantization=pair,
+        )
+
+    def shape(self, tensor: Any) -> Shape:
+        """The declared shape: the signature, where one says which axes are open."""
+        declared = self.integers(tensor, "ShapeSignature") or self.integers(tensor, "Shape")
+        return tuple(size if size >= 0 else None for size in declared)
+
+
+def read(path: Path) -> Facts:
+    """The facts of a `.tflite` file; what XNNPACK takes is asked apart. Raises ModelError."""
+    data = path.read_bytes()
+    flat = Flat(data)
+    if not flat.graphs:
+        raise ModelError(f"{path} cannot be read as TFLite", "it has no graph")
+    main = flat.graphs[0]
+    tensors = flat.each(main, "Tensors")
+    inputs = tuple(flat.tensor(tensors[place]) for place in flat.integers(main, "Inputs"))
+    outputs = tuple(flat.tensor(tensors[place]) for place in flat.integers(main, "Outputs"))
+    operators: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
+    activations: set[str] = set()
+    seen: set[int] = set()  # buffers: tensors of several graphs may share one
+    tally = Tally()
+    for number, graph in enumerate(flat.graphs):
+        one = _Graph(flat, graph)
+        operators.update(one.names)
+        weights += one.weights(seen)
+        activations |= one.activations()
+        own = tally if number == 0 else Tally()
+        one.count(own)
+        if number and (own.reasons or own.sum):
+            tally.unknown("how often the body of a control-flow operator runs is not in the file")
+    word, note = precision(
+        weights, activations.pop() if len(activations) == 1 else "mixed" * bool(activations), inputs
+    )
+    notes = [f"{len(flat.graphs)} graphs"] if len(flat.graphs) > 1 else []
+    return Facts(
+        path=path,
+        format=Format.TFLITE,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        inputs=inputs,
+        outputs=outputs,
+        opsets={},
+        operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=sum(weights.values()),
+        macs=tally.total,
+        precision=word,
+        takes={},
+        notes=(*notes, *((note,) if note else ()), *tally.notes()),
+    )
+
+
+class _Graph:
+    """One graph of the file: its tensors, and its operators with the tensors that they take."""
+
+    def __init__(self, flat: Flat, graph: Any) -> None:
+        self.flat = flat
+        self.tensors = flat.each(graph, "Tensors")
+        self.operators = flat.each(graph, "Operators")
+        self.names = [flat.codes[one.OpcodeIndex()] for one in self.operators]
+
+    def weights(self, seen: set[int]) -> Counter[str]:
+        """Elements of the constant tensors by dtype, each buffer once.
+
+        Integers without quantization are shapes, axes and indices.
+        """
+        found: Counter[str] = Counter()
+        for tensor in self.tensors:
+            dtype = self.flat.types.get(tensor.Type(), "unknown")
+            quantization = tensor.Quantization()
+            scaled = quantization is not None and quantization.ScaleLength() > 0
+            if tensor.Buffer() in seen or not self.flat.stored[tensor.Buffer()]:
+                continue
+            if scaled or "float" in dtype:
+                seen.add(tensor.Buffer())
+                found[dtype] += prod(self.flat.integers(tensor, "Shape"))
+        return found
+
+    def activations(self) -> set[str]:
+        """What the products' inputs are quantized to: a dtype, or "dynamic" beside int8 weights."""
+        found = set()
+        for name, operator in zip(self.names, self.operators, strict=True):
+            if name not in _PRODUCTS:
+                continue
+            data, weights = _PLACES.get(name, (0, 1))
+            taken = self.flat.integers(operator, "Inputs")
+            kinds = [self.flat.types.get(self.tensors[taken[place]].Type(), "")
+                     for place in (data, weights)]  # fmt: skip
+            if kinds[0].startswith(("int", "uint")):
+                found.add(kinds[0])
+            elif kinds[1].startswith(("int", "uint")):
+                found.add("dynamic")
+        return found
+
+    def count(self, tally: Tally) -> None:
+        """Add the graph's multiply-accumulates."""
+        for name, operator in zip(self.names, self.operators, strict=True):
+            counter = _PRODUCTS.get(name)
+            if counter is None:
+                if name.startswith(("CUSTOM", "BUILTIN_", "STABLEHLO_")) or name in _UNCOUNTED:
+                    tally.unknown(f"{name} is not counted")
+                continue
+            try:
+                tally.add(counter(_Operator(self, operator)))
+            except UnknownError as error:
+                tally.unknown(f"{name}: {error}")
+            except (ValueError, IndexError):
+                tally.unknown(f"{name}: its shapes do not fit it")
+
+
+class _Operator:
+    """An operator with the shapes of what it takes and gives, for one sample."""
+
+    def __init__(self, graph: _Graph, operator: Any) -> None:
+        self.graph = graph
+        self.operator = operator
+        self.inputs = graph.flat.integers(operator, "Inputs")
+        self.outputs = graph.flat.integers(operator, "Outputs")
+
+    def _shape(self, places: list[int], place: int) -> Shape | None:
+        if place >= len(places) or places[place] < 0:  # -1 stands for none
+            return None
+        shape = self.graph.flat.shape(self.graph.tensors[places[place]])
+        return (1, *shape[1:]) if shape and shape[0] is None else shape
+
+    def taken(self, place: int) -> Shape | None:
+        return self._shape(self.inputs, place)
+
+    @property
+    def given(self) -> Shape | None:
+        return self._shape(self.outputs, 0)
+
+    def option(self, kind: str, field: str) -> Any:
+        """A field of the operator's options."""
+        table = self.operator.BuiltinOptions()
+        if table is None:
+            return 0
+        options = getattr(self.graph.flat.schema, kind)()
+        options.Init(table.Bytes, table.Pos)
+        return getattr(options, field)()
+
+
+def _depthwise(one: _Operator) -> int:
+    """Weights [1, height, width, channels]."""
+    return prod(known(one.given)) * prod(known(one.taken(1))[1:3])
+
+
+def _transposed(one: _Operator) -> int:
+    """TRANSPOSE_CONV: weights [out, height, width, in], then the data [N, H, W, in]."""
+    return prod(known(one.taken(2))) * prod(known(one.taken(1))[:3])
+
+
+def _conv_3d(one: _Operator) -> int:
+    """Weights [depth, height, width, in, out]."""
+    return prod(known(one.given)) * prod(known(one.taken(1))[:4])
+
+
+def _transposed_3d(one: _Operator) -> int:
+    """Weights [depth, height, width, out, in], then the data."""
+    return prod(known(one.taken(2))) * prod(known(one.taken(1))[:4])
+
+
+def _fully_connected(one: _Operator) -> int:
+    """Weights [out, in]: every one of them for each row."""
+    out, width = known(one.taken(1))
+    return prod(known(one.taken(0))) // width * width * out
+
+
+def _batch_matmul(one: _Operator) -> int:
+    left, right = known(one.taken(0)), known(one.taken(1))
+    if one.option("BatchMatMulOptions", "AdjX"):
+        left = (*left[:-2], left[-1], left[-2])
+    if one.option("BatchMatMulOptions", "AdjY"):
+        right = (*right[:-2], right[-1], right[-2])
+    return macs.matmul(left, right)
+
+
+def _sequence(*places: int) -> Callable[[_Operator], int]:
+    """A recurrent operator, with the places of its weights; those of absent gates are left out."""
+
+    def count(one: _Operator) -> int:
+        weights = [shape for place in places if (shape := one.taken(place)) is not None]
+        return macs.recurrent(one.taken(0), *weights)
+
+    return count
+
+
+_PRODUCTS: dict[str, Callable[[_Operator], int]] = {
+    "CONV_2D": lambda one: macs.convolution(one.given, one.taken(1)),
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "TRANSPOSE_CONV": _transposed,
+    "CONV_3D": _conv_3d,
+    "CONV_3D_TRANSPOSE": _transposed_3d,
+    "FULLY_CONNECTED": _fully_connected,
+    "BATCH_MATMUL": _batch_matmul,
+    # The gates' input and recurrent weights are inputs 1 to 8, a projection's 16.
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _sequence(*range(1, 9), 16),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": _sequence(1, 2),
+}
+# Where an operator's data and weights are, unless first and second.
+_PLACES = {
+    "TRANSPOSE_CONV": (2, 1), "CONV_3D_TRANSPOSE": (2, 1), "UNIDIRECTIONAL_SEQUENCE_LSTM": (0, 2),
+}  # fmt: skip
+_UNCOUNTED = {
+    "LSTM", "RNN", "SVDF", "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN",
+    "CONCAT_EMBEDDINGS", "LSH_PROJECTION",
+}  # fmt: skip
