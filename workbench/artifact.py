@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 T = TypeVar("T")
 
@@ -27,11 +32,40 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How 8-bit pixels, channels last, become an input's values: pixel * factor + offset.
+
+    factor, offset: one for all channels, or one a channel in the canonical order. reversed:
+    the pixels' channels stand in the opposite order (RGB pixels for a model that takes BGR).
+    """
+
+    factor: tuple[float, ...]
+    offset: tuple[float, ...]
+    reversed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "factor": list(self.factor), "offset": list(self.offset), "reversed": self.reversed
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Pixels:
+        return cls(
+            factor=tuple(data["factor"]),
+            offset=tuple(data["offset"]),
+            reversed=data["reversed"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TensorSpec:
     """One input or output: canonical name, dtype (numpy's name) and shape; None is a dynamic axis.
 
     `stored` is the tensor's name in the file where that differs. `permutation` gives the axes of
-    the canonical tensor in the file's order: (0, 2, 3, 1) for NCHW kept as NHWC.
+    the canonical tensor in the file's order: (0, 2, 3, 1) for NCHW kept as NHWC. `pixels` says
+    that the file takes uint8 pixels for this input. `head` is what the file applies to an output
+    of the original: "softmax" over axis 1, or "argmax", the index of the class, in whose place
+    the canonical tensor has ones and zeros [N, classes].
     """
 
     name: str
@@ -39,10 +73,19 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     stored: str = ""
     permutation: tuple[int, ...] = ()
+    pixels: Pixels | None = None
+    head: str = ""
 
     @property
     def stored_name(self) -> str:
         return self.stored or self.name
+
+    @property
+    def stored_shape(self) -> tuple[int | None, ...]:
+        """The shape in the file."""
+        if self.head == "argmax":
+            return self.shape[:1]
+        return tuple(self.shape[axis] for axis in self.permutation) or self.shape
 
     @property
     def inverse(self) -> tuple[int, ...]:
@@ -56,6 +99,8 @@ class TensorSpec:
             "shape": list(self.shape),
             "stored": self.stored,
             "permutation": list(self.permutation),
+            "pixels": self.pixels.to_json() if self.pixels else None,
+            "head": self.head,
         }
 
     @classmethod
@@ -66,6 +111,8 @@ class TensorSpec:
             shape=tuple(data["shape"]),
             stored=data["stored"],
             permutation=tuple(data["permutation"]),
+            pixels=Pixels.from_json(data["pixels"]) if data["pixels"] else None,
+            head=data["head"],
         )
 
     def __str__(self) -> str:
@@ -89,6 +136,31 @@ def feed(specs: Sequence[TensorSpec], inputs: Mapping[str, T]) -> dict[str, T]:
         "",
         "name the dataset's inputs as the model's",
     )
+
+
+def stored(spec: TensorSpec, array: Array) -> Array:
+    """A canonical input as the file keeps it: axes in its order, values as its pixels."""
+    import numpy as np
+
+    moved = array.transpose(spec.permutation) if spec.permutation else array
+    if spec.pixels is None:
+        return moved
+    factor = np.asarray(spec.pixels.factor, np.float64)
+    offset = np.asarray(spec.pixels.offset, np.float64)
+    values: Array = np.clip(np.round((moved - offset) / factor), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(values[..., ::-1]) if spec.pixels.reversed else values
+
+
+def canonical(spec: TensorSpec, array: Array) -> Array:
+    """An output of the file as the original has it; of a class's index, ones and zeros."""
+    import numpy as np
+
+    if spec.head == "argmax":
+        classes = spec.shape[1]
+        assert classes is not None
+        chosen: Array = (array[:, None] == np.arange(classes)).astype(np.float32)
+        return chosen
+    return array.transpose(spec.inverse) if spec.permutation else array
 
 
 def is_fixed_to_one(specs: Sequence[TensorSpec]) -> bool:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import TensorSpec
+from workbench.errors import ModelError, shown
 
 if TYPE_CHECKING:
     import onnx
+
+
+# What the names of tensors and nodes that BakePreprocess adds begin with.
+BAKED = "baked/"
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -20,7 +27,7 @@ def opset(model: onnx.ModelProto) -> int:
 def files(path: Path) -> list[Path]:
     """The files that an ONNX model is made of: itself, and those that hold its tensors.
 
-    A location outside the model's folder is left out here; loading refuses it.
+    Raises ModelError where such a location leads out of the model's folder.
     """
     # Reading a file through onnx takes half a second, and few models keep tensors elsewhere.
     if b"location" not in path.read_bytes():
@@ -31,13 +38,43 @@ def files(path: Path) -> list[Path]:
         model = onnx.load(path, load_external_data=False)
     except Exception:  # noqa: BLE001 - what is wrong with it is said where it is loaded
         return [path]
+    bodies = [model.graph, *model.functions]
     places = {
-        path.parent / entry.value
-        for tensor in model.graph.initializer
+        _inside(path, entry.value)
+        for body in bodies
+        for tensor in _tensors(body)
         for entry in tensor.external_data
         if entry.key == "location"
     }
     return [path, *sorted(place for place in places if place.is_file())]
+
+
+def _tensors(body: Any) -> Iterator[onnx.TensorProto]:
+    """The tensors of a graph or function, those in its nodes and in graphs inside them too."""
+    yield from getattr(body, "initializer", ())
+    for sparse in getattr(body, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
+    for node in body.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _inside(path: Path, location: str) -> Path:
+    """Where a model keeps tensors; a link that leads out of its folder is no way to do so."""
+    place = path.parent / location
+    try:
+        inside = place.resolve().is_relative_to(path.parent.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a null byte
+        inside = False
+    if not inside or Path(location).is_absolute():
+        raise ModelError(
+            f"{path} keeps tensors outside its folder, at {shown(location)}",
+            "a model that reads other files could take anything on this machine along",
+            "put the file that holds its tensors beside it, and save the model anew",
+        )
+    return place
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -45,11 +82,76 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def signature(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs (initializers excepted) and outputs; a symbolic or unknown axis is None."""
+def signature(
+    model: onnx.ModelProto, like: Sequence[TensorSpec] = ()
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs (initializers excepted) and outputs; a symbolic or unknown axis is None.
+
+    like: specs of the file that this one was made from: what they say of baked pixels and heads
+    holds for tensors of the same names.
+    """
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
-    return inputs, tuple(_spec(value) for value in model.graph.output)
+    known = {spec.name: spec for spec in like}
+    inputs = [_spec(value) for value in model.graph.input if value.name not in weights]
+    outputs = [_spec(value) for value in model.graph.output]
+    return (
+        tuple(_like(spec, known.get(spec.name)) for spec in inputs),
+        tuple(_like(spec, known.get(spec.name)) for spec in outputs),
+    )
+
+
+def _like(spec: TensorSpec, earlier: TensorSpec | None) -> TensorSpec:
+    """A tensor of the file as the canonical one that an earlier spec says it stands for."""
+    if earlier is None or not (earlier.pixels or earlier.head):
+        return spec
+    shape = tuple(spec.shape[axis] for axis in earlier.inverse) or spec.shape
+    if earlier.head == "argmax":
+        shape = (*spec.shape, *earlier.shape[1:])
+    # Of pixels and of a class's index the file's type is not the canonical one's.
+    dtype = earlier.dtype if earlier.pixels or earlier.head == "argmax" else spec.dtype
+    return replace(earlier, shape=shape, dtype=dtype)
+
+
+def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Give a tensor another name wherever nodes make or take it, in subgraphs too.
+
+    The graph's own inputs and outputs keep theirs.
+    """
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                rename(inner, old, new)
+                for value in inner.output:  # a branch may give a tensor from outside as it is
+                    if value.name == old:
+                        value.name = new
+
+
+def channels_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
+    """Make inputs of baked pixels [N, C, H, W], and put a Transpose to [N, H, W, C] behind them.
+
+    For converters that lay out every image input as [N, H, W, C] themselves.
+    """
+    import onnx
+
+    for spec in specs:
+        if spec.pixels is None:
+            continue
+        given = f"{BAKED}{spec.name}/last"
+        rename(model.graph, spec.name, given)
+        name = f"{given}/Transpose"
+        node = onnx.helper.make_node("Transpose", [spec.name], [given], name, perm=[0, 2, 3, 1])
+        model.graph.node.insert(0, node)
+        value = next(value for value in model.graph.input if value.name == spec.name)
+        sizes = [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+        value.CopyFrom(
+            onnx.helper.make_tensor_value_info(
+                spec.name, value.type.tensor_type.elem_type, [sizes[axis] for axis in (0, 3, 1, 2)]
+            )
+        )
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 
+from workbench import dataset, library
 from workbench.digits import data, train
 from workbench.model import Model, ModelSource
 from workbench.sources.factory import build
@@ -38,3 +40,21 @@ def test_top1_is_the_figure_that_the_training_script_states():
     stated = re.search(r"(\d+\.\d+) ?%", train.__doc__ or "")
     assert stated is not None
     assert round(100 * right / len(evaluation), 2) == float(stated[1])
+
+
+def test_the_defaults_pixels_are_the_same_images_in_8_bits():
+    table = tomllib.loads(library.find("calibration", "digits").read_text())
+    assert (table["preprocess"]["mean"], table["preprocess"]["std"]) == ([data.MEAN], [data.STD])
+    found = dataset.load("digits")
+    assert found.calibration is not None
+    assert found.evaluation is not None
+    for split, plain in ((found.calibration, data.calibration()),
+                         (found.evaluation, data.evaluation())):  # fmt: skip
+        batch = next(split.batches(20))
+        expected = np.stack([plain[i][0] for i in range(20)])
+        assert batch.inputs["input"].shape == expected.shape
+        # Half a step of 1/255, normalized.
+        assert np.abs(batch.inputs["input"] - expected).max() < 0.5 / 255 / data.STD + 1e-6
+        assert batch.labels is not None
+        assert batch.labels.tolist() == [plain[i][1] for i in range(20)]
+        assert len(split) == len(plain)

@@ -47,7 +47,7 @@ class Preprocess:
         return self.scale is not None or bool(self.mean) or bool(self.std)
 
     @cached_property
-    def _affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(x / scale - mean) / std as one multiplication and one addition, in float32."""
         std = np.asarray(self.std or (1.0,), np.float64)
         mean = np.asarray(self.mean or (0.0,), np.float64)
@@ -74,7 +74,7 @@ class Preprocess:
                     f"{where}: {pixels.shape[2]} channels, but preprocess.mean and std have "
                     f"{len(self.mean)} and {len(self.std)} values"
                 )
-            factor, offset = self._affine
+            factor, offset = self.affine
             pixels = pixels.astype(np.float32) * factor + offset
         layout = self.layout or stored
         return np.ascontiguousarray(pixels if layout == "NHWC" else pixels.transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as float32 [1, 96, 96] samples, in three fixed splits.
+"""scikit-learn's handwritten digits as 96x96 samples, in three fixed splits.
 
 The 1,797 images are 8x8 with 17 grey levels. Training takes the first 897 and evaluation the last
 900, in the dataset's own order: digits of one writer mostly stand together in it, so a shuffled
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +35,33 @@ def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 class Digits:
-    """Some of the images, each enlarged and normalized when it is asked for."""
+    """Some of the images, each enlarged when it is asked for.
 
-    def __init__(self, indices: Sequence[int]) -> None:
+    pixels: 8-bit, as an app has them, which calibration/digits.toml says how to normalize; else
+    normalized and not rounded, as the network was trained on them.
+    """
+
+    def __init__(self, indices: Sequence[int], pixels: bool = False) -> None:
         self.indices = tuple(indices)
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
-        """Sample float32 [1, 96, 96] and label 0..9. Raises IndexError past the last."""
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
+        """Sample float32 [1, 96, 96], or uint8 [96, 96, 1] of pixels, and label 0..9.
+
+        Raises IndexError past the last.
+        """
         from PIL import Image
 
         images, labels = _digits()
         place = self.indices[index]
         large = Image.fromarray(images[place]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        sample = (np.asarray(large, dtype=np.float32) - MEAN) / STD
+        ink = np.asarray(large, dtype=np.float32)
+        if self.pixels:
+            return np.round(ink * 255).astype(np.uint8)[:, :, np.newaxis], int(labels[place])
+        sample = (ink - MEAN) / STD
         return sample[np.newaxis], int(labels[place])
 
 
@@ -68,12 +80,12 @@ def training() -> Digits:
     return Digits(_training_indices())
 
 
-def calibration() -> Digits:
+def calibration(pixels: bool = False) -> Digits:
     """256 of the training images, chosen with a fixed seed."""
     chosen = np.random.default_rng(SEED).permutation(_training_indices())[:CALIBRATION]
-    return Digits(sorted(chosen.tolist()))
+    return Digits(sorted(chosen.tolist()), pixels)
 
 
-def evaluation() -> Digits:
+def evaluation(pixels: bool = False) -> Digits:
     """The last 900 images, which neither training nor calibration sees."""
-    return Digits(range(TRAINING, len(_digits()[0])))
+    return Digits(range(TRAINING, len(_digits()[0])), pixels)
