@@ -131,11 +131,11 @@ def test_settings_reach_the_step_in_the_worker(project: Path) -> None:
 
 
 def test_an_opened_target_answers_until_the_next_is_opened(project: Path) -> None:
-    work.open_target(source(project), 1, {"image": nets.normal(1, 3, 8, 8)}, silent)
+    work.open_target(source(project), 1, {"image": nets.normal(1, 3, 8, 8)}, progress=silent)
     some = {"image": nets.normal(6, 3, 8, 8, seed=9)}
     (eager,) = work.infer_batch(some, silent)
     (exported,) = steps(project, "export")
-    work.open_target(exported, 1, None, silent)
+    work.open_target(exported, 1, None, progress=silent)
     (onnx,) = work.infer_batch(some, silent)
     assert eager.shape == (6, 10)
     np.testing.assert_allclose(onnx, eager, rtol=1e-3, atol=1e-5)

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from dataclasses import replace as replace_fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from workbench import __version__
 from workbench.artifact import digest
 from workbench.cache import describe_os_error, sweep, write_json
 from workbench.engine import Outcome, Request, rows_of
-from workbench.errors import InputError
+from workbench.errors import InputError, StepError
 from workbench.report.build import file_name
+from workbench.report.checklist import Verified
 from workbench.report.data import Report
 
 MANIFEST = "manifest.json"
@@ -28,15 +30,25 @@ def prepare(request: Request, created: datetime, out: Path | None) -> Path:
         stamp = created.strftime("%Y%m%d-%H%M%S")
         folder = Path("runs") / f"{request.recipe.name}-{request.source.name}-{stamp}"
     else:
-        folder = out.expanduser()
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file", "", "give --out a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-            raise InputError(
-                f"{folder} has files that are not a run's",
-                "a run replaces its folder as a whole",
-                "give --out an empty or a new folder",
-            )
+        folder = free(out)
+    return _writable(folder)
+
+
+def free(out: Path) -> Path:
+    """The folder that --out names. Raises InputError where other things stand there."""
+    folder = out.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", "", "give --out a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder} has files that are not a run's",
+            "a run replaces its folder as a whole",
+            "give --out an empty or a new folder",
+        )
+    return folder
+
+
+def _writable(folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent, MAKING)
@@ -49,31 +61,107 @@ def prepare(request: Request, created: datetime, out: Path | None) -> Path:
 
 def write(
     folder: Path, report: Report, request: Request, outcome: Outcome, *, replace: bool
-) -> Path:
+) -> tuple[Path, Report]:
     """Assemble the run folder under a temporary name, then put it in place as a whole.
 
     With `replace`, a run that stands there goes; without, the new one gets a number. Returns the
-    folder's path.
+    folder's path, and the report with what was found while writing: samples, and whether the files
+    are those that were made. Raises StepError where a file is not what the manifest says of it.
     """
     from workbench.report import html, markdown
 
     try:
         making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{MAKING}{os.getpid()}-"))
         try:
-            artifacts = making / "artifacts"
-            artifacts.mkdir(mode=0o755)
-            for result in rows_of(outcome):
-                if result.artifact is not None:
-                    shutil.copyfile(result.artifact.path, artifacts / file_name(result))
-                    for companion in result.artifact.companions:
-                        name = f"{file_name(result)}.{companion.name}"
-                        shutil.copyfile(companion, artifacts / name)
+            copied = _copy(making, outcome)
+            report = _completed(making, report, outcome, copied)
             (making / "report.html").write_text(html.render(report), encoding="utf-8")
             (making / "report.md").write_text(markdown.render(report), encoding="utf-8")
             write_json(making / "report.json", report.to_json())
-            write_json(making / MANIFEST, _manifest(making, report, request, outcome))
+            manifest = _manifest(making, report, request, outcome)
+            write_json(making / MANIFEST, manifest)
+            differing = _differing(making, manifest["files"])
+            if differing:
+                raise StepError(
+                    f"files of the run are not what was written: {', '.join(differing)}",
+                    "read back, their SHA-256 was another",
+                    "check the disk, or give --out a folder on another, and run again",
+                )
             making.chmod(0o755)
-            return _replace(making, folder) if replace else _place(making, folder)
+            return (_replace if replace else _place)(making, folder), report
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    except OSError as error:
+        raise describe_os_error(error) from error
+
+
+def _copy(making: Path, outcome: Outcome) -> dict[str, str]:
+    """Copy the artifacts and what belongs to them; their digests as made, by path in the folder."""
+    (making / "artifacts").mkdir(mode=0o755)
+    made = {}
+    for result in rows_of(outcome):
+        if result.artifact is None:
+            continue
+        name = f"artifacts/{file_name(result)}"
+        shutil.copyfile(result.artifact.path, making / name)
+        made[name] = result.artifact.sha256
+        for companion in result.artifact.companions:
+            shutil.copyfile(companion, making / f"{name}.{companion.name}")
+            made[f"{name}.{companion.name}"] = digest(companion)
+    return made
+
+
+def _differing(making: Path, digests: dict[str, str]) -> tuple[str, ...]:
+    """The files that, read back, have another digest."""
+    return tuple(name for name, made in digests.items() if digest(making / name) != made)
+
+
+def _completed(making: Path, report: Report, outcome: Outcome, copied: dict[str, str]) -> Report:
+    """The report with each artifact's samples, which are written here, and the files' check."""
+    from workbench.report.samples import write_all
+
+    rows = {row.key: row for row in report.rows}
+    artifacts = {}
+    for result in rows_of(outcome):
+        row = rows.get(result.located.id)
+        if result.artifact is not None and row is not None:
+            facts = row.checks.facts if row.checks else None
+            artifacts[file_name(result)] = (result.artifact, facts)
+    written = write_all(making, artifacts, outcome.dataset)
+    samples = {f"artifacts/{name}": one.files for name, one in written.items()}
+    return replace_fields(
+        report,
+        rows=tuple(replace_fields(r, samples=samples.get(r.path, ())) for r in report.rows),
+        verified=Verified(files=len(copied), differing=_differing(making, copied)),
+    )
+
+
+def write_report(out: Path, report: Report) -> Path:
+    """The folder of a report on files that stay where they are: no artifacts, its own manifest."""
+    from workbench.report import html, markdown
+
+    folder = _writable(free(out))
+    try:
+        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{MAKING}{os.getpid()}-"))
+        try:
+            (making / "report.html").write_text(html.render(report), encoding="utf-8")
+            (making / "report.md").write_text(markdown.render(report), encoding="utf-8")
+            write_json(making / "report.json", report.to_json())
+            files = sorted(path for path in making.rglob("*") if path.is_file())
+            manifest = {
+                "profiled": {row.path: row.sha256 for row in report.rows},
+                "dataset": {"name": report.dataset},
+                "device": {"name": report.device, "threads": report.threads},
+                "host": dict(report.host),
+                "versions": {**report.versions, "workbench": __version__},
+                "created": report.created,
+                "measured": report.measured,
+                "seconds": report.seconds,
+                "files": {str(path.relative_to(making)): digest(path) for path in files},
+            }
+            write_json(making / MANIFEST, manifest)
+            making.chmod(0o755)
+            return _replace(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     except OSError as error:

@@ -6,9 +6,12 @@ What a process loaded it keeps: the model that one job described, the next one e
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import os
+import re
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from workbench.cache import key_of
 from workbench.device.profile import Device
 from workbench.device.runner import Session, infer, open_session
 from workbench.engine import Data
-from workbench.errors import ModelError
+from workbench.errors import DeviceError, ModelError, WorkbenchError, first_line
 from workbench.factory import Dependencies, watched
 from workbench.model import Model, ModelSource
 from workbench.process import Progress
@@ -67,6 +70,8 @@ def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
                     "labelled": labels is not None,
                     "highest_label": int(labels.max()) if numeric and labels is not None else None,
                 }
+        first = dataset.evaluation or dataset.calibration
+        raw = first.source.sample(int(first.indices[0])) if first is not None else {}
     depends = set(dependencies.paths)
     depends |= {path.parent for path in dependencies.paths}  # a file added or removed shows there
     return {
@@ -75,6 +80,9 @@ def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
         "metric_digest": _source_digest(dataset.metric),
         "splits": splits,
         "inputs": [spec.to_json() for spec in dataset.inputs],
+        # What an app must do to a sample of its own, and what such a sample is.
+        "preprocess": dataclasses.asdict(first.preprocess) if first is not None else None,
+        "raw": {name: [str(array.dtype), list(array.shape)] for name, array in raw.items()},
         "depends": sorted(str(path) for path in depends),
     }
 
@@ -104,6 +112,8 @@ def describe_model(
     module: Model = loaded
     # Weights and structure do not tell what forward does: its sources count too.
     code = {*_class_files(module.module), *(p for p in dependencies.paths if p.suffix == ".py")}
+    if source.is_file:
+        code |= {*source.files}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
     return {
         "fingerprint": key_of(module.fingerprint, sorted(digest(path) for path in code)),
@@ -158,19 +168,43 @@ def run_step(
     return made
 
 
-_open: list[Session] = []
+_open: list[tuple[Artifact | ModelSource, Session]] = []
 
 
 def open_target(
-    target: Artifact | ModelSource, threads: int, examples: Any, progress: Progress
+    target: Artifact | ModelSource,
+    threads: int,
+    examples: Any,
+    device: Device | None = None,
+    *,
+    progress: Progress,
 ) -> None:
-    """Load an artifact, to be asked with `infer_batch`."""
-    _open[:] = [open_session(target, threads, examples)]
+    """Load an artifact, to be asked with `infer_batch`; on the CPU without a device."""
+    _open[:] = [(target, open_session(target, threads, examples, device))]
 
 
 def infer_batch(inputs: Any, progress: Progress) -> list[Any]:
     """Outputs of the artifact that `open_target` loaded."""
-    return infer(_open[0], inputs)
+    target, session = _open[0]
+    with _running(target):
+        return infer(session, inputs)
+
+
+@contextlib.contextmanager
+def _running(target: Artifact | ModelSource) -> Iterator[None]:
+    """What a runtime raises on a file's operators is the file's error, not one of ours."""
+    try:
+        yield
+    except (WorkbenchError, MemoryError):
+        raise
+    except Exception as error:
+        if not isinstance(target, Artifact):  # a user's code: its traceback says where
+            raise
+        # ONNX Runtime names its own source file and function on the way.
+        said = re.sub(r" ?/\S+\.(h|cc):\d+ [^)]*\)", "", first_line(error))
+        raise DeviceError(
+            f"{target.path.name} fails on inputs of its shape", f"{type(error).__name__}: {said}"
+        ) from error
 
 
 def measure_latency(
@@ -192,12 +226,13 @@ def measure_latency(
     before = _reset_peak()
     clock = time.perf_counter_ns
     started = clock()
-    session = open_session(target, device.threads, inputs)
+    session = open_session(target, device.threads, inputs, device)
     loaded = clock() - started
-    prepared = session.prepare(inputs)
-    started = clock()
-    session.run(prepared)
-    first = clock() - started
+    with _running(target):
+        prepared = session.prepare(inputs)
+        started = clock()
+        session.run(prepared)
+        first = clock() - started
     for _ in range(warmup):
         session.run(prepared)
     samples: list[int] = []
@@ -216,10 +251,12 @@ def measure_latency(
 
 def _import_runtime(target: Artifact | ModelSource) -> None:
     """Pay for imports before the clock starts: an app links its runtime, it does not import it."""
-    if isinstance(target, ModelSource):
+    if isinstance(target, ModelSource) or target.format in ("torchscript", "pt2"):
         import torch
 
         torch.ones(1) + 1
+        if isinstance(target, Artifact) and target.format == "pt2":
+            import torch.export.pt2_archive._package  # the reader and its schema
     elif target.format == "tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:

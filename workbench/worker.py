@@ -16,6 +16,9 @@ from workbench.process import receive, send
 def jobs() -> dict[str, Callable[..., Any]]:
     """Every job by name."""
     from workbench import work
+    from workbench.device import placement, providers
+    from workbench.inspect import guarded
+    from workbench.measure import divergence, robustness
 
     return {
         "warm": work.warm,
@@ -25,8 +28,14 @@ def jobs() -> dict[str, Callable[..., Any]]:
         "open": work.open_target,
         "infer": work.infer_batch,
         "latency": work.measure_latency,
+        "layers": divergence.layers,
+        "placement": placement.placed,
+        "provider": providers.start,
+        "probe": robustness.probe,
         "saved_model": work.make_saved_model,
         "flatbuffer": work.make_flatbuffer,
+        "inspect": guarded.inspect_file,
+        "xnnpack": guarded.delegate_file,
     }
 
 

@@ -132,3 +132,33 @@ def test_scores_round_trip_through_json(labels, metric):
         np.testing.assert_array_equal(getattr(back, name), getattr(one, name))
     assert (back.metric, back.metric_delta) == metric
     assert back.accuracy == one.accuracy
+
+
+def softmax(array):
+    return np.exp(array) / np.exp(array).sum(1, keepdims=True)
+
+
+def test_probabilities_are_compared_with_the_references():
+    found = score([softmax(REFERENCE)], [REFERENCE], LABELS, "softmax")
+    assert found.sqnr > 120
+    assert (found.agreement, found.top5_accuracy) == (100.0, pytest.approx(200 / 3))
+    noise = np.zeros_like(REFERENCE)
+    noise[0, 0] = 0.1
+    found = score([softmax(REFERENCE) + noise], [REFERENCE], None, "softmax")
+    signal = float((softmax(REFERENCE) ** 2).sum())
+    assert found.sqnr == pytest.approx(10 * math.log10(signal / 0.01), abs=1e-4)
+
+
+def test_of_classes_alone_there_is_neither_an_sqnr_nor_a_top5():
+    chosen = np.eye(7, dtype=np.float32)[[5, 0, 3]]
+    found = joined([score([chosen], [REFERENCE], LABELS, "argmax")] * 2)
+    assert (found.sqnr, found.top5, found.top5_accuracy) == (None, None, None)
+    assert found.top1.tolist() == [False, False, True] * 2
+    assert found.agree.tolist() == [False, True, True] * 2
+    again = Scores.from_json(json.loads(json.dumps(found.to_json())))
+    assert (again.sqnr, again.head) == (None, "argmax")
+
+
+def test_a_reference_with_the_same_head_is_not_given_it_again():
+    found = score([softmax(REFERENCE)], [softmax(REFERENCE)], LABELS, "softmax", "softmax")
+    assert (found.sqnr, found.agreement) == (math.inf, 100.0)

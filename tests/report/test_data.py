@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.report import reports
+from workbench.artifact import Artifact, Format, Pixels, TensorSpec
 from workbench.errors import StepError
 from workbench.measure.latency import Latency
 from workbench.measure.statistics import Estimate
+from workbench.report.data import label_of
 
 
 def test_size_is_against_eager():
@@ -147,3 +150,25 @@ def test_an_error_beside_a_baseline_leaves_the_others_their_figures():
     figures = report.figures["ort.quantize"]
     assert figures.than_onnx is None
     assert figures.than_eager.value == pytest.approx(4, rel=1e-3)
+
+
+def test_of_classes_alone_the_findings_say_the_agreement():
+    classes = replace(reports.scores(0, 5, 30.0, labelled=False), head="argmax")
+    report = reports.with_row("ort.quantize", scores=classes, latency=None)
+    assert report.figures["ort.quantize"].sqnr is None
+    (said,) = (one for one in report.findings if one.startswith("INT8 ONNX"))
+    assert said.endswith("agrees with FP32 ONNX on 99.00 %.")
+
+
+def test_a_label_says_what_was_baked_into_a_file():
+    pixels = Pixels(factor=(1.0,), offset=(0.0,))
+    image = TensorSpec(name="x", dtype="float32", shape=(1, 3, 8, 8), pixels=pixels)
+    logits = TensorSpec(name="y", dtype="float32", shape=(1, 10))
+    artifact = Artifact(
+        path=Path("model.onnx"), format=Format.ONNX, precision="int8", inputs=(image,),
+        outputs=(logits,),
+    )  # fmt: skip
+    assert label_of(artifact) == "baked INT8 ONNX"
+    ends = replace(artifact, outputs=(replace(logits, head="argmax"),))
+    assert label_of(ends) == "baked INT8 ONNX with argmax"
+    assert label_of(replace(artifact, inputs=(logits,))) == "INT8 ONNX"

@@ -51,3 +51,38 @@ def test_brackets_in_names_are_not_markup():
 def test_without_samples_there_is_no_accuracy_table():
     assert "Accuracy" not in printed(reports.without_data(), 200)
     assert "Accuracy" in printed(reports.normal(), 200)
+
+
+def test_the_baseline_is_called_what_it_is_and_eager_only_named_where_it_ran():
+    first = replace(reports.ROWS[2], label="a.onnx")
+    report = replace(
+        reports.normal(rows=(first, *reports.ROWS[3:])),
+        eager="", onnx=first.key, reference=first.key,
+    )  # fmt: skip
+    said = printed(report, 200)
+    assert "than a.onnx" in said
+    assert "eager" not in said
+    assert "FP32 ONNX" not in said
+    assert "than eager" in printed(reports.normal(), 200)
+
+
+def test_without_labels_the_table_is_of_the_outputs():
+    said = printed(reports.unlabelled(), 200)
+    assert "Outputs · 500 samples" in said
+    assert "top-1" not in said
+    assert "agreement" in said
+    assert "Outputs" not in printed_without_quality(reports.unlabelled())
+
+
+def printed_without_quality(report):
+    out = io.StringIO()
+    table.show(report, Console(file=out, width=200), quality=False)
+    return out.getvalue()
+
+
+def test_where_nothing_was_timed_no_column_is_empty():
+    rows = tuple(replace(row, latency=None) for row in reports.ROWS)
+    said = printed(reports.normal(rows=rows), 200)
+    assert "median" not in said
+    assert "load" not in said
+    assert "9.10 MB" in said

@@ -103,3 +103,14 @@ def test_equal_outputs_have_no_decibels():
     assert words.decibels(math.inf) == "equal"
     assert words.decibels(-math.inf) == "−∞"
     assert words.decibels(None) == "–"
+
+
+def test_a_placement_names_what_the_cpu_was_left_with():
+    assert words.placement({}, {}) == ""
+    assert words.placement({"CPUExecutionProvider": 1}, {}) == "CPUExecutionProvider: 1 node"
+    nodes = {"CUDAExecutionProvider": 41, "CPUExecutionProvider": 3}
+    assert words.placement(nodes, {"Softmax": 2, "TopK": 1}) == (
+        "CUDAExecutionProvider: 41 nodes, CPUExecutionProvider: 3 nodes (Softmax ×2, TopK)"
+    )
+    many = {f"Op{place}": 1 for place in range(11)}
+    assert words.placement({"LiteRT": 11}, many).endswith("Op7 and 3 other operators)")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DatasetError
-from workbench.measure.parity import sqnr
+from workbench.measure.parity import headed, sqnr
 from workbench.measure.statistics import Estimate, paired_difference
 
 Array = NDArray[Any]
@@ -23,6 +23,8 @@ class Scores:
     top1, top5: whether the label was found, None without labels or classes. agree: whether the
     predicted class is the reference's. signal, noise: power of the reference's outputs, and of
     the difference from them. metric: a user's figure and its paired difference to the reference.
+    head: what the artifact applies to the reference's outputs; of classes alone ("argmax") there
+    is neither a top-5 nor an SQNR.
     """
 
     top1: Array | None
@@ -32,6 +34,7 @@ class Scores:
     noise: Array
     metric: float | None = None
     metric_delta: Estimate | None = None
+    head: str = ""
 
     def __len__(self) -> int:
         return len(self.signal)
@@ -53,8 +56,10 @@ class Scores:
         return None if self.agree is None else 100 * float(self.agree.mean())
 
     @property
-    def sqnr(self) -> float:
+    def sqnr(self) -> float | None:
         """Of all outputs of all samples, in dB; infinite where they are equal."""
+        if self.head == "argmax":
+            return None
         return sqnr(float(self.signal.sum()), float(self.noise.sum()))
 
     def delta(self, baseline: Scores) -> Estimate | None:
@@ -77,6 +82,7 @@ class Scores:
             "noise": self.noise.tolist(),
             "metric": self.metric,
             "metric_delta": self.metric_delta.to_json() if self.metric_delta else None,
+            "head": self.head,
         }
 
     @classmethod
@@ -93,16 +99,25 @@ class Scores:
             np.asarray(data["noise"], float),
             data["metric"],
             Estimate(**delta) if delta else None,
+            data["head"],
         )
 
 
-def score(outputs: Sequence[Array], reference: Sequence[Array], labels: Array | None) -> Scores:
+def score(
+    outputs: Sequence[Array],
+    reference: Sequence[Array],
+    labels: Array | None,
+    head: str = "",
+    reference_head: str = "",
+) -> Scores:
     """Scores of one batch: lists of outputs [N, ...] and labels [N].
 
-    Classes are read off the first output where it is [N, classes]. Raises DatasetError for a
-    label that is no class.
+    head: what the file of `outputs` applies to the original's, "softmax" or "argmax"; it is
+    applied to the reference's too, whose file may have one already. Classes are read off the first
+    output where it is [N, classes]. Raises DatasetError for a label that is no class.
     """
     count = len(reference[0])
+    reference = headed(reference, "" if reference_head else head)
     signal, noise = np.zeros(count), np.zeros(count)
     for wanted, found in zip(reference, outputs, strict=True):
         # Boolean outputs (masks) count as 0 and 1.
@@ -110,12 +125,12 @@ def score(outputs: Sequence[Array], reference: Sequence[Array], labels: Array | 
         signal += (expected**2).sum(axis=1)
         noise += ((found.astype(np.float64).reshape(count, -1) - expected) ** 2).sum(axis=1)
     if reference[0].ndim != 2 or reference[0].shape[1] < 2:
-        return Scores(None, None, None, signal, noise)
+        return Scores(None, None, None, signal, noise, head=head)
     # As float64, for the negative of an unsigned or a boolean is not its opposite.
     ranked = np.argsort(-outputs[0].astype(np.float64), axis=1, kind="stable")[:, :5]
     agree = ranked[:, 0] == np.argmax(reference[0], axis=1)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        return Scores(None, None, agree, signal, noise)
+        return Scores(None, None, agree, signal, noise, head=head)
     classes = reference[0].shape[1]
     if len(labels) and (labels.max() >= classes or labels.min() < 0):
         raise DatasetError(
@@ -124,8 +139,8 @@ def score(outputs: Sequence[Array], reference: Sequence[Array], labels: Array | 
             "",
             "check the dataset's labels, and that it is the model's",
         )
-    found5 = (ranked == labels[:, None]).any(axis=1) if classes > 5 else None
-    return Scores(ranked[:, 0] == labels, found5, agree, signal, noise)
+    found5 = (ranked == labels[:, None]).any(axis=1) if classes > 5 and head != "argmax" else None
+    return Scores(ranked[:, 0] == labels, found5, agree, signal, noise, head=head)
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
@@ -135,4 +150,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else np.concatenate(values)
 
-    return Scores(join("top1"), join("top5"), join("agree"), join("signal"), join("noise"))
+    return Scores(
+        join("top1"), join("top5"), join("agree"), join("signal"), join("noise"),
+        head=parts[0].head,
+    )  # fmt: skip

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.artifact import Artifact
 from workbench.cache import Cache, key_of
 from workbench.device import probe
+from workbench.device.placement import Placement
+from workbench.device.providers import runs_on_cpu
 from workbench.display import Display
 from workbench.engine import Outcome, Request, rows_of
 from workbench.errors import DatasetError, WorkbenchError
@@ -46,17 +48,18 @@ def latencies_of(
     cache: Cache,
     display: Display,
 ) -> tuple[dict[str, Latency | WorkbenchError], str]:
-    """Latency of every target, and when it was measured.
+    """Latency of every target that runs on the device, and when it was measured.
 
     Kept as one record: rounds pair the targets, so figures of two sessions do not mix.
     """
     if not preset.processes:
         display.done("latency", "skipped")
         return {}, ""
+    targets = {key: one for key, one in targets.items() if not runs_on_cpu(request.device, one)}
     identities = {key: _identity(key, target, outcome) for key, target in targets.items()}
     key = key_of(
         "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
-        probe.fingerprint(), probe.versions(RUNTIMES), outcome.dataset["inputs"],
+        probe.host(request.device.provider), probe.versions(RUNTIMES), outcome.dataset["inputs"],
     )  # fmt: skip
     found = cache.record(key)
     if found is not None:
@@ -109,7 +112,7 @@ def scores_of(
             "scores", _identity(name, targets[name], outcome),
             _identity(reference, targets[reference], outcome), evaluation["fingerprint"],
             outcome.dataset["metric"], outcome.dataset.get("metric_digest"),
-            probe.versions(RUNTIMES),
+            request.device.runtime, probe.versions(RUNTIMES),
         )  # fmt: skip
 
     found: dict[str, Any] = {}
@@ -131,6 +134,7 @@ def scores_of(
             {reference: targets[reference], **missing}, reference, load_dataset(request.data),
             pool,
             lambda fraction, note: display.update("accuracy", fraction, note),
+            request.device,
         )  # fmt: skip
     except DatasetError:
         raise
@@ -142,3 +146,41 @@ def scores_of(
             cache.store(key_for(name), scores.to_json())
     display.done("accuracy")
     return {**found, **made}
+
+
+def placements_of(
+    request: Request, outcome: Outcome, targets: dict[str, Target], cache: Cache, pool: Pool
+) -> dict[str, Placement]:
+    """Where the nodes of every target ran. One that cannot be told has a note that says why."""
+    found: dict[str, Placement] = {}
+    worker = None
+    inputs = None
+    for name, target in targets.items():
+        if not isinstance(target, Artifact) and request.device.provider == "cpu":
+            continue  # PyTorch has one place there, and no nodes to count
+        key = key_of(
+            "placement", _identity(name, target, outcome), request.device.to_json(),
+            probe.host(request.device.provider), probe.versions(RUNTIMES),
+            outcome.dataset["inputs"],
+        )  # fmt: skip
+        known = cache.record(key)
+        if known is not None:
+            found[name] = Placement.from_json(known)
+            continue
+        if inputs is None:
+            from workbench.work import load_dataset
+
+            inputs = dict(load_dataset(request.data).examples(1, request.source.seed))
+        # A step's worker has imported what is asked here, for the files; it is asked for all.
+        worker = worker or pool.take("step")
+        try:
+            found[name] = worker.call("placement", target, inputs, request.device)
+        except WorkbenchError as error:
+            found[name] = Placement(notes=(f"where its nodes ran is not known: {error.what}",))
+            worker.close()
+            worker = None
+            continue
+        cache.store(key, found[name].to_json())
+    if worker is not None:
+        pool.give(worker)
+    return found

@@ -50,6 +50,22 @@ def compare(reference: Arrays, candidate: Arrays, rtol: float = 1e-3, atol: floa
     return Parity(largest, sqnr(signal, noise), close)
 
 
+def headed(outputs: Arrays, head: str) -> list[NDArray[Any]]:
+    """Outputs as a file with that head at its first one, [N, classes], gives them canonically.
+
+    "softmax" gives probabilities, "argmax" ones and zeros; "" changes nothing.
+    """
+    if not head:
+        return list(outputs)
+    first = outputs[0].astype(np.float64)
+    if head == "argmax":
+        found = np.arange(first.shape[1]) == first.argmax(1)[:, None]
+    else:
+        powers = np.exp(first - first.max(1, keepdims=True))
+        found = powers / powers.sum(1, keepdims=True)
+    return [found.astype(np.float32), *outputs[1:]]
+
+
 def sqnr(signal: float, noise: float) -> float:
     """Signal-to-quantization-noise ratio of two powers, in dB."""
     if noise == 0:

@@ -32,9 +32,11 @@ def latencies(
     device: Device,
     preset: Preset,
     progress: Progress,
+    own: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
 ) -> dict[str, Latency | WorkbenchError]:
     """Latency of every target, or the error that ended it.
 
+    inputs: canonical ones, of one sample; own: those of targets that take others.
     Each round runs every target once, one at a time in a fresh process, before the next begins.
     """
     found: dict[str, list[ProcessSamples]] = {name: [] for name in targets}
@@ -50,8 +52,8 @@ def latencies(
             try:
                 with Worker() as worker:
                     raw = worker.call(
-                        "latency", target, dict(inputs), device, preset.warmup, preset.runs,
-                        preset.seconds,
+                        "latency", target, dict((own or {}).get(name, inputs)), device,
+                        preset.warmup, preset.runs, preset.seconds,
                     )  # fmt: skip
             except WorkbenchError as error:
                 failed[name] = error
@@ -69,11 +71,16 @@ def accuracies(
     dataset: Dataset,
     pool: Pool,
     progress: Progress,
+    device: Device | None = None,
+    observe: Callable[[Mapping[str, list[NDArray[Any]]]], None] | None = None,
 ) -> dict[str, Scores | WorkbenchError]:
     """Scores of every target on the evaluation split, against the target named `reference`.
 
+    Outputs are the device's own, of the runtimes that it has; the CPU's without a device.
+
     Every sample is read and preprocessed once and goes to all targets, each in a process of its
-    own; only scores are kept, so memory does not grow with the outputs.
+    own; only scores are kept, so memory does not grow with the outputs. `observe` sees the outputs
+    of every batch.
     """
     split = dataset.evaluation
     assert split is not None
@@ -84,8 +91,11 @@ def accuracies(
         keep = _Predictions(Path(folder), len(split)) if dataset.metric else None
 
         def score(batch: Batch, outputs: dict[str, list[NDArray[Any]]]) -> None:
+            if observe is not None:
+                observe(outputs)
             for name, made in outputs.items():
-                parts[name].append(accuracy.score(made, outputs[reference], batch.labels))
+                heads = _head(targets[name]), _head(targets[reference])
+                parts[name].append(accuracy.score(made, outputs[reference], batch.labels, *heads))
                 if keep is not None:
                     keep.add(name, batch, made[0])
             done = batch.start + len(batch)
@@ -97,7 +107,7 @@ def accuracies(
                 # PyTorch goes to the worker that has described the model, and so has imported it.
                 like = "describe_model" if isinstance(target, ModelSource) else "step"
                 workers[name] = pool.take(like)
-                workers[name].start("open", target, 1, first)
+                workers[name].start("open", target, 1, first, device)
             _each(workers, failed, lambda name: workers[name].result())
             pending: tuple[Batch, dict[str, list[NDArray[Any]]]] | None = None
             for batch in _ahead(split):
@@ -128,6 +138,12 @@ def accuracies(
                 if isinstance(found, Scores):
                     scores[name] = keep.scored(name, reference, found, dataset, split.labels)
     return scores
+
+
+def _head(target: Target) -> str:
+    """What a target applies to the original's first output."""
+    outputs = target.outputs if isinstance(target, Artifact) else ()
+    return outputs[0].head if outputs else ""
 
 
 def _each(

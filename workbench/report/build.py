@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from workbench.device import probe
+from workbench.artifact import Artifact
+from workbench.device import probe, providers
+from workbench.device.placement import Placement
 from workbench.engine import Outcome, Request, StepResult, rows_of
 from workbench.errors import WorkbenchError
 from workbench.measure.cached import EAGER
+from workbench.measure.checks import Checks
 from workbench.measure.latency import Latency, Preset
 from workbench.report.data import Report, Row, label_of, label_of_step
 
@@ -36,6 +41,15 @@ def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row
         notes.append("the evaluation samples have no labels: agreement and SQNR stand for accuracy")
     if evaluation and evaluation["samples"] < 100:
         notes.append(f"only {evaluation['samples']} evaluation samples: the intervals are wide")
+    if request.device.provider in ("cuda", "tensorrt", "coreml", "directml"):
+        notes.append(
+            "latency is an inference as an app asks for it: inputs from the CPU's memory, outputs "
+            "back in it, copies to and from the device included"
+        )
+    if any(one.artifact and _baked(one.artifact) for one in rows_of(outcome)):
+        notes.append(
+            "baked files preprocess for themselves: their times include it, others' do not"
+        )
     return Report(
         recipe=request.recipe.name,
         model=request.source.name,
@@ -50,10 +64,14 @@ def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row
         eager=eager,
         onnx=onnx,
         reference=eager or onnx,
-        host=probe.fingerprint(),
+        host=probe.host(request.device.provider),
         versions=probe.versions(PACKAGES),
         notes=tuple(notes),
     )
+
+
+def _baked(artifact: Artifact) -> bool:
+    return any(spec.pixels for spec in artifact.inputs)
 
 
 def rows_from(
@@ -61,6 +79,8 @@ def rows_from(
     outcome: Outcome,
     timed: dict[str, Latency | WorkbenchError],
     scored: dict[str, Any],
+    placements: Mapping[str, Placement],
+    checks: Mapping[str, Checks],
 ) -> list[Row]:
     def measured(key: str) -> dict[str, Any]:
         latency, scores = timed.get(key), scored.get(key)
@@ -71,6 +91,21 @@ def rows_from(
             "error": errors[0] if errors else None,
         }
 
+    def place(key: str) -> Placement:
+        found = placements.get(key, Placement())
+        # What ended the row says why nothing is known of its nodes too.
+        return dataclasses.replace(found, notes=()) if measured(key)["error"] else found
+
+    def elsewhere(artifact: Artifact) -> tuple[str, ...]:
+        device = request.device
+        if not providers.runs_on_cpu(device, artifact):
+            return ()
+        runtime = "LiteRT" if artifact.format == "tflite" else "PyTorch"
+        return (
+            f"{runtime} ran it on the CPU, not on {device.name}: accuracy is the CPU's, "
+            "latency was not measured",
+        )
+
     rows = []
     if outcome.start is None:
         rows.append(
@@ -80,7 +115,7 @@ def rows_from(
                 format="torch",
                 precision="float32",
                 bytes=outcome.model["bytes"],
-                notes=tuple(outcome.model["notes"]),
+                notes=(*outcome.model["notes"], *place(EAGER).notes),
                 sha256=outcome.model["fingerprint"],
                 **measured(EAGER),
             )
@@ -100,8 +135,8 @@ def rows_from(
             )
             continue
         label = label_of(artifact)
-        if labels.count(label) > 1:
-            label += f" ({located.branch or 'trunk'})"
+        if labels.count(label) > 1 and located.branch:
+            label += f" ({located.branch})"
         rows.append(
             Row(
                 key=located.id,
@@ -111,7 +146,11 @@ def rows_from(
                 path=f"artifacts/{file_name(result)}",
                 bytes=artifact.size,
                 sha256=artifact.sha256,
-                notes=artifact.notes,
+                head=next((spec.head for spec in artifact.outputs), ""),
+                notes=(*artifact.notes, *place(located.id).notes, *elsewhere(artifact)),
+                placement=place(located.id).nodes,
+                left=place(located.id).left,
+                checks=checks.get(located.id),
                 **measured(located.id),
             )
         )

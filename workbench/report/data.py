@@ -19,10 +19,19 @@ from workbench.measure.statistics import Estimate
 from workbench.report import words
 
 if TYPE_CHECKING:
+    from workbench.measure.checks import Checks
     from workbench.recipe import Located
+    from workbench.report.checklist import Verified
 
-PRECISION = {"float32": "FP32", "float16": "FP16", "int8": "INT8", "dynamic-int8": "dynamic INT8"}
-FORMAT = {"onnx": "ONNX", "ort": "ORT-mobile", "tflite": "TFLite", "torch": "PyTorch eager"}
+PRECISION = {
+    "float32": "FP32", "float16": "FP16", "int8": "INT8", "dynamic-int8": "dynamic INT8",
+    "dynamic": "dynamic INT8", "int8-io": "INT8", "int16": "INT16",
+    "mixed-int8": "mixed INT8", "mixed-int16": "mixed INT16",
+}  # fmt: skip
+FORMAT = {
+    "onnx": "ONNX", "ort": "ORT-mobile", "tflite": "TFLite", "torch": "PyTorch eager",
+    "torchscript": "TorchScript", "pt2": "PT2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,12 @@ class Row:
     """One line of the table. `key` is unique: `eager`, or the id of the step that made the file.
 
     path: relative to the run folder, empty for PyTorch eager, whose `bytes` are those of its
-    parameters and buffers. error: what ended this row; the others stand.
+    parameters and buffers. error: what ended this row; the others stand. head: what the file
+    applies to the original's outputs, "softmax" or "argmax". placement: how many nodes ran on each
+    execution provider, for TFLite on XNNPACK and on LiteRT's own kernels. left: the operators that
+    what should accelerate the file left to the CPU's kernels, with counts. checks: what the
+    decision tables rest on, None where nothing was found. samples: files of code that loads the
+    artifact, relative to the run folder.
     """
 
     key: str
@@ -44,11 +58,19 @@ class Row:
     scores: Scores | None = None
     error: WorkbenchError | None = None
     notes: tuple[str, ...] = ()
+    head: str = ""
+    placement: Mapping[str, int] = field(default_factory=dict)
+    left: Mapping[str, int] = field(default_factory=dict)
+    checks: Checks | None = None
+    samples: tuple[str, ...] = ()
 
 
 def label_of(artifact: Artifact) -> str:
     precision = PRECISION.get(artifact.precision, artifact.precision)
-    return f"{precision} {FORMAT.get(artifact.format, artifact.format)}"
+    parts = ["baked"] if any(spec.pixels for spec in artifact.inputs) else []
+    parts += [precision, FORMAT.get(artifact.format, artifact.format)]
+    parts += [f"with {spec.head}" for spec in artifact.outputs if spec.head]
+    return " ".join(parts)
 
 
 def label_of_step(located: Located) -> str:
@@ -82,12 +104,12 @@ class Figures:
     sqnr: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return {key: _plain(value) for key, value in vars(self).items()}
+        return {key: plain(value) for key, value in vars(self).items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, Estimate):
-        return {key: _plain(number) for key, number in value.to_json().items()}
+        return {key: plain(number) for key, number in value.to_json().items()}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinities
     return value
@@ -97,7 +119,8 @@ def _plain(value: Any) -> Any:
 class Report:
     """Everything a run found. `eager`, `onnx` and `reference` are keys of baseline rows, or ''.
 
-    `reference` is the row that accuracy deltas, agreement and SQNR are taken against.
+    `onnx` is FP32 ONNX, in a profile or comparison the first file that ran. `reference` is
+    the row that accuracy deltas, agreement and SQNR are taken against.
     """
 
     recipe: str
@@ -119,9 +142,16 @@ class Report:
     measured: str = ""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    verified: Verified | None = None
 
     def row(self, key: str) -> Row | None:
         return next((row for row in self.rows if row.key == key), None)
+
+    @property
+    def baseline(self) -> str:
+        """What the row is called that speed is compared with, besides PyTorch eager."""
+        row = self.row(self.onnx)
+        return row.label if row else "FP32 ONNX"
 
     @cached_property
     def figures(self) -> dict[str, Figures]:
@@ -168,7 +198,7 @@ class Report:
     def findings(self) -> tuple[str, ...]:
         """What the table says, in sentences, the unwelcome ones too."""
         said = []
-        base = self.row(self.onnx)
+        base, eager = self.row(self.onnx), self.row(self.eager)
         for row in self.rows:
             figures = self.figures[row.key]
             if row.error is not None:
@@ -179,9 +209,11 @@ class Report:
             parts = []
             if base is not None and figures.than_onnx is not None:
                 parts.append(f"{_speed_words(figures.than_onnx)} {base.label}")
+            elif base is None and eager is not None and figures.than_eager is not None:
+                parts.append(f"{_speed_words(figures.than_eager)} {eager.label}")
             if figures.delta is not None:
                 parts.append(_delta_words(figures.delta, self.metric))
-            elif figures.sqnr is not None:
+            elif figures.sqnr is not None or figures.agreement is not None:
                 parts.append(self._closeness(figures))
             if parts:
                 said.append(f"{row.label}: {'; '.join(parts)}.")
@@ -196,13 +228,16 @@ class Report:
     def _closeness(self, figures: Figures) -> str:
         """What stands for accuracy where there are no labels."""
         reference = self.row(self.reference)
-        near = f"SQNR {words.decibels(figures.sqnr)}"
+        near = "" if figures.sqnr is None else f"SQNR {words.decibels(figures.sqnr)}"
         if figures.agreement is None or reference is None:
             return near
-        return f"agrees with {reference.label} on {words.percent(figures.agreement)}, {near}"
+        agrees = f"agrees with {reference.label} on {words.percent(figures.agreement)}"
+        return ", ".join(one for one in (agrees, near) if one)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: figures, and the raw latencies that they are derived from."""
+        from workbench.report import checklist, formats
+
         return {
             "recipe": self.recipe,
             "model": self.model,
@@ -222,6 +257,8 @@ class Report:
             "notes": list(self.notes),
             "findings": list(self.findings),
             "rows": [self._row_json(row) for row in self.rows],
+            "formats": [entry.to_json() for entry in formats.entries(self)],
+            "checklist": [line.to_json() for line in checklist.lines(self)],
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
@@ -232,8 +269,11 @@ class Report:
             "format": row.format,
             "precision": row.precision,
             "path": row.path,
+            "head": row.head,
             "sha256": row.sha256,
             "notes": list(row.notes),
+            "samples": list(row.samples),
+            "placement": {"nodes": dict(row.placement), "left": dict(row.left)},
             "error": {"what": error.what, "why": error.why, "fix": error.fix} if error else None,
             "figures": self.figures[row.key].to_json(),
             "latency": row.latency.to_json() if row.latency else None,

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 
 from workbench.measure.latency import PRESETS, UNSTABLE
-from workbench.report import plots, words
+from workbench.report import checklist, formats, plots, words
 from workbench.report.data import PRECISION, Report, Row
-from workbench.report.markdown import caption, cells, headings, named
+from workbench.report.markdown import FORMATS, caption, cells, headings, named
 
 TEMPLATE = Path(__file__).with_name("template.html")
 
@@ -56,22 +56,33 @@ def render(report: Report) -> str:
         method=list(_method(report)),
         host=named(report.host),
         nothing=words.NOTHING,
+        decided=any(row.checks for row in report.rows),
+        checklist=checklist.lines(report),
+        formats=formats.entries(report),
+        format_headings=FORMATS,
     )
     return page if page.endswith("\n") else page + "\n"
 
 
 def _line(report: Report, row: Row) -> Line:
     figures = report.figures[row.key]
-    kinds = [""] * len(headings(report))
-    for place, ratio in ((6, figures.than_eager), (7, figures.than_onnx)):
+    names = headings(report)
+    kinds = [""] * len(names)
+    faster = [place for place, name in enumerate(names) if name.startswith("× faster")]
+    ratios = (
+        *((figures.than_eager,) if report.eager else ()),
+        *((figures.than_onnx,) if report.onnx else ()),
+    )
+    for place, ratio in zip(faster, ratios, strict=True):
         if ratio is not None and words.known(ratio) and not ratio.excludes(1):
             kinds[place] = "same"
         elif words.slower(ratio) and row.key != report.eager:
             kinds[place] = "worse"
+    delta = next(place for place, name in enumerate(names) if " delta" in name)
     if figures.delta is not None and not figures.delta.excludes(0):
-        kinds[10] = "same"
+        kinds[delta] = "same"
     elif figures.delta is not None and figures.delta.value < 0 and report.metric == "top-1":
-        kinds[10] = "worse"  # of a user's metric, who knows which way is better
+        kinds[delta] = "worse"  # of a user's metric, who knows which way is better
     shown = []
     for text, kind in zip(cells(report, row), kinds, strict=True):
         value, interval = _split(text)
@@ -84,6 +95,7 @@ def _line(report: Report, row: Row) -> Line:
         "size": f"{row.bytes:,} bytes" if row.bytes is not None else "",
         "first inference": f"{words.milliseconds(figures.first_ms)} ms" if row.latency else "",
         "top-5": words.percent(figures.top5) if figures.top5 is not None else "",
+        "ran on": words.placement(row.placement, row.left),
         "process spread": f"{100 * row.latency.spread:.1f} %" if row.latency else "",
     }
     return Line(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})
@@ -129,6 +141,8 @@ def _method(report: Report) -> Iterator[tuple[str, str]]:
     else:
         yield from _latency_method(report)
     yield from _accuracy_method(report)
+    if any(row.checks for row in report.rows):
+        yield from checklist.method()
 
 
 def _latency_method(report: Report) -> Iterator[tuple[str, str]]:

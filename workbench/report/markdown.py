@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from workbench.measure.statistics import Estimate
-from workbench.report import words
+from workbench.report import checklist, formats, words
 from workbench.report.data import Report, Row
+
+FORMATS = ("artifact", "runs on", "size", "speed against eager", "requires")
 
 
 def headings(report: Report) -> tuple[str, ...]:
@@ -20,8 +22,8 @@ def headings(report: Report) -> tuple[str, ...]:
         "load ms",
         "median ms [95 % interval]",
         "p90 ms [95 % interval]",
-        "× faster than eager",
-        "× faster than FP32 ONNX",
+        *(("× faster than eager",) if report.eager else ()),
+        *((f"× faster than {report.baseline}",) if report.onnx else ()),
         "peak memory",
         report.metric,
         f"{report.metric} delta [95 % interval]",
@@ -40,9 +42,13 @@ def cells(report: Report, row: Row) -> tuple[str, ...]:
         words.milliseconds(figures.load_ms),
         words.milliseconds_interval(figures.median),
         words.milliseconds_interval(figures.p90),
-        _faster(figures.than_eager),
+        *((_faster(figures.than_eager),) if report.eager else ()),
         # Of PyTorch eager nobody expects more: it warns of nothing.
-        (words.faster if row.key == report.eager else _faster)(figures.than_onnx),
+        *(
+            ((words.faster if row.key == report.eager else _faster)(figures.than_onnx),)
+            if report.onnx
+            else ()
+        ),
         words.size(figures.peak_bytes),
         words.accuracy(figures.accuracy, report.metric),
         words.points(figures.delta, report.metric),
@@ -86,6 +92,7 @@ def render(report: Report) -> str:
     lines = [f"# {_text(report.recipe)} on {_text(report.model)}", ""]
     lines += [f"- {_text(finding)}" for finding in report.findings]
     lines += ["", *_table(report), "", _text(caption(report)), ""]
+    lines += decision(report)
     if report.failed:
         lines += ["## What failed", ""]
         for row in report.failed:
@@ -103,6 +110,10 @@ def render(report: Report) -> str:
             if row.sha256
             else []
         )
+        if row.placement:
+            facts.append(_text(f"ran on {words.placement(row.placement, row.left)}"))
+        if row.samples:
+            facts.append(f"samples {', '.join(map(_code, row.samples))}")
         facts += [_text(note) for note in row.notes]
         lines.append(f"- **{_text(row.label)}**: {'; '.join(facts) or words.NOTHING}")
     if report.notes:
@@ -113,6 +124,33 @@ def render(report: Report) -> str:
     if report.versions:
         lines.append(f"- {_text(', '.join(f'{k} {v}' for k, v in report.versions.items()))}")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def decision(report: Report) -> list[str]:
+    """The deployment checklist and the formats; nothing where no artifact was looked into."""
+    if not any(row.checks for row in report.rows):
+        return []
+    lines = [
+        "## Deployment checklist",
+        "",
+        _line(("", "verdict", "evidence")),
+        "| --- | --- | --- |",
+    ]
+    found = checklist.lines(report)
+    for line in found:
+        lines.append(_line((line.name, line.verdict, line.evidence)))
+    for line in found:
+        if line.findings:
+            lines += ["", f"**{_text(line.name)}**: {_text(line.asks)}", ""]
+            lines += [
+                f"- {_text(one.label)}: **{one.verdict}**: {_text(one.evidence)}"
+                for one in line.findings
+            ]
+    lines += ["", "## Formats", "", _line(FORMATS), _line(["---"] * len(FORMATS))]
+    for entry in formats.entries(report):
+        requires = "; ".join(entry.requires)
+        lines.append(_line((entry.label, entry.portability, entry.size, entry.speed, requires)))
+    return [*lines, ""]
 
 
 def named(host: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.report import words
+from workbench.report import checklist, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,35 +23,49 @@ SIZE: Columns = {
 SPEED: Columns = {
     "median ms": lambda f: words.milliseconds_interval(f.median),
     "p90 ms": lambda f: words.milliseconds_interval(f.p90),
-    "than eager": lambda f: words.faster(f.than_eager),
-    "than FP32 ONNX": lambda f: words.faster(f.than_onnx),
 }
 # What size and speed take on one line each; below it they are two tables of two-line cells, which
 # fit 80 columns.
 WIDE = 160
 
 
-def show(report: Report, console: Console) -> None:
-    """Print size and speed, then accuracy, then what they say."""
+def show(report: Report, console: Console, *, quality: bool = True) -> None:
+    """Print size and speed, then accuracy where `quality` is wanted, then what they say."""
     from rich.markup import escape
 
     where = f"{report.device}, {report.threads} thread(s), batch 1"
-    if console.width >= WIDE:
-        _print(report, console, f"Size and speed · {where}", SIZE | SPEED)
+    speed = dict(SPEED)
+    if report.eager:
+        speed["than eager"] = lambda f: words.faster(f.than_eager)
+    if report.onnx:
+        speed[f"than {report.baseline}"] = lambda f: words.faster(f.than_onnx)
+    if all(row.latency is None for row in report.rows):
+        _print(report, console, "Size", {name: SIZE[name] for name in ("size", "smaller")})
+    elif console.width >= WIDE:
+        _print(report, console, f"Size and speed · {where}", SIZE | speed)
     else:
         _print(report, console, "Size", SIZE)
-        _print(report, console, f"Speed · {where}", SPEED, folded=True)
-    if report.samples:
-        quality: Columns = {
-            report.metric: lambda f: words.accuracy(f.accuracy, report.metric),
-            "delta": lambda f: words.points(f.delta, report.metric),
+        _print(report, console, f"Speed · {where}", speed, folded=True)
+    if report.samples and quality:
+        columns: Columns = {
             "agreement": lambda f: words.percent(f.agreement),
             "SQNR": lambda f: words.decibels(f.sqnr),
         }
-        title = f"Accuracy · {report.samples} evaluation samples of {report.dataset}"
-        _print(report, console, title, quality)
+        title = f"Outputs · {report.samples} samples of {report.dataset}"
+        if report.labelled:
+            columns = {
+                report.metric: lambda f: words.accuracy(f.accuracy, report.metric),
+                "delta": lambda f: words.points(f.delta, report.metric),
+                **columns,
+            }
+            title = f"Accuracy · {report.samples} evaluation samples of {report.dataset}"
+        _print(report, console, title, columns)
     for finding in report.findings:
         console.print(f"• {finding}", highlight=False, markup=False)
+    wanting = checklist.attention(report) if any(row.checks for row in report.rows) else ()
+    if wanting:
+        said = f"• Checklist, the evidence is in report.html: {'; '.join(wanting)}."
+        console.print(said, highlight=False, markup=False)
     for row in report.failed:
         console.print(f"[red]{escape(row.label)}[/red]: {escape(str(row.error))}", highlight=False)
 

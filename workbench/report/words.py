@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from workbench.measure.statistics import Estimate
 
 NOTHING = "–"
+KINDS = 8  # of operators, in a list of them
 
 
 def size(count: int | None) -> str:
@@ -93,3 +95,15 @@ def decibels(value: float | None) -> str:
     if math.isinf(value):
         return "equal" if value > 0 else "−∞"
     return f"{value:.1f} dB"
+
+
+def placement(nodes: Mapping[str, int], left: Mapping[str, int]) -> str:
+    """`CUDAExecutionProvider: 41 nodes, CPUExecutionProvider: 3 nodes (Softmax ×2, TopK)`."""
+    parts = [
+        f"{name}: {count} {'node' if count == 1 else 'nodes'}" for name, count in nodes.items()
+    ]
+    if parts and left:
+        shown = [f"{name} ×{count}" if count > 1 else name for name, count in left.items()]
+        more = f" and {len(shown) - KINDS} other operators" if len(shown) > KINDS else ""
+        parts[-1] += f" ({', '.join(shown[:KINDS])}{more})"  # what runs on the CPU comes last
+    return ", ".join(parts)

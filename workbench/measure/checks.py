@@ -1,0 +1,191 @@
+"""What a report's decision tables rest on: each file's facts, and how it takes wrong inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.artifact import Artifact, Format
+from workbench.cache import Cache, key_of
+from workbench.device import probe
+from workbench.errors import DatasetError, WorkbenchError
+from workbench.measure.robustness import BATCH, Robustness, robustness
+
+if TYPE_CHECKING:
+    from workbench.display import Display
+    from workbench.engine import Outcome, Request
+    from workbench.inspect.facts import Facts
+    from workbench.measure.run import Target
+
+RUNTIMES = ("torch", "onnx", "onnxruntime", "ai-edge-litert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """What was found of one artifact, None where it was not, for the reasons in `missing`.
+
+    ir: the ONNX IR version, 0 in other formats. nodes_before: of the ONNX graph as it was exported
+    or given. history: the steps that made the file.
+    """
+
+    facts: Facts | None = None
+    ir: int = 0
+    nodes_before: int | None = None
+    robustness: Robustness | None = None
+    history: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def checks_of(
+    request: Request,
+    outcome: Outcome,
+    targets: Mapping[str, Target],
+    cache: Cache,
+    display: Display,
+) -> dict[str, Checks]:
+    """Checks of every artifact among the targets; what is missing is found, and kept.
+
+    No error ends a row: it is said where the figure would stand.
+    """
+    artifacts = {name: one for name, one in targets.items() if isinstance(one, Artifact)}
+    first = outcome.start or next(
+        (r.artifact for r in outcome.results if r.artifact and r.artifact.format is Format.ONNX),
+        None,
+    )
+    found = _Found(request, outcome, cache)
+    wanted = list(artifacts.values()) + ([first] if first is not None else [])
+    if not any(found.missing(one) for one in wanted):
+        display.done("checks", "cached")
+    else:
+        display.update("checks", 0.0)
+    made: dict[str, Checks] = {}
+    before = found.facts(first)[0] if first is not None else None
+    nodes = sum(before.operators.values()) if before is not None else None
+    with ThreadPoolExecutor(2) as threads:
+        for done, (name, checks) in enumerate(
+            zip(artifacts, threads.map(found.checks, artifacts.values()), strict=True), 1
+        ):
+            made[name] = replace(checks, nodes_before=nodes)
+            display.update("checks", done / len(artifacts))
+    display.done("checks", "done" if found.measured else "cached")
+    return made
+
+
+class _Found:
+    """Facts and robustness of artifacts, from the cache where they are there."""
+
+    def __init__(self, request: Request, outcome: Outcome, cache: Cache) -> None:
+        self.request = request
+        self.inputs = outcome.dataset["inputs"]
+        self.cache = cache
+        self.measured = False
+
+    @cached_property
+    def examples(self) -> Mapping[str, Any]:
+        from workbench.work import load_dataset
+
+        return load_dataset(self.request.data).examples(BATCH, self.request.source.seed)
+
+    def missing(self, artifact: Artifact) -> bool:
+        keys = self._facts_key(artifact), self._robustness_key(artifact)
+        return any(self.cache.record(key) is None for key in keys)
+
+    def checks(self, artifact: Artifact) -> Checks:
+        facts, why = self.facts(artifact)
+        tried, failed = self._robustness(artifact)
+        return Checks(
+            facts=facts,
+            ir=ir_version(artifact.path) if artifact.format is Format.ONNX else 0,
+            robustness=tried,
+            history=artifact.history,
+            missing=tuple(said for said in (why, failed) if said),
+        )
+
+    def facts(self, artifact: Artifact) -> tuple[Facts | None, str]:
+        from workbench import inspect
+
+        key = self._facts_key(artifact)
+        record = self.cache.record(key)
+        if record is not None:
+            return facts_from_json(record, artifact.path), ""
+        self.measured = True
+        try:
+            found = inspect.read(artifact.path)
+        except WorkbenchError as error:
+            return None, f"the file could not be inspected: {error.what}"
+        except Exception as error:  # noqa: BLE001 - a fault in looking must not cost what was made
+            return None, f"the file could not be inspected: unexpected {type(error).__name__}"
+        self.cache.store(key, found.to_json())
+        return found, ""
+
+    def _robustness(self, artifact: Artifact) -> tuple[Robustness | None, str]:
+        key = self._robustness_key(artifact)
+        record = self.cache.record(key)
+        if record is not None:
+            return Robustness.from_json(record), ""
+        self.measured = True
+        try:
+            found = robustness(artifact, self.examples, self.request.device)
+        except DatasetError:
+            raise
+        except WorkbenchError as error:
+            return None, f"batching and error handling: {error.what}"
+        self.cache.store(key, found.to_json())
+        return found, ""
+
+    def _facts_key(self, artifact: Artifact) -> str:
+        return key_of("facts", artifact.sha256, str(artifact.format), probe.versions(RUNTIMES))
+
+    def _robustness_key(self, artifact: Artifact) -> str:
+        return key_of(
+            "robustness", artifact.sha256, artifact.to_json(), self.inputs,
+            self.request.device.to_json(), probe.versions(RUNTIMES),
+        )  # fmt: skip
+
+
+def facts_from_json(data: Mapping[str, Any], path: Path) -> Facts:
+    """`Facts.to_json` read back, of the file at `path`."""
+    from workbench.inspect.facts import Facts, Tensor
+
+    def tensors(found: list[dict[str, Any]]) -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(
+                name=one["name"],
+                dtype=one["dtype"],
+                shape=tuple(one["shape"] or ()),
+                quantization=tuple(one["quantization"]) if one["quantization"] else None,
+                ranked=one["shape"] is not None,
+            )
+            for one in found
+        )
+
+    return Facts(
+        path=path,
+        format=Format(data["format"]),
+        bytes=data["bytes"],
+        sha256=data["sha256"],
+        inputs=tensors(data["inputs"]),
+        outputs=tensors(data["outputs"]),
+        opsets=data["opsets"],
+        operators=data["operators"],
+        parameters=data["parameters"],
+        macs=data["macs"],
+        precision=data["precision"],
+        takes=data["takes"],
+        notes=tuple(data["notes"]),
+    )
+
+
+def ir_version(path: Path) -> int:
+    """The IR version of an ONNX file, 0 where its first field is another.
+
+    Every writer of protobuf puts fields in their order, and `ir_version` is ModelProto's first: a
+    tag of one byte (field 1, a varint) and a number below 128.
+    """
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head[1] if len(head) == 2 and head[0] == 0x08 and head[1] < 0x80 else 0

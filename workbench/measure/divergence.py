@@ -1,0 +1,306 @@
+"""Where two ONNX graphs begin to differ: their common tensors, compared layer by layer."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.artifact import Artifact, feed, stored
+from workbench.errors import DeviceError, first_line
+from workbench.graph import BAKED
+from workbench.measure.parity import sqnr
+from workbench.process import Progress
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+
+# Tensors fetched in one run: all of a large network's at once may not fit into memory.
+CHUNK = 48
+# Below these (dB) a tensor has diverged: an error of 1 % of the signal between float graphs, of
+# 10 % where one of the two computes with 8 bits.
+FLOAT, QUANTIZED = 40.0, 20.0
+MASKED = -9e3  # attention scores at or below it are masked ones
+LEAST = 0.5  # dB, the least drop worth a line
+# The best that a number format can do, 6.02 dB a bit + 1.76 (Oppenheim and Schafer, Discrete-Time
+# Signal Processing, 4.8.3): a tensor that is nearer than this has lost nothing yet.
+BEST = {8: 49.9, 11: 68.0, 24: 146.2}
+
+_QUANTIZING = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+               "ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"}  # fmt: skip
+# What ONNX Runtime's quantizer calls the tensors that it puts in the place of `X`.
+_DEQUANTIZED = "_DequantizeLinear_Output"
+_PRODUCED = "_QuantizeLinear_Input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A tensor of both graphs, and how near they are there.
+
+    tensor: its name in the reference. node, operator: what makes it there; an input of the graph
+    has neither. before: the least SQNR among the tensors that it is made from. best: that of the
+    number formats. In dB, infinite where equal; `largest` is the largest absolute difference.
+    """
+
+    tensor: str
+    node: str
+    operator: str
+    sqnr: float
+    before: float
+    best: float
+    largest: float
+
+    @property
+    def drop(self) -> float:
+        """What is lost in this layer, in dB: of more than the formats can do, nothing is lost."""
+        before = min(self.before, self.best)
+        if self.sqnr == -math.inf:
+            return 0.0 if before == -math.inf else math.inf
+        return max(0.0, before - self.sqnr)
+
+    @property
+    def title(self) -> str:
+        if not self.operator:
+            return f"input {self.tensor}"
+        return f"{self.operator} {self.node}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The common tensors of two graphs in the reference's order of computation.
+
+    threshold: dB, below which a tensor has diverged. inside: how many of them are neither inputs
+    nor outputs, of: how many such float tensors the reference has, weights not counted.
+    """
+
+    layers: tuple[Layer, ...]
+    inside: int
+    of: int
+    threshold: float
+    samples: int
+
+    @property
+    def first(self) -> Layer | None:
+        """The first tensor below the threshold."""
+        return next((layer for layer in self.layers if not layer.sqnr >= self.threshold), None)
+
+    def worst(self, count: int) -> tuple[Layer, ...]:
+        """The layers that lose most, the largest drop first."""
+        ranked = sorted(self.layers, key=lambda layer: -layer.drop)
+        return tuple(layer for layer in ranked[:count] if layer.drop >= LEAST)
+
+
+def layers(
+    reference: Artifact, candidate: Artifact, inputs: Mapping[str, Array], progress: Progress
+) -> Divergence:
+    """Compare every tensor that both graphs have, on canonical inputs [N, ...]; a worker's job.
+
+    A tensor of the reference and what stands for it in the other are known by their names: the
+    same one, or what ONNX Runtime's quantizer makes of it. Both graphs run node by node, without
+    any optimization, which would fuse layers away. Raises DeviceError where one does not run so.
+    """
+    with tempfile.TemporaryDirectory(prefix="wb-layers-") as folder:
+        one = _Graph(reference, Path(folder) / "reference")
+        other = _Graph(candidate, Path(folder) / "candidate")
+        pairs = [(one.own[name], other.own[name]) for name in one.own if name in other.own]
+        one_session, other_session = one.session(one.order), other.session([b for _, b in pairs])
+        pairs = [(a, b) for a, b in pairs if one_session.is_float(a) and other_session.is_float(b)]
+        ends = {*one.inputs, *one.outputs}
+        sums = {a: np.zeros(3) for a, _ in pairs}
+        samples = len(next(iter(inputs.values())))
+        chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
+        for number in range(samples):
+            sample = {name: array[number : number + 1] for name, array in inputs.items()}
+            for at, chunk in enumerate(chunks):
+                progress((number + at / len(chunks)) / samples, f"{number}/{samples}")
+                wanted = one_session.run([a for a, _ in chunk], sample)
+                found = other_session.run([b for _, b in chunk], sample)
+                for (a, _), left, right in zip(chunk, wanted, found, strict=True):
+                    _add(sums, a, left, right)
+        bits = min(one.bits, other.bits)
+        compared = tuple(_layers(one, other, dict(pairs), sums, BEST[bits]))
+        return Divergence(
+            layers=compared,
+            inside=sum(layer.tensor not in ends for layer in compared),
+            of=sum(one_session.is_float(name) for name in one.order if name not in ends),
+            threshold=QUANTIZED if bits == 8 else FLOAT,
+            samples=samples,
+        )
+
+
+def _add(sums: dict[str, Array], name: str, left: Array, right: Array) -> None:
+    """Sum up one sample; a tensor of another shape is not the same one, whatever its name."""
+    if name not in sums:
+        return
+    if left.shape != right.shape:
+        del sums[name]
+        return
+    wanted = left.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinity less infinity: such elements are told apart
+        difference = right.astype(np.float64) - wanted
+    both = np.isfinite(wanted) & np.isfinite(difference)
+    # Masks hold infinities on purpose: where both have the same, there is no difference. Masked
+    # scores that are finite (-1e4, -1e9) would drown the others in their own power.
+    masked = (left == right) | ((left <= MASKED) & (right <= MASKED))
+    if not (both | masked).all():
+        sums[name][:] = sums[name][0], math.inf, math.inf
+        return
+    both &= left > MASKED
+    sums[name][0] += float((wanted[both] ** 2).sum())
+    sums[name][1] += float((difference[both] ** 2).sum())
+    sums[name][2] = max(sums[name][2], float(np.abs(difference[both]).max(initial=0.0)))
+
+
+def _layers(
+    graph: _Graph, other: _Graph, pairs: Mapping[str, str], sums: Mapping[str, Array], best: float
+) -> Iterator[Layer]:
+    """The layers in the reference's order; `pairs` are the other's names of its tensors."""
+    quality = {
+        name: sqnr(float(signal), float(noise)) if math.isfinite(noise) else -math.inf
+        for name, (signal, noise, _) in sums.items()
+    }
+    for name in graph.order:
+        if name not in quality or (sums[name][0] == 0 < sums[name][1] < math.inf):
+            continue  # of a tensor that is all zeros, no difference is large or small
+        node = graph.makers.get(name)
+        if node is not None and node.op_type == "DequantizeLinear":
+            node = other.makers.get(pairs[name], node)  # which layer's output it is
+        before = min((quality[one] for one in graph.sources(name, quality)), default=math.inf)
+        yield Layer(
+            tensor=name,
+            node=node.name if node is not None else "",
+            operator=node.op_type if node is not None else "",
+            sqnr=quality[name],
+            before=before,
+            best=best,
+            largest=float(sums[name][2]),
+        )
+
+
+class _Graph:
+    """A graph whose every tensor can be asked for.
+
+    own: the name of the tensor that stands for each original one. order: of computation. makers:
+    the node that makes each tensor. bits: of the coarsest numbers that it computes with.
+    """
+
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        import onnx
+
+        self.artifact = artifact
+        self.folder = folder
+        self.model = onnx.load(artifact.path)
+        nodes = list(self.model.graph.node)  # a valid file keeps them in order of computation
+        self.makers = {name: node for node in nodes for name in node.output if name}
+        weights = {tensor.name for tensor in self.model.graph.initializer}
+        self.inputs = [one.name for one in self.model.graph.input if one.name not in weights]
+        self.outputs = [one.name for one in self.model.graph.output]
+        constant = _constants(nodes, weights)
+        made = [name for node in nodes for name in node.output if name and name not in constant]
+        self.order = [*self.inputs, *made]
+        # What has been through 8 bits stands for the tensor, not what goes in; of what was put
+        # before an input or behind an output, the inner side. Sorted last, these stay.
+        self.own = {
+            _original(name): name
+            for name in sorted(self.order, key=lambda name: (BAKED in name,
+                                                             name.endswith(_DEQUANTIZED),
+                                                             not name.endswith(_PRODUCED)))
+        }  # fmt: skip
+        for spec in artifact.inputs:  # canonical names, where a file calls an input otherwise
+            if spec.stored and spec.name not in self.own and spec.stored in self.own:
+                self.own[spec.name] = self.own.pop(spec.stored)
+        kinds = {node.op_type for node in nodes}
+        half = any(tensor.data_type == onnx.TensorProto.FLOAT16
+                   for tensor in self.model.graph.initializer)  # fmt: skip
+        self.bits = 8 if kinds & _QUANTIZING else 11 if half else 24
+
+    def sources(self, name: str, known: Mapping[str, Any]) -> set[str]:
+        """The nearest tensors before this one that are known, on every path."""
+        found, seen = set(), set()
+        waiting = list(self.makers[name].input) if name in self.makers else []
+        while waiting:
+            one = waiting.pop()
+            if one in known:
+                found.add(one)
+            elif one not in seen and one in self.makers:
+                seen.add(one)
+                waiting += self.makers[one].input
+        return found
+
+    def session(self, names: Sequence[str]) -> _Session:
+        """A session that gives these tensors, on a copy of the file."""
+        import onnx
+
+        there = {*self.inputs, *self.outputs}
+        for name in names:
+            if name not in there:
+                # Without a type: ONNX Runtime infers it.
+                self.model.graph.output.append(onnx.ValueInfoProto(name=name))
+        self.folder.mkdir()
+        path = self.folder / "model.onnx"
+        large = self.model.ByteSize() > 1 << 30  # a protobuf message ends at 2 GiB
+        onnx.save(self.model, path, save_as_external_data=large, location="weights.bin")
+        return _Session(self.artifact, path, self)
+
+
+class _Session:
+    """ONNX Runtime on the copy, without optimization."""
+
+    def __init__(self, artifact: Artifact, path: Path, graph: _Graph) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.artifact = artifact
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise DeviceError(
+                f"ONNX Runtime cannot run {artifact.path.name} layer by layer",
+                f"{type(error).__name__}: {first_line(error)}",
+            ) from error
+        values = (*self.session.get_inputs(), *self.session.get_outputs())
+        self.kinds = {value.name: value.type for value in values}
+        self.inputs = set(graph.inputs)
+
+    def is_float(self, name: str) -> bool:
+        return self.kinds.get(name) in ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+    def run(self, names: Sequence[str], sample: Mapping[str, Array]) -> list[Array]:
+        """The named tensors for one canonical sample [1, ...]."""
+        given = feed(self.artifact.inputs, sample)
+        fed = {}
+        for spec in self.artifact.inputs:
+            kind = self.kinds[spec.stored_name]
+            dtype = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(
+                kind, kind.removeprefix("tensor(").removesuffix(")")
+            )
+            fed[spec.stored_name] = stored(spec, given[spec.name]).astype(dtype)
+        asked = [name for name in names if name not in self.inputs]
+        found = dict(zip(asked, self.session.run(asked, fed) if asked else [], strict=True))
+        return [found[name] if name in found else fed[name] for name in names]
+
+
+def _original(name: str) -> str:
+    """The name that a tensor had before ONNX Runtime's quantizer and BakePreprocess."""
+    return name.removeprefix(BAKED).removesuffix(_DEQUANTIZED).removesuffix(_PRODUCED)
+
+
+def _constants(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> set[str]:
+    """Tensors that rest on weights alone: dequantized ones, shapes."""
+    found = set(weights)
+    for node in nodes:
+        if all(name in found or not name for name in node.input):
+            found.update(node.output)
+    return found

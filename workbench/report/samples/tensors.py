@@ -1,0 +1,235 @@
+"""The inputs and outputs that a sample's code names, from what the artifact and its file say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from workbench.artifact import Artifact, TensorSpec
+from workbench.dataset.preprocess import Preprocess
+from workbench.errors import DatasetError
+from workbench.inspect.facts import Facts, Tensor, printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """How pixels become an input: `raw` of rows, columns, channels; (p / scale - mean) / std.
+
+    raw: uint8 or float32. layout: the file's, NCHW or NHWC. order: of the channels, "" where it is
+    not known. mean, std: one a channel, empty where there is none. steps: what is to be done to the
+    picture before. baked: the file does the arithmetic itself and takes the pixels.
+    """
+
+    raw: str
+    height: int
+    width: int
+    channels: int
+    layout: str
+    order: str = ""
+    scale: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    steps: tuple[str, ...] = ()
+    baked: bool = False
+
+    @property
+    def arithmetic(self) -> bool:
+        return self.scale is not None or bool(self.mean) or bool(self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A tensor of the file: `shape` with a number for every axis, `free` the axes that are open.
+
+    canonical: the model's own name of it where the file has another. axes: the model's axes in the
+    file's order, empty where they are the same. quantization: scale and zero point of an integer
+    tensor that stands for real numbers. given: an input, whose open axes the sample gives a size.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    free: tuple[int, ...] = ()
+    quantization: tuple[float, int] | None = None
+    image: Image | None = None
+    canonical: str = ""
+    axes: tuple[int, ...] = ()
+    head: str = ""
+    given: bool = True
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def raw(self) -> str:
+        """The type of the numbers that the sample is given for this input."""
+        if self.image is not None:
+            return self.image.raw
+        return "float32" if self.quantization or self.dtype == "float16" else self.dtype
+
+    @property
+    def written(self) -> str:
+        """dtype and shape for a comment."""
+
+        def size(axis: int) -> str:
+            if axis not in self.free:
+                return str(self.shape[axis])
+            return f"any ({self.shape[axis]} here)" if self.given else "any"
+
+        return f"{self.dtype} [{', '.join(map(size, range(len(self.shape))))}]"
+
+
+class UnclearError(Exception):
+    """What keeps a sample from being written; its text is for the README beside the samples."""
+
+
+def places(
+    artifact: Artifact, facts: Facts | None, dataset: Mapping[str, Any]
+) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+    """Inputs and outputs in the artifact's order. Raises UnclearError where the file is not clear.
+
+    dataset: as the engine describes it, with `inputs`, and `preprocess` and `raw` where it has
+    samples.
+    """
+    given = {one["name"]: TensorSpec.from_json(one) for one in dataset["inputs"]}
+    inputs = []
+    for spec in artifact.inputs:
+        source = given.get(spec.name)
+        if source is None and len(given) == len(artifact.inputs) == 1:
+            source = next(iter(given.values()))
+        tensor = _declared(spec, facts.inputs if facts else None)
+        image = _image(spec, source, dataset)
+        inputs.append(_place(spec, tensor, _sizes(spec, source), image))
+    outputs = [
+        replace(_place(spec, _declared(spec, facts.outputs if facts else None)), given=False)
+        for spec in artifact.outputs
+    ]
+    return tuple(inputs), tuple(outputs)
+
+
+def _declared(spec: TensorSpec, tensors: Sequence[Tensor] | None) -> Tensor:
+    """The file's own word on a tensor; the spec's where the format's files have none."""
+    named = [one for one in tensors or () if one.name == printable(spec.stored_name)]
+    if len(named) > 1:
+        raise UnclearError(f"the file has several tensors called {spec.stored_name!r}")
+    if "\0" in spec.stored_name:
+        raise UnclearError(f"a tensor's name has a NUL character: {spec.stored_name!r}")
+    if named and named[0].dtype != "unknown" and named[0].ranked:
+        return named[0]
+    return Tensor(name=spec.stored_name, dtype=spec.dtype, shape=spec.stored_shape)
+
+
+def _place(
+    spec: TensorSpec,
+    tensor: Tensor,
+    sizes: tuple[int | None, ...] | None = None,
+    image: Image | None = None,
+) -> Place:
+    shape = []
+    for axis, size in enumerate(tensor.shape):
+        known = sizes[axis] if sizes is not None and axis < len(sizes) else None
+        shape.append(size if size is not None else 1 if axis == 0 else (known or 1))
+    integer = tensor.dtype.startswith(("int", "uint"))
+    return Place(
+        name=spec.stored_name,
+        dtype=tensor.dtype,
+        shape=tuple(shape),
+        free=tuple(axis for axis, size in enumerate(tensor.shape) if size is None),
+        quantization=tensor.quantization if integer else None,
+        image=image,
+        canonical=spec.name if spec.name != spec.stored_name else "",
+        axes=spec.permutation,
+        head=spec.head,
+    )
+
+
+def _sizes(spec: TensorSpec, source: TensorSpec | None) -> tuple[int | None, ...] | None:
+    """The dataset's sizes of an input's axes, in the file's order."""
+    if source is None or len(source.shape) != len(spec.shape):
+        return None
+    return tuple(source.shape[axis] for axis in spec.permutation) or source.shape
+
+
+def _image(spec: TensorSpec, source: TensorSpec | None, dataset: Mapping[str, Any]) -> Image | None:
+    """How pixels become this input; None where it is no image."""
+    if spec.pixels is not None:
+        return _baked(spec, dataset)
+    options, raw = dataset.get("preprocess"), dataset.get("raw") or {}
+    if options is None or source is None or source.name not in raw or len(spec.shape) != 4:
+        return None
+    dtype, raw_shape = raw[source.name]
+    preprocess = Preprocess(**_tuples(options))
+    applies = not preprocess.inputs or source.name in preprocess.inputs
+    touched = preprocess.layout is not None or preprocess.arithmetic
+    if not applies or dtype not in ("uint8", "float32") or not (touched or dtype == "uint8"):
+        return None
+    try:
+        layout = preprocess.layout or preprocess._stored(np.empty(raw_shape))
+    except DatasetError:
+        return None
+    canonical = source.shape[1:]
+    if layout == "NCHW":
+        channels, height, width = canonical
+    else:
+        height, width, channels = canonical
+    moved = {(): layout, (0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW"}.get(spec.permutation)
+    if moved is None or None in canonical or (spec.permutation and moved == layout):
+        return None
+    assert channels is not None and height is not None and width is not None
+
+    def each(values: tuple[float, ...]) -> tuple[float, ...]:
+        return values * channels if len(values) == 1 else values
+
+    return Image(
+        raw=dtype,
+        height=height,
+        width=width,
+        channels=channels,
+        layout=moved,
+        order=preprocess.channels if len(preprocess.channels) == channels else "",
+        scale=preprocess.scale,
+        mean=each(preprocess.mean),
+        std=each(preprocess.std),
+        steps=_steps(preprocess),
+    )
+
+
+def _baked(spec: TensorSpec, dataset: Mapping[str, Any]) -> Image:
+    """The pixels that a file takes as they are: uint8 rows, columns, channels."""
+    _, height, width, channels = spec.stored_shape
+    options = dataset.get("preprocess")
+    preprocess = Preprocess(**_tuples(options)) if options else Preprocess()
+    order = preprocess.channels if options and len(preprocess.channels) == channels else ""
+    if spec.pixels is not None and spec.pixels.reversed:
+        order = order[::-1]
+    if height is None or width is None or channels is None:
+        raise UnclearError(f"the size of the picture that {spec.name!r} takes is open")
+    return Image(
+        raw="uint8",
+        height=height,
+        width=width,
+        channels=channels,
+        layout="NHWC",
+        order=order,
+        steps=_steps(preprocess),
+        baked=True,
+    )
+
+
+def _steps(preprocess: Preprocess) -> tuple[str, ...]:
+    said = []
+    if preprocess.resize is not None:
+        said.append(f"resize its shorter side to {preprocess.resize} pixels, bilinear")
+    if preprocess.crop is not None:
+        said.append(f"cut out the centred square of {preprocess.crop} x {preprocess.crop} pixels")
+    return tuple(said)
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
