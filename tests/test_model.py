@@ -30,6 +30,16 @@ def build():
         ("torchvision.models.resnet:resnet18", "factory", "resnet"),
         ("workbench.digits.model:build", "factory", "digits"),
         ("a b!.py:f", "factory", "a-b"),
+        ("nets/step 3.pt2", "pt2", "step 3"),
+        ("scripted.pt", "torchscript", "scripted"),
+        ("scripted.PTH", "torchscript", "scripted"),
+        ("hf:org/tiny-bert", "hf", "tiny-bert"),
+        ("hf:org/tiny-bert@v1.0", "hf", "tiny-bert"),
+        ("hf:deep/folder/", "hf", "folder"),
+        ("timm:resnet18.a1_in1k", "timm", "resnet18.a1_in1k"),
+        ("torchvision:mobilenet_v2", "torchvision", "mobilenet_v2"),
+        ("timm.models:resnet18", "factory", "timm"),
+        ("hf.py:build", "factory", "hf"),
     ],
 )
 def test_a_source_is_named_after_its_file_or_package(
@@ -41,7 +51,8 @@ def test_a_source_is_named_after_its_file_or_package(
 
 
 def test_a_name_never_leads_out_of_a_folder() -> None:
-    for spec in ("../../etc/passwd.py:x", "..:f", "/:f", "\\\\host\\share.py:f", ".py:f"):
+    for spec in ("../../etc/passwd.py:x", "..:f", "/:f", "\\\\host\\share.py:f", ".py:f",
+                 "hf:../..", "hf:/", "hf:", "hf:~", "timm:../x", "torchvision:a/../b"):  # fmt: skip
         assert not set(ModelSource(spec=spec).name) & set("/\\\0 ")
         assert ModelSource(spec=spec).name.strip(".")
 

@@ -80,11 +80,17 @@ def recipe(
     name: RecipeName,
     model: Annotated[
         str | None,
-        typer.Option(help="file.py:factory, package.module:factory or file.onnx."),
+        typer.Option(
+            help="file.py:factory, package.module:factory, hf:org/name or hf:./folder, timm:name, "
+            "torchvision:name, or a file: .onnx, .pt2 or TorchScript .pt."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="A state dict: .pt, .pth or .safetensors.")
     ] = None,
+    task: Annotated[
+        str, typer.Option(help="What an hf: model is for, where its config does not tell.")
+    ] = "",
     data: Data = None,
     settings: Settings = [],  # noqa: B006 - typer copies it
     inputs: Inputs = [],  # noqa: B006
@@ -111,7 +117,7 @@ def recipe(
 
     request, preset = commands.request(
         name, model, weights, data, settings, inputs, device, sha256, seed,
-        {"quick": quick, "strict": strict, "none": no_latency},
+        {"quick": quick, "strict": strict, "none": no_latency}, task,
     )  # fmt: skip
     from workbench.cache import Cache
 
@@ -197,12 +203,18 @@ def compare(
     no_latency: NoLatency = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Compare two model files: outputs, size, latency, and the first layer that diverges."""
+    """Compare two model files: outputs, size, latency, and the first layer that diverges.
+
+    Without --data it runs on seeded random inputs.
+    """
     from workbench.tools import compare as tool
 
     presets = {"quick": quick, "strict": strict, "none": no_latency}
     with _display(as_json) as display:
-        tool.command(reference, candidate, data, inputs, device, presets, display, as_json)
+        found = tool.command(reference, candidate, data, inputs, device, presets, display)
+    tool.show(found, as_json)
+    if found.report.failed:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -211,16 +223,25 @@ def profile(
     data: Data = None,
     inputs: Inputs = [],  # noqa: B006
     device: DeviceName = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the report; none is written without.")
+    ] = None,
     quick: Quick = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Measure model files as they are: size, load time, latency, memory; accuracy with --data."""
+    """Measure model files as they are: size, load time, latency, memory; accuracy with --data.
+
+    The first file is what the others are held against.
+    """
     from workbench.tools import profile as tool
 
     presets = {"quick": quick, "strict": strict}
     with _display(as_json) as display:
-        tool.command(files, data, inputs, device, presets, display, as_json)
+        report = tool.command(files, data, inputs, device, presets, display, out)
+    tool.show(report, as_json, out)
+    if report.failed:
+        raise typer.Exit(3)
 
 
 @app.command()

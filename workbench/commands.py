@@ -14,17 +14,26 @@ from workbench import library
 from workbench import recipe as recipes
 from workbench.cache import Cache
 from workbench.device import profile
+from workbench.device.providers import PROVIDERS
 from workbench.engine import Data, Request
 from workbench.errors import InputError, ModelError, RecipeError
-from workbench.model import ModelSource, onnx_inputs, parse_inputs
+from workbench.inspect import format_of
+from workbench.model import ModelSource, declared_inputs, parse_inputs
+from workbench.sources import torchscript
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from workbench.measure.latency import Preset
     from workbench.recipe import Recipe
     from workbench.run import Finished
 
 DEFAULT_MODEL = "workbench.digits.model:build"
 DEFAULT_DATA = "digits"
+MODELS = (
+    "file.py:factory, package.module:factory, hf:org/name, hf:./folder, timm:name, "
+    "torchvision:name, or a .onnx, .pt2 or TorchScript .pt file"
+)
 
 
 def request(
@@ -38,20 +47,14 @@ def request(
     sha256: str | None,
     seed: int,
     presets: dict[str, bool],
+    task: str = "",
 ) -> tuple[Request, Preset]:
     """A run's request and preset from the command's words. Raises InputError for wrong ones."""
-    from workbench.measure.latency import PRESETS
-
-    chosen_presets = [preset for preset, asked in presets.items() if asked]
-    if len(chosen_presets) > 1:
-        raise InputError("--quick, --strict and --no-latency exclude each other")
-    if data is not None and inputs:
-        raise InputError(
-            "--data and --input exclude each other", "a dataset's samples have shapes of their own"
-        )
+    preset = chosen_preset(presets)
+    check_samples(data, inputs)
     recipe = recipes.load(name).with_options(settings)
-    source = _source(model, weights, sha256, seed)
-    from_file = model is not None and model.endswith(".onnx") and data is None and not inputs
+    source = _source(model, weights, sha256, seed, task)
+    from_file = data is None and not inputs and source.kind in ("onnx", "pt2")
     if model is not None and data is None and not inputs and not from_file:
         raise InputError(
             "--model is given without --data",
@@ -62,10 +65,9 @@ def request(
     if inputs:
         chosen = parse_inputs(inputs)
     elif from_file:
-        chosen = onnx_inputs(source)
+        chosen = declared_inputs(source)
     else:
         chosen = str(library.find("calibration", data or DEFAULT_DATA))
-    preset = PRESETS[chosen_presets[0] if chosen_presets else "standard"]
     made = Request(
         recipe=recipe,
         settings=tuple(settings),
@@ -76,7 +78,27 @@ def request(
     return made, preset
 
 
-def _source(model: str | None, weights: Path | None, sha256: str | None, seed: int) -> ModelSource:
+def chosen_preset(presets: dict[str, bool]) -> Preset:
+    """The preset whose flag was given. Raises InputError where several were."""
+    from workbench.measure.latency import PRESETS
+
+    asked = [preset for preset, given in presets.items() if given]
+    if len(asked) > 1:
+        raise InputError("--quick, --strict and --no-latency exclude each other")
+    return PRESETS[asked[0] if asked else "standard"]
+
+
+def check_samples(data: str | None, inputs: list[str]) -> None:
+    """Raise InputError where both samples and shapes are given."""
+    if data is not None and inputs:
+        raise InputError(
+            "--data and --input exclude each other", "a dataset's samples have shapes of their own"
+        )
+
+
+def _source(
+    model: str | None, weights: Path | None, sha256: str | None, seed: int, task: str
+) -> ModelSource:
     if model is None:
         if weights is not None:
             raise InputError(
@@ -85,17 +107,30 @@ def _source(model: str | None, weights: Path | None, sha256: str | None, seed: i
         embedded = Path(__file__).parent / "digits" / "weights.safetensors"
         return ModelSource(spec=DEFAULT_MODEL, weights=embedded, sha256=sha256, folder=Path.cwd())
     suffix = Path(model).suffix
-    if model.endswith(".onnx") and weights is not None:
-        raise ModelError("an ONNX file has its own weights", "", "leave --weights out")
-    if ":" not in model and suffix != ".onnx":
-        why = "weights alone do not say what network they are of" if suffix else ""
-        raise ModelError(
-            f"--model does not understand '{model}'",
-            why,
-            "give file.py:factory, package.module:factory or file.onnx",
-        )
     path = weights.resolve() if weights else None
-    return ModelSource(spec=model, weights=path, sha256=sha256, folder=Path.cwd(), seed=seed)
+    source = ModelSource(
+        spec=model, weights=path, sha256=sha256, folder=Path.cwd(), seed=seed, task=task
+    )
+    if suffix in (".tflite", ".ort"):
+        raise ModelError(
+            f"{model} can be profiled and compared, not re-quantized",
+            "its operators are those of one runtime already: recipes start from a float model",
+            f"wb profile {model}, or wb compare {model} OTHER",
+        )
+    if source.is_file and weights is not None:
+        kind = {"onnx": "an ONNX file", "pt2": "a .pt2 file"}.get(source.kind, "TorchScript")
+        raise ModelError(f"{kind} has its own weights", "", "leave --weights out")
+    if task and source.kind != "hf":
+        raise ModelError(
+            "--task is for hf: models", "others have one output already", "leave it out"
+        )
+    if ":" not in model and not source.is_file:
+        why = "weights alone do not say what network they are of" if suffix else ""
+        raise ModelError(f"--model does not understand '{model}'", why, f"give {MODELS}")
+    if source.kind in ("pt2", "torchscript"):
+        source.check()
+        (torchscript.check if source.kind == "torchscript" else format_of)(source.files[0])
+    return source
 
 
 def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) -> None:
@@ -111,7 +146,10 @@ def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) ->
     print(f"model    {source.spec}{f' with {source.weights}' if source.weights else ''}")
     print(f"data     {request.data if isinstance(request.data, str) else 'random inputs'}")
     device = request.device
-    print(f"device   {device.name}: {device.threads} thread(s), INT8 as {device.quantization}")
+    where = "" if device.provider == "cpu" else f"{PROVIDERS[device.provider].ort}, "
+    print(
+        f"device   {device.name}: {where}{device.threads} thread(s), INT8 as {device.quantization}"
+    )
     print(f"measure  {preset.name}: {preset.processes} processes an artifact")
     print(f"time     about {sum(tasks.values()):.0f} s where nothing is cached")
 
@@ -145,14 +183,17 @@ def print_report(finished: Finished, as_json: bool) -> None:
         )
         print()
         return
-    from rich.console import Console
-
     from workbench.report import table
 
-    # A pipe has no width: take what the tables need instead of rich's 80.
-    console = Console() if sys.stdout.isatty() else Console(width=180)
-    table.show(finished.report, console)
+    table.show(finished.report, console())
     print(f"\n{finished.folder}/report.html  ({finished.report.seconds:.1f} s)")
+
+
+def console() -> Console:
+    """Stdout, wide enough for the tables where it is a pipe, which has no width."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=180)
 
 
 def copy_recipe(name: str, source: str) -> Path:

@@ -16,8 +16,8 @@ from workbench.cache import Cache, key_of
 from workbench.device.probe import versions
 from workbench.device.profile import Device
 from workbench.display import Display
-from workbench.errors import DatasetError, WorkbenchError
-from workbench.model import ModelSource
+from workbench.errors import CrashError, DatasetError, ModelError, RecipeError, WorkbenchError
+from workbench.model import PACKAGES, ModelSource
 from workbench.process import Pool, close_all
 from workbench.recipe import Located, Recipe
 
@@ -78,6 +78,7 @@ class Engine:
         Raises the WorkbenchError of a bad input or of a failed trunk step; a failed branch is an
         error in its result, and the other branches go on.
         """
+        self._located()  # what cannot begin, before anything is read
         dataset = self.describe_dataset()
         model, start = self.describe_model(dataset)
         self._check(dataset, model)
@@ -121,13 +122,21 @@ class Engine:
             )
             self.display.done("model", "cached" if cached else "done")
             return found, Artifact.from_json(found["artifact"], folder)
-        key = key_of(
-            "model", dataclasses.asdict(source), inputs, versions(("torch", "safetensors"))
-        )
+        packages = versions(("torch", "safetensors", *PACKAGES.get(source.kind, ())))
+        key = key_of("model", dataclasses.asdict(source), inputs, packages)
         if (known := self._known("model", key)) is not None:
             return known, None
         given = (source, self.request.data, Path())
-        return self._described("model", key, "describe_model", *given), None
+        try:
+            return self._described("model", key, "describe_model", *given), None
+        except CrashError as error:
+            if not source.is_file or "signal" not in error.why:
+                raise
+            raise ModelError(  # a damaged file can crash its reader
+                f"{source.files[0]} cannot be loaded",
+                f"its reader died: {error.why.partition(';')[0]}",
+                "the file is damaged: get it again",
+            ) from error
 
     def _known(self, task: str, key: str) -> dict[str, Any] | None:
         found = self.cache.record(key)
@@ -165,7 +174,7 @@ class Engine:
                 "check the dataset's labels, and that it is the model's",
             )
         calibration = dataset["splits"].get("calibration")
-        for located in self.request.recipe.located():
+        for located in self._located():
             wanted = getattr(located.step, "samples", None)
             if located.step.needs_data and calibration is None:
                 raise DatasetError(
@@ -181,15 +190,33 @@ class Engine:
                     f"--set {located.id}.samples={calibration['samples']}, or add samples",
                 )
 
+    def _located(self) -> list[Located]:
+        """The recipe's steps; of those on an ONNX file, without the ones that make one.
+
+        Raises RecipeError where what is left cannot begin with the file.
+        """
+        recipe, source = self.request.recipe, self.request.source
+        if source.kind != "onnx":
+            return recipe.located()
+        for path in recipe.paths():
+            steps = [one for one in path if Format.TORCH not in one.step.takes]
+            if not steps or Format.ONNX not in steps[0].step.takes:
+                begins = path[0] if not steps else steps[0]
+                raise RecipeError(
+                    f"recipe {recipe.name} cannot begin with {Path(source.spec).name}",
+                    f"{begins.id} takes {' or '.join(begins.step.takes)}, and that is an ONNX file",
+                    "give the PyTorch model: --model file.py:build --weights FILE",
+                )
+        return [one for one in recipe.located() if Format.TORCH not in one.step.takes]
+
     def _run(
         self, dataset: dict[str, Any], model: dict[str, Any], start: Artifact | None
     ) -> Outcome:
-        trunk = [one for one in self.request.recipe.located() if not one.branch]
-        if start is not None:
-            skipped = [one for one in trunk if Format.TORCH in one.step.takes]
-            trunk = [one for one in trunk if one not in skipped]
+        trunk = [one for one in self._located() if not one.branch]
         subject: Artifact | ModelSource = start or self.request.source
         results: list[StepResult] = []
+        if start is not None and not trunk:  # the file itself is the baseline
+            results.append(StepResult(Located("model", "model", "", None), start, cached=True))
         for located in trunk:
             result = self._step(located, subject, dataset, model)
             if result.error is not None:
@@ -216,7 +243,7 @@ class Engine:
         self, name: str, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
     ) -> list[StepResult]:
         results = []
-        for located in self.request.recipe.located():
+        for located in self._located():
             if located.branch != name:
                 continue
             result = self._step(located, subject, dataset, model)
@@ -233,6 +260,9 @@ class Engine:
         step = located.step
         given = subject.sha256 if isinstance(subject, Artifact) else model["fingerprint"]
         calibration = dataset["splits"].get("calibration", {}).get("fingerprint")
+        evaluation = dataset["splits"].get("evaluation", {}).get("fingerprint")
+        # Steps that decide by samples where there are any, and do without where there are none.
+        looks = getattr(step, "looks_at_data", False)
         return key_of(
             "step",
             type(step).__qualname__,
@@ -240,7 +270,7 @@ class Engine:
             dataclasses.asdict(step),
             given,
             dataset["inputs"],
-            calibration if step.needs_data else None,
+            calibration if step.needs_data else (calibration or evaluation) if looks else None,
             self.request.device.quantization,
             self.request.source.seed,
             versions(step.packages),
@@ -294,11 +324,25 @@ def rows_of(outcome: Outcome) -> list[StepResult]:
     """The results that stand in the table: of each path, the last artifact of its kind.
 
     An artifact that the next step only rewrites, in the same format and precision, is superseded;
-    so FP32 ONNX appears once, simplified. The trunk's end is the baseline and always stays. Failed
-    steps stay too, as error rows.
+    so FP32 ONNX appears once, simplified. The trunk's end is the baseline and always stays; what a
+    branch's first step hands on just as it got it is the same file. Failed steps stay too, as error
+    rows.
     """
     following = zip(outcome.results, (*outcome.results[1:], None), strict=True)
-    return [one for one, after in following if after is None or not _supersedes(after, one)]
+    end = next((one for one in reversed(outcome.results) if not one.located.branch), None)
+    return [
+        one
+        for one, after in following
+        if after is None or not (_supersedes(after, one) or _handed_on(one, end, after))
+    ]
+
+
+def _handed_on(one: StepResult, end: StepResult | None, after: StepResult) -> bool:
+    """Whether a branch's result is the trunk's end unchanged, and another step follows on it."""
+    if end is None or end.artifact is None or one.artifact is None:
+        return False
+    same = one.artifact.history and one.artifact.history == end.artifact.history
+    return bool(same) and one.located.branch == after.located.branch != ""
 
 
 def _supersedes(after: StepResult, one: StepResult) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +22,52 @@ if TYPE_CHECKING:
 
 _INPUT = re.compile(r"(?P<name>[^:]+):(?P<shape>\d{1,9}(x\d{1,9})*)(:(?P<dtype>\w+))?")
 _DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
+# What --model names: a file of one of these kinds, `prefix:name` of a package, or a factory.
+FILES = {".onnx": "onnx", ".pt2": "pt2", ".pt": "torchscript", ".pth": "torchscript",
+         ".ts": "torchscript", ".torchscript": "torchscript"}  # fmt: skip
+# Prefixes, with the packages whose versions decide what such a name gives.
+PACKAGES = {"hf": ("transformers",), "timm": ("timm", "torchvision"),
+            "torchvision": ("torchvision",)}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """What was asked for with --model, --weights, --sha256 and --seed, as plain values."""
+    """What was asked for with --model, --weights, --sha256, --seed and --task, as plain values.
+
+    task: of an `hf:` model, as `image-classification`; '' where its config tells.
+    """
 
     spec: str
     weights: Path | None = None
     sha256: str | None = None
     folder: Path = Path()
     seed: int = 0
+    task: str = ""
 
     @property
     def kind(self) -> str:
-        return "onnx" if self.spec.endswith(".onnx") else "factory"
+        """onnx, pt2, torchscript, hf, timm, torchvision or factory."""
+        prefix, colon, _ = self.spec.partition(":")
+        if colon and prefix in PACKAGES:
+            return prefix
+        return FILES.get(Path(self.spec).suffix.lower(), "factory")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is one file that holds network and weights."""
+        return self.kind in FILES.values()
 
     @property
     def name(self) -> str:
         """A short name for folders and tables: `mobilenetv1-025`, `digits`."""
-        if self.kind == "onnx":
+        if self.is_file:
             return Path(self.spec).stem
+        if self.kind in PACKAGES:
+            place = self.spec.partition(":")[2].partition("@")[0].rstrip("/\\")
+            last = re.split(r"[/\\:]", place)[-1]
+            if last in ("", ".", "..", "~"):
+                last = (self.folder / Path(place).expanduser()).resolve().name
+            return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-.") or "model"
         place, _, function = self.spec.rpartition(":")
         parts = re.split(r"[./\\]", place.removesuffix(".py"))
         plain = [part for part in parts if part and part not in ("model", "models", "net", "..")]
@@ -54,8 +79,17 @@ class ModelSource:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that the source names itself."""
-        own = [self.folder / self.spec] if self.kind == "onnx" else []
+        own = [self.folder / self.spec] if self.is_file else []
+        if self.kind == "hf":
+            from workbench.sources.hf import local_files
+
+            own = local_files(self)
         return tuple(own + ([self.weights] if self.weights else []))
+
+    def _hint(self, path: Path) -> str:
+        if self.kind != "torchscript" or path == self.weights:
+            return ""
+        return "--model takes TorchScript; weights go to --weights, with their factory as --model"
 
     def check(self) -> None:
         """That named files are there and have the digest asked for, before anything opens them.
@@ -64,7 +98,7 @@ class ModelSource:
         """
         for path in self.files:
             if not path.is_file():
-                raise ModelError(f"there is no file {path}")
+                raise ModelError(f"there is no file {path}", "", self._hint(path))
         if self.sha256 is not None:
             if not self.files:
                 raise ModelError("--sha256 is given, but no file to check", "", "give --weights")
@@ -79,12 +113,16 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A torch module in eval mode, with example inputs [N, ...] by name in call order."""
+    """A torch module in eval mode, with example inputs [N, ...] by name in call order.
+
+    batch: 1 where the module takes one sample at a time, as a program exported so; None for any.
+    """
 
     module: torch.nn.Module
     example_inputs: Mapping[str, NDArray[Any]]
     output_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    batch: int | None = None
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -106,8 +144,13 @@ class Model:
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Outputs for named inputs [N, ...], flattened in the exporter's order."""
+        import numpy as np
         import torch
 
+        count = len(next(iter(inputs.values())))
+        if self.batch == 1 and count > 1:
+            rows = [self({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+            return [np.concatenate(same) for same in zip(*rows, strict=True)]
         with torch.inference_mode():
             given = [torch.from_numpy(inputs[name]) for name in self.input_names]
             return [tensor.numpy() for _, tensor in flatten(self.module(*given))]
@@ -159,23 +202,14 @@ def parse_inputs(texts: list[str]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def onnx_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
-    """The inputs that an ONNX file declares, for a run without samples.
+def declared_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
+    """The inputs that an ONNX or `.pt2` file declares, for a run without samples.
 
     Raises ModelError where the file cannot be read, or leaves an axis besides the batch open.
     """
-    import onnx
-
-    from workbench import graph
-
     source.check()
     path = source.files[0]
-    try:
-        specs, _ = graph.signature(onnx.load(path, load_external_data=False))
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {error}"
-        ) from error
+    specs = _pt2_inputs(path) if source.kind == "pt2" else _onnx_inputs(path)
     for spec in specs:
         if None in spec.shape[1:]:
             raise ModelError(
@@ -186,6 +220,26 @@ def onnx_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
     return specs
 
 
+def _onnx_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    import onnx
+
+    from workbench import graph
+
+    try:
+        return graph.signature(onnx.load(path, load_external_data=False))[0]
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _pt2_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    from workbench.sources import pt2_archive
+
+    specs = pt2_archive.read(path).inputs
+    return tuple(replace(spec, shape=(None, *spec.shape[1:])) for spec in specs)
+
+
 def load(
     source: ModelSource, examples: Mapping[str, NDArray[Any]], folder: Path
 ) -> Model | Artifact:
@@ -193,12 +247,11 @@ def load(
 
     `examples` are named inputs [N, ...] that it must take. Raises ModelError.
     """
-    from workbench.sources.factory import load_factory
-    from workbench.sources.onnx_file import load_onnx
-
-    sources: dict[str, Callable[[ModelSource, Mapping[str, Any], Path], Model | Artifact]] = {
-        "factory": load_factory,
-        "onnx": load_onnx,
-    }
     source.check()
-    return sources[source.kind](source, examples, folder)
+    if source.kind == "onnx":
+        from workbench.sources.onnx_file import load_onnx
+
+        return load_onnx(source, examples, folder)
+    from workbench.sources.live import load_module
+
+    return load_module(source, examples)

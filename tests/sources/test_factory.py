@@ -9,7 +9,8 @@ import torch
 from tests import nets
 from workbench.errors import ModelError
 from workbench.model import Model, ModelSource
-from workbench.sources.factory import build, in_call_order, load_factory
+from workbench.sources.factory import build
+from workbench.sources.live import in_call_order, load_module
 
 HEAD = "import torch\nfrom torch import nn\n"
 
@@ -22,7 +23,7 @@ def source(folder: Path, body: str, **more: object) -> ModelSource:
 
 
 def loaded(folder: Path, body: str, **examples: np.ndarray) -> Model:
-    return load_factory(source(folder, body), examples or {"x": nets.normal(4, 8)}, folder)
+    return load_module(source(folder, body), examples or {"x": nets.normal(4, 8)})
 
 
 def test_a_factorys_module_is_tried_on_the_samples(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_weights_are_put_in_and_nothing_is_said(tmp_path: Path) -> None:
     state = {"weight": torch.full((3, 8), 0.5), "bias": torch.arange(3.0)}
     torch.save(state, tmp_path / "weights.pt")
     given = source(tmp_path, "return nn.Linear(8, 3).eval()", weights=tmp_path / "weights.pt")
-    model = load_factory(given, {"x": np.ones((2, 8), np.float32)}, tmp_path)
+    model = load_module(given, {"x": np.ones((2, 8), np.float32)})
     np.testing.assert_allclose(model(model.example_inputs)[0], [[4, 5, 6]] * 2)
     assert model.notes == ()
 
@@ -164,3 +165,86 @@ def test_inputs_swapped_in_the_dataset_reach_the_right_parameters(tmp_path: Path
     a, b = nets.normal(4, 3), nets.normal(4, 3, seed=1)
     model = loaded(tmp_path, class_, a=a, b=b)
     np.testing.assert_allclose(model({"a": a, "b": b})[0], 2 * b - a, rtol=1e-6)
+
+
+# A checkpoint that carries what its network was built with.
+
+WIDE = "return nn.Linear(8, width)"
+
+
+def checkpoint(folder: Path, config: object, key: str = "config", width: int = 5) -> Path:
+    state = nn_state(width)
+    torch.save({"state_dict": state, key: config, "epoch": 3}, folder / "checkpoint.pt")
+    return folder / "checkpoint.pt"
+
+
+def nn_state(width: int) -> dict[str, torch.Tensor]:
+    return {"weight": torch.full((width, 8), 0.5), "bias": torch.arange(float(width))}
+
+
+def with_config(
+    folder: Path, parameters: str, body: str, config: object, key: str = "config"
+) -> Model:
+    text = f"{HEAD}\ndef build({parameters}):\n    {body}\n"
+    (folder / "network.py").write_text(text, encoding="utf-8")
+    weights = checkpoint(folder, config, key)
+    source = ModelSource(spec="network.py:build", folder=folder, weights=weights)
+    return load_module(source, {"x": np.ones((2, 8), np.float32)})
+
+
+@pytest.mark.parametrize("key", ["config", "hyper_parameters"])
+@pytest.mark.parametrize(
+    ("parameters", "body"),
+    [("width, depth=1", WIDE), ("*, width, depth", WIDE), ("width=2, **others", WIDE),
+     ("config", "return nn.Linear(8, config['width'])"),
+     ("cfg=None", "return nn.Linear(8, cfg['width'])")],
+)  # fmt: skip
+def test_a_checkpoints_config_reaches_the_factory(
+    parameters: str, body: str, key: str, tmp_path: Path
+) -> None:
+    model = with_config(tmp_path, parameters, body, {"width": 5, "depth": 2}, key)
+    np.testing.assert_allclose(model(model.example_inputs)[0], [[4, 5, 6, 7, 8]] * 2)
+    assert any("width=5, depth=2" in note for note in model.notes)
+
+
+def test_a_factory_without_parameters_is_called_without_and_it_is_said(tmp_path: Path) -> None:
+    model = with_config(tmp_path, "", "return nn.Linear(8, 5).eval()", {"width": 5})
+    assert model.notes == (
+        "network.py:build takes no arguments: the checkpoint's config was not given to it",
+    )
+
+
+def test_keys_that_the_factory_does_not_take_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"build does not take lr, epochs") as caught:
+        with_config(tmp_path, "width, depth=1", WIDE, {"width": 5, "lr": 0.1, "epochs": 3})
+    assert "the factory takes width, depth" in caught.value.why
+    assert "**kwargs" in caught.value.fix
+
+
+def test_what_the_factory_needs_and_the_config_has_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"build needs width"):
+        with_config(tmp_path, "width, depth", WIDE, {"depth": 5})
+    with pytest.raises(ModelError, match=r"does not take wdith and needs width"):
+        with_config(tmp_path, "width", WIDE, {"wdith": 5})
+
+
+def test_a_factory_with_parameters_and_no_config_says_where_they_could_come_from(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "network.py").write_text(f"{HEAD}\ndef build(width): {WIDE}\n")
+    torch.save(nn_state(5), tmp_path / "weights.pt")
+    for weights in (None, tmp_path / "weights.pt"):
+        with pytest.raises(ModelError, match=r"network\.py:build needs width") as caught:
+            build(ModelSource(spec="network.py:build", folder=tmp_path, weights=weights))
+        assert "config" in caught.value.why
+
+
+def test_a_class_is_a_factory_too(tmp_path: Path) -> None:
+    lines = ["class Net(nn.Linear):", "    def __init__(self, width: int) -> None:",
+             "        super().__init__(8, width)"]  # fmt: skip
+    (tmp_path / "network.py").write_text(HEAD + "\n".join(lines) + "\n")
+    source = ModelSource(
+        spec="network.py:Net", folder=tmp_path, weights=checkpoint(tmp_path, {"width": 5})
+    )
+    module, _ = build(source)
+    assert module.out_features == 5

@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests import nets
+from workbench import graph
 from workbench.artifact import Artifact
 from workbench.errors import InputError, ModelError
 from workbench.model import ModelSource
@@ -63,6 +64,63 @@ def test_a_copy_holds_the_weights_that_lay_beside_the_file(
     np.testing.assert_array_equal(
         nets.run_onnx(made.path, some)[0], nets.run_onnx(original.path, some)[0]
     )
+
+
+def reaching(original: Artifact, path: Path, location: str) -> Path:
+    """A copy whose first tensor is kept at that place."""
+    model = onnx.load(original.path)
+    tensor = model.graph.initializer[0]
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(size))):
+        tensor.external_data.add(key=key, value=value)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("how", ["../secret.bin", "absolute", "link", "folder link", "inner/../.."])
+def test_tensors_outside_the_files_folder_are_refused(
+    how: str, original: Artifact, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(1 << 16))
+    path = tmp_path / "model" / "model.onnx"
+    path.parent.mkdir()
+    location = {"absolute": str(secret), "link": "data.bin", "folder link": "sub/secret.bin",
+                "inner/../..": "inner/../../secret.bin"}.get(how, how)  # fmt: skip
+    if how == "link":
+        (path.parent / "data.bin").symlink_to(secret)
+    if how == "folder link":
+        (path.parent / "sub").symlink_to(tmp_path)
+    reaching(original, path, location)
+    with pytest.raises(ModelError, match="keeps tensors outside its folder") as caught:
+        load(path, tmp_path / "in")
+    assert location in caught.value.what
+    assert not list((tmp_path / "in").iterdir())
+    with pytest.raises(ModelError, match="outside its folder"):
+        graph.files(path)
+
+
+def test_tensors_in_nodes_and_their_graphs_are_looked_at_too(tmp_path: Path) -> None:
+    tensor = onnx.TensorProto(name="t", data_type=1, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    branch = onnx.helper.make_graph([constant], "branch", [], [])
+    node = onnx.helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "main", [], []))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder, at '/etc/hostname'"):
+        graph.files(tmp_path / "model.onnx")
+
+
+def test_tensors_beside_the_file_are_part_of_it(original: Artifact, tmp_path: Path) -> None:
+    path = reaching(original, tmp_path / "model" / "model.onnx", "deep/data.bin")
+    (path.parent / "deep").mkdir()
+    (path.parent / "deep" / "data.bin").write_bytes(bytes(1 << 16))
+    assert graph.files(path) == [path, path.parent / "deep" / "data.bin"]
+    assert load(path, tmp_path / "in").path.is_file()
 
 
 @pytest.mark.parametrize(

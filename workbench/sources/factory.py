@@ -3,56 +3,47 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench import factory
-from workbench.errors import InputError, ModelError
-from workbench.model import Model, ModelSource, flatten
+from workbench.errors import InputError, ModelError, shown
 from workbench.sources import weights
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
+
+    from workbench.model import ModelSource
 
 
-def load_factory(source: ModelSource, examples: Mapping[str, NDArray[Any]], folder: Path) -> Model:
-    """The factory's module in eval mode, tried on the examples. Raises ModelError."""
-    module, notes = build(source)
-    ordered = in_call_order(module, examples)
-    names, outputs = _try(module, ordered)
-    for name, tensor in zip(names, outputs, strict=True):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelError(
-                f"output '{name}' contains NaN or Inf for real samples",
-                "",
-                "check the preprocessing in the dataset, and the weights",
-            )
-    return Model(module=module, example_inputs=ordered, output_names=names, notes=tuple(notes))
+def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Module, list[str]]:
+    """The module with its weights, in eval mode, and what a user should know of it.
 
-
-def build(source: ModelSource) -> tuple[torch.nn.Module, list[str]]:
-    """The module with its weights, in eval mode, and what a user should know of it."""
+    A config that the weights' checkpoint carries becomes the factory's arguments. Raises
+    ModelError.
+    """
     import torch
 
     try:
         make = factory.resolve(source.spec, source.folder)
     except InputError as error:
         raise ModelError(error.what, error.why, error.fix) from error
-    notes = []
+    state, config = None, None
+    if source.weights is not None:
+        state, config = weights.read_checkpoint(source.weights)
+    arguments, notes = _arguments(make, config, source)
     # Every process that loads this source must get the same weights, also from a bare factory.
     torch.manual_seed(source.seed)
     try:
-        module = make()
+        module = make(**arguments)
     except Exception as error:
         raise ModelError(f"{source.spec} failed", f"{type(error).__name__}: {error}") from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
             f"{source.spec} gave a {type(module).__name__}", "", "return a torch.nn.Module"
         )
-    if source.weights is not None:
-        weights.fit(module, weights.read(source.weights), source.weights)
+    if state is not None and source.weights is not None:
+        weights.fit(module, state, source.weights)
     else:
         notes.append("no --weights given: the weights are whatever the factory set")
     weights.check_finite(module)
@@ -62,39 +53,47 @@ def build(source: ModelSource) -> tuple[torch.nn.Module, list[str]]:
     return module, notes
 
 
-def in_call_order(
-    module: torch.nn.Module, examples: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """The examples in the order of forward's parameters, by name where all names match."""
-    known = list(inspect.signature(module.forward).parameters)
-    if len(examples) > 1 and set(examples) <= set(known):
-        return {name: examples[name] for name in known if name in examples}
-    return dict(examples)
-
-
-def _try(
-    module: torch.nn.Module, examples: Mapping[str, NDArray[Any]]
-) -> tuple[tuple[str, ...], list[torch.Tensor]]:
-    import torch
-
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in examples.items())
+def _arguments(
+    make: Callable[..., Any], config: Mapping[str, Any] | None, source: ModelSource
+) -> tuple[dict[str, Any], list[str]]:
+    """What the factory is called with, and what to say of it. Raises ModelError."""
     try:
-        with torch.inference_mode():
-            found = module(*(torch.from_numpy(array) for array in examples.values()))
-        named = flatten(found)
-    except ModelError:
-        raise
-    except Exception as error:
+        parameters = list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # of a builtin
+        parameters = []
+    rest = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    taken = [one.name for one in parameters
+             if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]  # fmt: skip
+    required = [one.name for one in parameters if one.name in taken and one.default is one.empty]
+    if not config:
+        if required:
+            held = "no --weights are given" if source.weights is None else (
+                f"{source.weights} carries no {' or '.join(weights.CONFIGS)}"
+            )  # fmt: skip
+            raise ModelError(
+                f"{source.spec} needs {', '.join(required)}",
+                f"they could come from a checkpoint's config, and {held}",
+                "give the arguments defaults, or save torch.save({'state_dict': …, 'config': …})",
+            )
+        return {}, []
+    if not taken and not rest:
+        note = f"{source.spec} takes no arguments: the checkpoint's config was not given to it"
+        return {}, [note]
+    if taken in (["config"], ["cfg"]) and not {*taken} & {*config}:
+        return {taken[0]: dict(config)}, [f"{taken[0]} is the checkpoint's: {_listed(config)}"]
+    unknown = [name for name in config if name not in taken]
+    absent = [name for name in required if name not in config]
+    if (unknown and not rest) or absent:
+        does = f"does not take {weights.few(unknown)}" if unknown and not rest else ""
+        lacks = f"needs {', '.join(absent)}" if absent else ""
         raise ModelError(
-            f"the model does not take the dataset's samples ({shapes})",
-            f"{type(error).__name__}: {error}",
-            "check preprocess.crop, layout and channels in the dataset, or --input",
-        ) from error
-    if not named:
-        raise ModelError("the model returns no tensors")
-    if len(named) == 1:
-        return (named[0][0] or "output",), [named[0][1]]
-    taken: dict[str, torch.Tensor] = {}
-    for number, (name, tensor) in enumerate(named):
-        taken[name if name and name not in taken else f"output_{number}"] = tensor
-    return tuple(taken), list(taken.values())
+            f"{source.spec} {' and '.join(filter(None, (does, lacks)))}",
+            f"the config in {source.weights} has {weights.few(list(config), 12)}; "
+            f"the factory takes {', '.join(taken) or 'anything'}",
+            "give the factory these parameters, one parameter `config`, or **kwargs",
+        )
+    return dict(config), [f"built with the checkpoint's config: {_listed(config)}"]
+
+
+def _listed(config: Mapping[str, Any]) -> str:
+    return weights.few([f"{name}={shown(value)}" for name, value in config.items()], 8)

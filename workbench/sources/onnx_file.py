@@ -24,6 +24,7 @@ def load_onnx(source: ModelSource, examples: Mapping[str, NDArray[Any]], folder:
     import onnx
 
     path = source.folder / source.spec
+    graph.files(path)  # refuses those outside its folder
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)

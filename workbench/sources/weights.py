@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "state_dict", "model_state_dict",
         "model", "net", "weights")  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.")
+# Where a checkpoint keeps what its network was built with.
+CONFIGS = ("config", "hyper_parameters")
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -25,9 +27,23 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
     Raises ModelError for a file that is corrupted, holds a pickled module, or no state dict.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """`read`, with the config that stands beside the state dict, or None."""
     if path.suffix == ".safetensors":
-        return _safetensors(path)
-    return _state_dict(_unpickled(path), path)
+        return _safetensors(path), None
+    found = _unpickled(path)
+    return _state_dict(found, path), _config(found)
+
+
+def _config(found: Any) -> dict[str, Any] | None:
+    """The first of CONFIGS that a checkpoint has, its keys as text."""
+    for key in CONFIGS:
+        if isinstance(found, Mapping) and isinstance(config := found.get(key), Mapping):
+            return {str(name): value for name, value in config.items()}
+    return None
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -103,7 +119,7 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
     # `n_averaged` is the counter of torch's AveragedModel.
     extra = [key for key in state if key not in own and key != "n_averaged"]
     problems = [
-        f"{label} {_few(keys)}"
+        f"{label} {few(keys)}"
         for label, keys in (("missing:", missing), ("unexpected:", extra), ("", wrong))
         if keys
     ]
@@ -111,7 +127,7 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
         raise ModelError(
             f"{path} does not fit the model",
             "; ".join(problem.strip() for problem in problems),
-            "check that the factory builds the network that was trained",
+            "check that this is the network that was trained, classes and sizes too",
         )
     module.load_state_dict(state, strict=False)
 
@@ -131,7 +147,8 @@ def _unwrapped(
     return found
 
 
-def _few(keys: list[str], most: int = 5) -> str:
+def few(keys: list[str], most: int = 5) -> str:
+    """The first of many names, and how many more there are."""
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + rest
 
@@ -144,7 +161,7 @@ def check_finite(module: torch.nn.Module) -> None:
            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]  # fmt: skip
     if bad:
         raise ModelError(
-            f"the weights contain NaN or Inf: {_few(bad)}",
+            f"the weights contain NaN or Inf: {few(bad)}",
             "the training diverged, or the file is damaged",
             "use an earlier checkpoint",
         )
