@@ -86,25 +86,68 @@ def test_a_network_that_is_random_in_eval_mode_is_refused(tmp_path: Path) -> Non
     assert "randomness" in caught.value.fix
 
 
-def test_a_branch_that_tracing_lost_shows_on_other_samples(tmp_path: Path) -> None:
-    # Two samples are traced, with a positive mean; the first alone has a negative one.
-    x = np.stack([np.full(8, value, np.float32) for value in (-1, 3, 3, 3)])
-    with pytest.raises(StepError, match="outputs differ"):
-        nets.exported(tmp_path, nets.build(nets.Branching), nets.dataset_of(x=x))
+def operators(path: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(path).graph.node}
 
 
-def test_a_batch_that_tracing_fixed_is_caught(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [13, 17, 20])
+def test_a_decision_on_data_is_kept_as_if(opset: int, tmp_path: Path) -> None:
+    # All samples go one way, so that a trace of it would pass every check of outputs.
+    data = nets.dataset_of(x=np.abs(nets.normal(8, 8)))
+    made = nets.exported(tmp_path, nets.build(nets.Branching), data, opset=opset)
+    assert "If" in operators(made.path)
+    (note,) = [note for note in made.notes if note.startswith("scripted, not traced")]
+    assert "nets.py:" in note
+    assert "if x.mean() > 0:" in note
+    for sign in (1, -1):
+        x = sign * np.abs(nets.normal(3, 8, seed=5))
+        found = nets.run_onnx(made.path, x)[0]
+        np.testing.assert_allclose(found, x * (2 if sign > 0 else -3), rtol=1e-6)
+
+
+def test_a_number_read_from_the_data_is_kept(tmp_path: Path) -> None:
+    made = nets.exported(tmp_path, nets.build(nets.Scaled), nets.dataset_of(x=nets.normal(8, 8)))
+    x = nets.normal(2, 8, seed=3)
+    np.testing.assert_allclose(nets.run_onnx(made.path, x)[0], x / x.max(), rtol=1e-5)
+
+
+def test_a_decision_that_no_script_keeps_is_an_error_with_its_line(tmp_path: Path) -> None:
+    data = nets.dataset_of(x=nets.normal(8, 8))
+    with pytest.raises(StepError, match=r"decides by its data at nets\.py:\d+ \(if ") as caught:
+        nets.exported(tmp_path, nets.build(nets.Unscriptable), data)
+    assert "as a script: PyTorch cannot export" in caught.value.why
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_decision_at_an_opset_without_scripts_names_the_highest_with(tmp_path: Path) -> None:
+    data = nets.dataset_of(x=nets.normal(8, 8))
+    with pytest.raises(StepError, match="decides by its data") as caught:
+        nets.exported(tmp_path, nets.build(nets.Branching), data, opset=21)
+    assert "export.opset=20" in caught.value.fix
+
+
+def test_a_batch_that_tracing_fixed_is_open_in_a_script(tmp_path: Path) -> None:
     module, data = nets.build(nets.BakedBatch), nets.dataset_of(x=nets.normal(8, 8))
-    with pytest.raises(StepError, match=r"other shapes|does not run with"):
-        nets.exported(tmp_path / "dynamic", module, data)
-    assert nets.exported(tmp_path / "fixed", module, data, dynamic_batch=False).path.is_file()
+    made = nets.exported(tmp_path, module, data)
+    assert any(note.startswith("scripted") for note in made.notes)
+    for count in (1, 5):
+        x = nets.normal(count, 8, seed=count)
+        np.testing.assert_allclose(
+            nets.run_onnx(made.path, x)[0], nets.run_torch(module, x), rtol=1e-6
+        )
+
+
+def test_a_look_at_shapes_and_constants_needs_no_script(tmp_path: Path) -> None:
+    data = nets.dataset_of(x=nets.normal(8, 8))
+    made = nets.exported(tmp_path, nets.build(nets.Constants), data)
+    assert made.notes == ("opset 17",)
 
 
 @pytest.mark.parametrize(
     ("kind", "opset", "said"),
     [
         (nets.Unexportable, 17, "svd"),
-        pytest.param(nets.Branching, 18, "", marks=pytest.mark.heavy),
+        pytest.param(nets.Unexportable, 18, "", marks=pytest.mark.heavy),
     ],
 )
 def test_what_torch_cannot_export_is_an_error_of_the_step(

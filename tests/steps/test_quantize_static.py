@@ -80,8 +80,9 @@ def test_convolutions_stand_between_quantize_and_dequantize(
 
 @pytest.mark.parametrize(
     ("scheme", "activations", "most"),
-    [("u8s8", "uint8", 127), ("u8s8-reduced", "uint8", 64), ("s8s8", "int8", 127)],
-)
+    [("u8s8", "uint8", 127), ("u8s8-reduced", "uint8", 64), ("s8s8", "int8", 127),
+     ("s8s8-symmetric", "int8", 127)],
+)  # fmt: skip
 def test_the_scheme_decides_types_and_range(
     scheme: str, activations: str, most: int, float_file: Artifact, tmp_path: Path
 ) -> None:
@@ -95,6 +96,8 @@ def test_the_scheme_decides_types_and_range(
     some = nets.normal(16, 3, 32, 32, seed=5)
     before, after = nets.run_onnx(float_file.path, some), nets.run_onnx(made.path, some)
     assert nets.decibels(before[0], after[0]) > 15
+    zeros = {int(graph.arrays[node.input[2]].max()) for node in graph.of("QuantizeLinear")}
+    assert (zeros == {0}) == (scheme == "s8s8-symmetric")
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

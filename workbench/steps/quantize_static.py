@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, feed, is_fixed_to_one
-from workbench.errors import StepError
+from workbench.artifact import Artifact, Format, feed, is_fixed_to_one, stored
+from workbench.errors import DependencyError, StepError
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 BATCH = 2  # larger ones are no faster, and hold as many samples' activations
 
 # Why each: u8s8 runs on VNNI and is exact there; without VNNI its 16-bit sums saturate, so weights
-# get 7 bits; ARM's dot products are signed, and both are exact.
+# get 7 bits; ARM's dot products are signed, and both are exact. Symmetric is signed with zero
+# points of 0, all that TensorRT takes.
 SCHEMES: dict[str, tuple[str, bool]] = {
     "u8s8": ("QUInt8", False),
     "u8s8-reduced": ("QUInt8", True),
     "s8s8": ("QInt8", False),
+    "s8s8-symmetric": ("QInt8", False),
 }
 
 
@@ -35,7 +37,7 @@ class QuantizeStatic:
 
     samples: Annotated[int, Between(1)] | None = None
     per_channel: bool = True
-    scheme: Literal["auto", "u8s8", "u8s8-reduced", "s8s8"] = "auto"
+    scheme: Literal["auto", "u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric"] = "auto"
 
     name: ClassVar[str] = "quantize"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
@@ -80,6 +82,13 @@ class QuantizeStatic:
             activation_type=QuantType[activations],
             weight_type=QuantType.QInt8,
             calibration_cache_path=ranges,
+            extra_options={"ActivationSymmetric": scheme.endswith("-symmetric")},
+            # What makes values of pixels, and probabilities of values, is cheap and exact as it is.
+            nodes_to_exclude=[
+                node.name
+                for node in onnx.load(prepared, load_external_data=False).graph.node
+                if node.name.startswith(graph.BAKED)
+            ],
         )
         prepared.unlink()
         model = onnx.load(path)
@@ -90,7 +99,7 @@ class QuantizeStatic:
                 f"the graph's operators are {', '.join(sorted(counts))}",
                 "static INT8 fits convolutional networks; see 'wb recipes' for others",
             )
-        inputs, outputs = graph.signature(model)
+        inputs, outputs = graph.signature(model, (*subject.inputs, *subject.outputs))
         artifact = Artifact(
             path=path,
             format=Format.ONNX,
@@ -100,7 +109,7 @@ class QuantizeStatic:
             history=(*subject.history, f"{self.name} {scheme} samples={samples}"),
             companions=(ranges,),
             notes=(f"{scheme}{', per channel' if self.per_channel else ''}, min-max",
-                   f"{samples} calibration samples"),
+                   f"{samples} calibration samples", *subject.notes),
         )  # fmt: skip
         context.progress(0.95, "loading it")
         examples = context.dataset.examples(4, context.seed)
@@ -116,12 +125,19 @@ class QuantizeStatic:
         The calibrator keeps what it collected until it is asked for ranges, and merges ranges
         exactly: so it is given one batch at a time. Returns the number of samples.
         """
-        from onnxruntime.quantization.calibrate import (
-            CalibrationMethod,
-            TensorsData,
-            create_calibrator,
-            save_tensors_data,
-        )
+        try:
+            from onnxruntime.quantization.calibrate import (
+                CalibrationMethod,
+                TensorsData,
+                create_calibrator,
+                save_tensors_data,
+            )
+        except ImportError as error:  # a variant, onnxruntime-openvino say, may be behind
+            raise DependencyError(
+                "static INT8 needs onnxruntime 1.31 or newer",
+                str(error),
+                "make the files where onnxruntime is, then measure them here: 'wb profile FILE…'",
+            ) from error
 
         split, samples = context.dataset.calibrating(self.samples)
         augmented = context.folder / "augmented.onnx"
@@ -130,7 +146,10 @@ class QuantizeStatic:
         )
         size = 1 if is_fixed_to_one(subject.inputs) else BATCH
         for batch in split.batches(size, samples):
-            calibrator.collect_data(_Once(feed(subject.inputs, batch.inputs)))
+            given = feed(subject.inputs, batch.inputs)
+            calibrator.collect_data(
+                _Once({spec.name: stored(spec, given[spec.name]) for spec in subject.inputs})
+            )
             done = batch.start + len(batch)
             context.progress(0.1 + 0.7 * done / samples, f"calibrating {done}/{samples}")
         found = calibrator.compute_data()

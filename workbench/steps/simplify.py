@@ -57,7 +57,7 @@ class Simplify:
         path = context.folder / "model.onnx"
         onnx.save(simplified, path)
         onnx.checker.check_model(path, full_check=True)
-        inputs, outputs = graph.signature(simplified)
+        inputs, outputs = graph.signature(simplified, (*subject.inputs, *subject.outputs))
         artifact = replace(
             subject,
             path=path,

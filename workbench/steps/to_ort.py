@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,40 +97,14 @@ class ToOrt:
         return artifact
 
 
-_CHECKING = re.compile(r"Checking (NNAPI|CoreML \w+)$")
-_COUNT = re.compile(r"(\d+) partitions with a total of (\d+)/(\d+) nodes")
-_VERDICT = re.compile(r"Model should perform well with .* (as is|fixed input shapes): (\w+)")
-
-
 def _usability(path: Path) -> tuple[str, ...]:
     """What onnxruntime's checker says of NNAPI and CoreML: a line for each of their forms."""
-    from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
+    import onnx
 
-    said: list[str] = []
+    from workbench.inspect import mobile
 
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.extend(record.getMessage().splitlines())
-
-    logger = logging.Logger("usability", logging.INFO)
-    logger.addHandler(Keep())
     try:
-        analyze_model(path, skip_optimize=True, logger=logger)
+        verdicts = mobile.verdicts(onnx.load(path))
     except Exception as error:  # noqa: BLE001 - a checker that fails must not cost the artifact
         return (f"NNAPI and CoreML not checked: {type(error).__name__}",)
-    return tuple(_verdicts(said))
-
-
-def _verdicts(lines: list[str]) -> list[str]:
-    """The checker's report in a line for each execution provider: its last word and the counts."""
-    found: dict[str, str] = {}
-    provider = counts = ""
-    for line in lines:
-        if match := _CHECKING.search(line):
-            provider = match[1]
-        elif match := _COUNT.search(line):
-            counts = f"{match[2]}/{match[3]} nodes, {match[1]} partitions"
-        elif (match := _VERDICT.search(line)) and provider:
-            fixed = "" if match[1] == "as is" else " with fixed shapes"
-            found[provider] = f"{provider}: {match[2].lower()}{fixed} ({counts})"
-    return list(found.values())
+    return tuple(f"{provider}: {verdict}" for provider, verdict in verdicts.items())

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, TensorSpec, feed
-from workbench.errors import CrashError, StepError, first_line
+from workbench.artifact import Artifact, Format, TensorSpec, feed, stored
+from workbench.cache import key_of
+from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
+from workbench.process import Worker
+from workbench.steps.flatbuffer import c_array
+from workbench.steps.rewrites import listed
+from workbench.steps.tensorflow_jobs import CONVERSION, INT8
 
 if TYPE_CHECKING:
-    from workbench.measure.parity import Parity
+    from numpy.typing import NDArray
+
     from workbench.recipe import Context
 
 SAMPLES = "samples"
 
-Precision = Literal["float32", "float16", "dynamic", "int8", "int8-io"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int8-io", "int16"]
 
 # The least SQNR with which a file counts as converted. Float formats must agree to rounding. An
 # INT8 file may lose much and still be an honest result, which the table shows; below 0 dB the
 # noise is larger than the signal: that is not a loss of accuracy but a wrong conversion.
 LEAST_SQNR: dict[str, float] = {
-    "float32": 60, "float16": 30, "dynamic": 5, "int8": 0, "int8-io": 0,
+    "float32": 60, "float16": 30, "dynamic": 5, "int8": 0, "int8-io": 0, "int16": 10,
 }  # fmt: skip
+
+# Of classes alone the ratio counts the changed ones, 10 log10(all / (2 * changed)): one of 16 may
+# change by a tie in a float file, three of four where INT8 loses much.
+LEAST_CLASSES: dict[str, float] = {"float32": 9, "float16": 9}
+LEAST_CLASSES_INT8 = -2.0
+
+_SCHEMES = {
+    "int8": "s8s8, per channel, TensorFlow's min-max",
+    "int8-io": "s8s8, per channel, TensorFlow's min-max",
+    "int16": "16-bit activations, 8-bit weights per channel, TensorFlow's min-max",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +51,22 @@ class ToTflite:
     """FP32 ONNX to `.tflite`, images as NHWC.
 
     precision: `float32`; `float16` weights; `dynamic`, INT8 weights alone; `int8`, weights and
-    activations with float inputs and outputs; `int8-io`, with int8 inputs and outputs too.
-    samples: calibration samples for the last two, all of the split by default.
+    activations with float inputs and outputs; `int8-io`, with int8 inputs and outputs too, and
+    nothing that computes in float; `int16`, activations of 16 bits, weights of 8, float inputs and
+    outputs. samples: calibration samples for the last three, all of the split by default.
+    c_array: also write the file as a C++ array, as firmware takes it.
     """
 
     precision: Precision = "int8"
     samples: Annotated[int, Between(1)] | None = None
+    c_array: bool = False
 
     name: ClassVar[str] = "to_tflite"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
     gives: ClassVar[Format] = Format.TFLITE
     packages: ClassVar[tuple[str, ...]] = (
-        "tensorflow", "onnx2tf", "tf_keras", "onnx", "onnx-graphsurgeon", "sng4onnx", "numpy",
-        "ai-edge-litert",
+        "tensorflow", "onnx2tf", "tf_keras", "onnx", "onnxsim", "onnxruntime", "onnx-graphsurgeon",
+        "sng4onnx", "numpy", "ai-edge-litert",
     )  # fmt: skip
     seconds: ClassVar[float] = 25
 
@@ -55,7 +75,7 @@ class ToTflite:
 
     @property
     def needs_data(self) -> bool:
-        return self.precision in ("int8", "int8-io")
+        return self.precision in INT8
 
     def run(self, subject: Artifact, context: Context) -> Artifact:
         """Write `model.<precision>.tflite`.
@@ -63,40 +83,83 @@ class ToTflite:
         Raises StepError where a converter fails, naming the operator, or where the file does not
         load in LiteRT or disagrees with the ONNX file.
         """
-        from workbench.process import Worker
-
-        saved_model = _saved_model(subject, context)
         path = context.folder / f"model.{self.precision}.tflite"
-        context.progress(0.7, f"quantizing to {self.precision}" if self.needs_data else "writing")
-        samples = self._write_samples(subject, context) if self.needs_data else 0
         with Worker() as worker:
-            worker.call("flatbuffer", saved_model, path, self.precision, context.folder / SAMPLES)
-        shutil.rmtree(context.folder / SAMPLES, ignore_errors=True)
-        context.progress(0.9, "comparing with the ONNX file")
-        artifact = replace(
-            subject,
-            path=path,
-            format=Format.TFLITE,
-            precision={"int8-io": "int8", "dynamic": "dynamic-int8"}.get(
-                self.precision, self.precision
-            ),
-            companions=(),
-            history=(*subject.history, f"{self.name} precision={self.precision}"),
-            notes=(*subject.notes, *self._notes(samples)),
-        )
-        return self._checked(artifact, subject, context)
+            ids = any("int" in spec.dtype for spec in subject.inputs)
+            wide = self.precision == "int16" and ids
+            saved_model = _saved_model(subject, context, worker, wide)
+            conversion = json.loads((saved_model / CONVERSION).read_text(encoding="utf-8"))
+            doing = f"quantizing to {self.precision}" if self.needs_data else "writing"
+            context.progress(0.7, doing)
+            samples = self._write_samples(subject, context, conversion) if self.needs_data else 0
+            try:
+                facts = worker.call(
+                    "flatbuffer", saved_model, path, self.precision, context.folder / SAMPLES
+                )
+            except CrashError as error:
+                raise StepError("TensorFlow's converter died", error.why, error.fix) from error
+            shutil.rmtree(context.folder / SAMPLES, ignore_errors=True)
+            self._refuse_floats(facts["floats"])
+            context.progress(0.9, "comparing with the ONNX file")
+            artifact = replace(
+                subject,
+                path=path,
+                format=Format.TFLITE,
+                precision=self._precision(facts["floats"]),
+                inputs=_placed(subject.inputs, conversion["inputs"], facts["inputs"]),
+                outputs=_placed(subject.outputs, conversion["outputs"], facts["outputs"]),
+                companions=self._companions(path),
+                history=(*subject.history, f"{self.name} precision={self.precision}"),
+                notes=(*subject.notes, *conversion["notes"], *self._notes(samples, facts, subject)),
+            )
+            self._check(artifact, subject, context, worker)
+        return artifact
 
-    def _notes(self, samples: int) -> tuple[str, ...]:
+    def _refuse_floats(self, floats: dict[str, int]) -> None:
+        """No INT8 file for firmware computes in float anywhere."""
+        if self.precision == "int8-io" and floats:
+            raise StepError(
+                "the model cannot be written as INT8 TFLite alone",
+                f"TensorFlow leaves operators in float: {listed(Counter(floats))}",
+                "--set to_tflite.precision=int8 lets these compute in float",
+            )
+
+    def _precision(self, floats: dict[str, int]) -> str:
+        plain = {"int8-io": "int8", "dynamic": "dynamic-int8"}.get(self.precision, self.precision)
+        return f"mixed-{plain}" if floats and self.needs_data else plain
+
+    def _notes(self, samples: int, facts: dict[str, Any], subject: Artifact) -> tuple[str, ...]:
         if not samples:
             return ()
+        floats = facts["floats"]
         kind = "int8" if self.precision == "int8-io" else "float"
-        return (
-            "s8s8, per channel, TensorFlow's min-max",
+        baked = any(spec.pixels or spec.head for spec in (*subject.inputs, *subject.outputs))
+        notes = [
+            _SCHEMES[self.precision],
             f"{samples} calibration samples",
-            f"{kind} inputs and outputs",
-        )
+            f"{kind} inputs and outputs{', but for what is baked' if baked else ''}",
+        ]
+        if floats:
+            count = sum(floats.values())
+            wide = self.precision.upper()
+            notes.append(f"{wide} but for {count} operators in float: {listed(Counter(floats))}")
+        if self.c_array and facts["arena"]:
+            notes.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
+                         "at once; the runtime needs more for itself")  # fmt: skip
+        return tuple(notes)
 
-    def _write_samples(self, subject: Artifact, context: Context) -> int:
+    def _companions(self, path: Path) -> tuple[Path, ...]:
+        """The file as `model_data.h` and `model_data.cc`, where these are asked for."""
+        if not self.c_array:
+            return ()
+        made = path.with_name("model_data.h"), path.with_name("model_data.cc")
+        for one, text in zip(made, c_array(path.read_bytes(), "g_model_data"), strict=True):
+            one.write_text(text, encoding="ascii")
+        return made
+
+    def _write_samples(
+        self, subject: Artifact, context: Context, conversion: dict[str, Any]
+    ) -> int:
         """Calibration samples as the SavedModel takes them, one `.npy` an input; their number.
 
         Through files that are mapped, not through memory: the other process reads them one by one.
@@ -108,62 +171,74 @@ class ToTflite:
         folder.mkdir()
         files: dict[str, Any] = {}
         for batch in split.batches(8, samples):
-            for name, array in feed(subject.inputs, batch.inputs).items():
-                permutation = _channels_last(array.ndim) if array.ndim in (4, 5) else None
-                stored = array.transpose(permutation) if permutation else array
-                if name not in files:
-                    files[name] = np.lib.format.open_memmap(
-                        folder / f"{_word(name)}.npy",
+            given = feed(subject.inputs, batch.inputs)
+            for spec in subject.inputs:
+                place = conversion["inputs"][spec.name]
+                kept = _source(spec, given[spec.name])
+                kept = kept.transpose(place["permutation"]) if place["permutation"] else kept
+                if spec.name not in files:
+                    files[spec.name] = np.lib.format.open_memmap(
+                        folder / f"{place['key']}.npy",
                         "w+",
-                        stored.dtype,
-                        (samples, *stored.shape[1:]),
+                        kept.dtype,
+                        (samples, *kept.shape[1:]),
                     )
-                files[name][batch.start : batch.start + len(batch)] = stored
+                files[spec.name][batch.start : batch.start + len(batch)] = kept
         for file in files.values():
             file.flush()
         return samples
 
-    def _checked(self, artifact: Artifact, subject: Artifact, context: Context) -> Artifact:
-        """The artifact with the signature under which its outputs agree with the ONNX file's.
+    def _check(
+        self, artifact: Artifact, subject: Artifact, context: Context, worker: Worker
+    ) -> None:
+        """Raises StepError where the file's outputs are not the ONNX file's.
 
-        A converter may keep an axis order or not, and shapes alone cannot always tell which.
+        In the worker: some of what TensorFlow writes crashes LiteRT.
         """
-        from workbench.device.runner import infer, open_session
+        from workbench.device.runner import infer_each, open_session
         from workbench.measure import parity
 
-        examples = context.dataset.examples(4, context.seed)
-        expected = infer(open_session(subject, threads=0), examples)
-        best: tuple[Parity, Artifact] | None = None
-        for candidate in _signatures(artifact, subject):
-            found = infer(open_session(candidate, threads=0), examples)
-            if [a.shape for a in found] != [a.shape for a in expected]:
-                continue
-            agreement = parity.compare(expected, found)
-            if best is None or agreement.sqnr > best[0].sqnr:
-                best = agreement, candidate
+        classes = any(spec.head == "argmax" for spec in subject.outputs)
+        examples = context.dataset.examples(16 if classes else 4, context.seed)
+        expected = infer_each(open_session(subject, threads=0), examples)
+        try:
+            worker.call("open", artifact, 0, None)
+            found = worker.call("infer", examples)
+        except DeviceError as error:
+            raise StepError(
+                f"LiteRT cannot run the {self.precision} TFLite file",
+                f"{error.what}: {error.why}",
+                "the other branches stand",
+            ) from error
         least = LEAST_SQNR[self.precision]
-        if best is None or not best[0].sqnr >= least:
+        if classes:
+            least = LEAST_CLASSES.get(self.precision, LEAST_CLASSES_INT8)
+        agreement = parity.compare(expected, found)
+        if not agreement.sqnr >= least:
             raise StepError(
                 f"the {self.precision} TFLite file disagrees with the ONNX file",
-                f"SQNR {best[0].sqnr:.1f} dB, at least {least:g} expected"
-                if best
-                else "no output has the shape expected",
-                "onnx2tf does not convert this model correctly; the other branches stand",
+                f"SQNR {agreement.sqnr:.1f} dB, at least {least:g} expected",
+                "the model does not survive this precision; the other branches stand",
             )
-        return best[1]
 
 
-def _saved_model(subject: Artifact, context: Context) -> Path:
-    """The SavedModel of an ONNX file, made once for all precisions."""
+def _saved_model(subject: Artifact, context: Context, worker: Worker, wide: bool) -> Path:
+    """The SavedModel of an ONNX file, made once for all precisions; wide: for 16-bit ones alone."""
+    import numpy as np
     from filelock import FileLock
 
     from workbench.device.probe import versions
-    from workbench.process import Worker
 
     work = context.work or context.folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    made_by = "-".join(versions(("onnx2tf", "tensorflow")).values())
-    final = work / f"saved-model-{subject.sha256[:32]}-{made_by}"
+    examples = feed(subject.inputs, context.dataset.examples(4, context.seed))
+    inputs = {spec.name: _source(spec, examples[spec.name]) for spec in subject.inputs}
+    # The workbench's own code is in the key: it decides how the graph is prepared.
+    key = key_of(
+        "saved model", subject.sha256, {name: array.shape[1:] for name, array in inputs.items()},
+        wide, versions(ToTflite.packages),
+    )  # fmt: skip
+    final = work / f"saved-model-{key}"
     context.progress(0.0, "waiting for the SavedModel")
     with FileLock(work / f"{final.name}.lock"):
         if final.is_dir():
@@ -172,13 +247,15 @@ def _saved_model(subject: Artifact, context: Context) -> Path:
         making = work / f"{final.name}.making"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
-        # A copy: onnx2tf overwrites its input.
         source = Path(shutil.copyfile(subject.path, making / "model.onnx"))
-        kept = [spec.name.replace(":", "__") for spec in subject.inputs
-                if len(spec.shape) not in (4, 5)]  # fmt: skip
+        _channels_first(source, subject)
+        np.savez(making / "samples.npz", *inputs.values())
+        pixels = any(spec.pixels for spec in subject.inputs)
         try:
-            with Worker() as worker:
-                worker.call("saved_model", source, making / "saved_model", kept)
+            worker.call(
+                "saved_model", source, making / "saved_model", list(inputs),
+                making / "samples.npz", pixels, wide,
+            )  # fmt: skip
         except CrashError as error:
             raise StepError("onnx2tf died", error.why, error.fix) from error
         (making / "saved_model").rename(final)
@@ -186,75 +263,38 @@ def _saved_model(subject: Artifact, context: Context) -> Path:
     return final
 
 
-def _channels_last(rank: int) -> tuple[int, ...]:
-    """The permutation from N, C, spatial axes to N, spatial axes, C."""
-    return (0, *range(2, rank), 1)
+def _channels_first(path: Path, subject: Artifact) -> None:
+    """Baked pixels in the layout that onnx2tf expects of images, and turns to channels last."""
+    import onnx
+
+    from workbench import graph
+
+    if any(spec.pixels for spec in subject.inputs):
+        model = onnx.load(path)
+        graph.channels_first(model, subject.inputs)
+        onnx.save(model, path)
 
 
-def _signatures(artifact: Artifact, subject: Artifact) -> Iterator[Artifact]:
-    """The artifact under every mapping of names and axis orders that its shapes allow."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_path=str(artifact.path))
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise StepError(
-            "LiteRT cannot load the converted file",
-            first_line(error),
-            "an operator has no TFLite counterpart at this opset; try a higher export.opset",
-        ) from error
-    given, made = interpreter.get_input_details(), interpreter.get_output_details()
-    inputs = [_choices(spec, given, len(subject.inputs)) for spec in subject.inputs]
-    outputs = [_choices(spec, made, len(subject.outputs)) for spec in subject.outputs]
-    pairs = ((left, right) for left in _distinct(inputs) for right in _distinct(outputs))
-    for left, right in itertools.islice(pairs, 64):
-        yield replace(artifact, inputs=left, outputs=right)
+def _source(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    """A canonical input [N, …] as onnx2tf's source takes it: pixels channels first."""
+    if spec.pixels is None:
+        return stored(spec, array)
+    return stored(spec, array).transpose(0, 3, 1, 2)
 
 
-def _distinct(
-    choices: list[list[TensorSpec]], taken: frozenset[str] = frozenset()
-) -> Iterator[tuple[TensorSpec, ...]]:
-    """Every way to choose a counterpart for each tensor, none of them twice."""
-    if not choices:
-        yield ()
-        return
-    for spec in choices[0]:
-        if spec.stored not in taken:
-            for rest in _distinct(choices[1:], taken | {spec.stored}):
-                yield (spec, *rest)
-
-
-def _choices(spec: TensorSpec, details: list[dict[str, Any]], count: int) -> list[TensorSpec]:
-    """A tensor's possible counterparts in the file, by name where a name matches, else by shape."""
-    named = [d for d in details if _plain(d["name"]) == _word(spec.name)]
-    found = []
-    for detail in named if named and count > 1 else details:
-        shape = tuple(int(size) for size in detail["shape"])
-        rank = len(spec.shape)
-        if len(shape) != rank:
-            continue
-        # Channels-last first: where both fit the shape, parity decides, and this is the usual one.
-        for permutation in ([_channels_last(rank)] if rank > 2 else []) + [()]:
-            wanted = [spec.shape[axis] for axis in permutation] if permutation else spec.shape
-            if all(a is None or a == b or i == 0 for i, (a, b) in enumerate(zip(wanted, shape))):  # noqa: B905
-                found.append(
-                    replace(
-                        spec,
-                        stored=detail["name"],
-                        permutation=permutation,
-                        shape=(1, *spec.shape[1:]),
-                    )
-                )
-    return found
-
-
-def _word(name: str) -> str:
-    """An ONNX tensor's plain name: onnx2tf writes `:` as `__`."""
-    return _plain(name.replace(":", "__"))
-
-
-def _plain(name: str) -> str:
-    """A tensor's name without what the converters put around it."""
-    word = name.removeprefix("serving_default_").partition(":")[0].lower()
-    return "".join(letter if letter.isalnum() else "_" for letter in word)
+def _placed(
+    specs: tuple[TensorSpec, ...], places: dict[str, Any], names: dict[str, str]
+) -> tuple[TensorSpec, ...]:
+    """The ONNX file's tensors as the `.tflite` file has them: its names and axes, a batch of 1."""
+    return tuple(
+        replace(
+            spec,
+            stored=names[places[spec.name]["key"]],
+            # Pixels are channels last in the ONNX file already.
+            permutation=spec.permutation
+            if spec.pixels
+            else tuple(places[spec.name]["permutation"]),
+            shape=(1, *spec.shape[1:]),
+        )
+        for spec in specs
+    )

@@ -1,0 +1,239 @@
+"""QuantizeDynamic: INT8 weights, activations quantized as they come; for transformers, RNNs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from workbench.artifact import Artifact, Format
+from workbench.errors import StepError, first_line
+from workbench.options import Between, validate
+from workbench.steps import rewrites, weight_only
+from workbench.steps.rewrites import Weights
+from workbench.steps.trial import outputs_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from workbench.recipe import Context
+
+# Below LEAST dB the file counts as wrongly converted: weights that a quantizer mixed up gave 0 dB
+# and less, and noise of a third of the signal is no rounding. Between it and GOOD (cosine 0.98) the
+# loss is an honest one, for the table to show, and the notes say it.
+LEAST, GOOD = 5.0, 14.0
+
+PER_AXIS = 13  # the opset from which DequantizeLinear takes a scale for each row
+
+LIBRARY = ("MatMul", "LSTM", "Attention")  # what onnxruntime has dynamic INT8 kernels for
+WEIGHTS = {"MatMul": (1,), "Attention": (1,), "LSTM": (1, 2), "GRU": (1, 2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeDynamic:
+    """FP32 ONNX to dynamic INT8: MatMul, Gemm, LSTM and Attention in integers, no calibration.
+
+    Never Conv: ONNX Runtime's dynamic one is 20 to 40 times slower than float. GRU and embedding
+    tables (`embeddings`) have no integer kernel; their weights are stored in INT8 and computed with
+    in float. per_channel: one weight scale for each output channel; on a BERT-like encoder it takes
+    nothing in speed and gains 1 to 3 dB. weights: their type; `auto` is `s8`, which runs twice as
+    fast as `u8` on x86 with VNNI, and with 7 bits on x86 without it, where 8 saturate. smallest:
+    weights of fewer elements stay float; below 4096 INT8 was slower for any number of rows.
+    exclude: names of nodes to leave alone.
+    """
+
+    per_channel: bool = True
+    weights: Literal["auto", "s8", "u8"] = "auto"
+    embeddings: bool = True
+    smallest: Annotated[int, Between(0)] = 4096
+    exclude: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "quantize_dynamic"
+    takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
+    gives: ClassVar[Format] = Format.ONNX
+    needs_data: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
+    seconds: ClassVar[float] = 5
+    precision: ClassVar[str] = "dynamic-int8"
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def run(self, subject: Artifact, context: Context) -> Artifact:
+        """Write `model.dynamic-int8.onnx`.
+
+        Raises StepError where there is nothing to quantize, or the outputs show that the file was
+        converted wrongly.
+        """
+        import onnx
+
+        from workbench import graph
+
+        model = onnx.load(subject.path)
+        if graph.opset(model) < PER_AXIS:
+            raise StepError(
+                f"the file is of opset {graph.opset(model)}, dynamic INT8 needs {PER_AXIS}",
+                "below it there is no scale for each row of a weight",
+                f"export it at opset {PER_AXIS} or higher",
+            )
+        kinds = rewrites.operators(model.graph)
+        rewrites.name_nodes(model.graph)
+        _check_names(self.exclude, model.graph)
+        rewrites.settle_constants(model.graph)
+        rewrites.products_of_gemms(model.graph)
+        whole = _elements(model.graph)
+        chosen = self._chosen(model.graph)
+        tables = (
+            weight_only.embeddings_to_int8(model.graph, self.smallest, self.exclude)
+            if self.embeddings
+            else []
+        )
+        if not chosen and not tables:
+            raise _nothing(kinds, self.smallest)
+        context.progress(0.2, f"{len(chosen)} nodes")
+        path = context.folder / "model.dynamic-int8.onnx"
+        scheme = self._quantize(model, chosen, path, context)
+        written = onnx.load(path)
+        inputs, outputs = graph.signature(written, (*subject.inputs, *subject.outputs))
+        artifact = replace(
+            subject,
+            path=path,
+            precision="dynamic-int8",
+            inputs=inputs,
+            outputs=outputs,
+            companions=(),
+            history=(*subject.history, f"{self.name} {scheme}"),
+            notes=(*subject.notes, *self._notes(written.graph, chosen, tables, whole, scheme)),
+        )
+        context.progress(0.8, "comparing with the FP32 file")
+        return replace(artifact, notes=(*artifact.notes, *_checked(artifact, subject, context)))
+
+    def _chosen(self, graph: onnx.GraphProto) -> dict[str, str]:
+        """The nodes to quantize, name to operator: constant weights, and enough of them."""
+        import onnx
+
+        weights = Weights(graph)
+        ranks = {"MatMul": 2, "Attention": 2, "LSTM": 3, "GRU": 3}
+        found = {}
+        for node in graph.node:
+            if node.op_type not in ranks or node.name in self.exclude:
+                continue
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            arrays = [weights.get(node.input[place]) for place in WEIGHTS[node.op_type]]
+            if any(a is None or a.ndim != ranks[node.op_type] or a.dtype != "float32"
+                   for a in arrays):  # fmt: skip
+                continue
+            # What onnxruntime's quantizer would drop without a word.
+            dropped = {
+                "MatMul": False,
+                "LSTM": attributes.get("layout", 0) != 0,
+                "GRU": False,
+                "Attention": node.domain != "com.microsoft" or "qkv_hidden_sizes" in attributes
+                or any(node.input[5:]),
+            }[node.op_type]  # fmt: skip
+            if not dropped and sum(a.size for a in arrays if a is not None) >= self.smallest:
+                found[node.name] = node.op_type
+        return found
+
+    def _quantize(
+        self, model: onnx.ModelProto, chosen: dict[str, str], path: Path, context: Context
+    ) -> str:
+        """Write the quantized model; the weights' type in words."""
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        signed = self.weights != "u8"
+        reduced = signed and context.device.quantization == "u8s8-reduced"
+        rewrites.unshare(model.graph, {name: WEIGHTS[kind] for name, kind in chosen.items()})
+        gru = {name for name, kind in chosen.items() if kind == "GRU"}
+        weight_only.grus_to_int8(model.graph, gru)
+        others = {name: kind for name, kind in chosen.items() if kind in LIBRARY}
+        if others:
+            prepared = context.folder / "prepared.onnx"
+            onnx.save(model, prepared)
+            try:
+                quantize_dynamic(
+                    prepared,
+                    path,
+                    op_types_to_quantize=sorted(set(others.values())),
+                    nodes_to_quantize=sorted(others),
+                    per_channel=self.per_channel,
+                    reduce_range=reduced,
+                    weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+                    # Shape inference does not know the types that fused operators give.
+                    extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+                )
+            except Exception as error:
+                raise StepError(
+                    "onnxruntime cannot quantize the graph",
+                    f"{type(error).__name__}: {first_line(error)}",
+                    "leave nodes out: --set quantize_dynamic.exclude=NAME,NAME",
+                ) from error
+            prepared.unlink()
+            model = onnx.load(path)
+        rewrites.share(model.graph)
+        onnx.save(model, path)
+        return f"{'s8' if signed else 'u8'}{'-reduced' if reduced else ''} weights"
+
+    def _notes(
+        self, graph: onnx.GraphProto, chosen: dict[str, str], tables: list[int], whole: int,
+        scheme: str,
+    ) -> tuple[str, ...]:  # fmt: skip
+        stored = sum(
+            math.prod(tensor.dims)
+            for tensor in graph.initializer
+            if tensor.data_type in (2, 3)  # UINT8, INT8
+        )
+        kinds = Counter(kind for kind in chosen.values() if kind in LIBRARY)
+        notes = [f"{scheme}{', per channel' if self.per_channel else ''}, ranges of activations "
+                 "taken at run time"]  # fmt: skip
+        if kinds:
+            notes.append(f"in integers: {rewrites.listed(kinds)}")
+        only = Counter(kind for kind in chosen.values() if kind == "GRU")
+        if tables:
+            only["embedding table"] = len(tables)
+        if only:
+            notes.append(f"weights INT8, computed in float: {rewrites.listed(only)}")
+        notes.append(f"{100 * stored / max(stored, whole):.1f} % of the weights are INT8")
+        return tuple(notes)
+
+
+def _check_names(exclude: tuple[str, ...], graph: onnx.GraphProto) -> None:
+    known = {node.name for node in graph.node}
+    if unknown := [name for name in exclude if name not in known]:
+        from workbench.errors import did_you_mean
+
+        raise StepError(
+            f"there is no node '{unknown[0]}' to leave alone", "", did_you_mean(unknown[0], known)
+        )
+
+
+def _elements(graph: onnx.GraphProto) -> int:
+    """How many weights there are, in elements of float initializers."""
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == 1)
+
+
+def _nothing(kinds: Counter[str], smallest: int) -> StepError:
+    convolutions = kinds["Conv"] + kinds["ConvTranspose"]
+    return StepError(
+        "there is nothing that dynamic INT8 makes smaller and not slower",
+        "it takes MatMul, Gemm, LSTM, GRU, Attention and embedding tables with constant weights of "
+        f"at least {smallest} elements; the graph has {rewrites.listed(kinds)}",
+        "convolutional networks want static INT8: mobile-int8"
+        if convolutions
+        else "use mobile-float16, or lower quantize_dynamic.smallest",
+    )
+
+
+def _checked(artifact: Artifact, subject: Artifact, context: Context) -> tuple[str, ...]:
+    """Compare with the float file, sample by sample as an app runs it; what a user should know."""
+    from workbench.measure import parity
+
+    examples = context.dataset.examples(8, context.seed)
+    expected, made = (outputs_of(one, examples, each=True) for one in (subject, artifact))
+    found = parity.check_sqnr(QuantizeDynamic.name, expected, made, LEAST)
+    if found.sqnr < GOOD:
+        return (f"loses much: SQNR {found.sqnr:.1f} dB against the FP32 file",)
+    return ()

@@ -1,0 +1,149 @@
+"""Whether a trace can stand for a module: what its Python code reads from tensors, and where.
+
+A trace keeps the operations that ran, and takes every value that Python read from a tensor (in an
+`if`, with `int()` or `.item()`) for a constant. That is right as long as the value is the same for
+all inputs, and torch's TracerWarning cannot tell: it also warns of every look at a shape.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from workbench.model import Model
+
+Inputs = Mapping[str, NDArray[Any]]
+
+# Tensor methods and functions that give Python a value.
+_READS = {
+    "__bool__", "__int__", "__float__", "__index__", "__contains__", "__complex__", "item",
+    "tolist", "numpy", "__array__", "is_nonzero", "equal", "allclose",
+}  # fmt: skip
+_LONGEST = 60  # of a quoted line of code
+
+
+def decided_by_data(model: Model) -> tuple[str, ...]:
+    """The places in the user's code, `net.py:42 (if x.mean() > 0:)`, that read other values from
+    tensors for other inputs: where a trace would keep what one input gave.
+
+    Without such a place a trace is as good as the checks of its outputs. Where a trace of the first
+    example reads anything at all, the other examples, and made-up inputs like them, are traced too:
+    traced and not run, for code may know that it is traced, and then go a way that holds for all.
+    """
+    first, *others = _variants(model.example_inputs)
+    runs = [_reads(model, first)]
+    if not runs[0]:
+        return ()
+    for inputs in others:
+        try:
+            runs.append(_reads(model, inputs))
+        except Exception:  # noqa: BLE001, S112 - made-up inputs may be ones that the model refuses
+            continue
+    places = dict.fromkeys(place for run in runs for place, _ in run)
+    values = {place: {tuple(v for p, v in run if p == place) for run in runs} for place in places}
+    return tuple(place for place in places if len(values[place]) > 1)
+
+
+def _reads(model: Model, inputs: Inputs) -> list[tuple[str, str]]:
+    """What Python reads from tensors while the module is traced: places and values, in order.
+
+    Of a module that cannot be traced, what it reads as it runs.
+    """
+    import torch
+
+    tensors = tuple(torch.from_numpy(inputs[name]) for name in model.input_names)
+    trace: Any = torch.jit.trace
+    seen: list[tuple[str, str]] = []
+    with plain_transformers(), torch.inference_mode(False), torch.no_grad():
+        try:
+            with _reading(seen):
+                trace(model.module, tensors, check_trace=False, strict=False)
+        except Exception:  # noqa: BLE001 - why it cannot, its own step says
+            seen.clear()
+            with _reading(seen):
+                model.module(*tensors)
+    return seen
+
+
+@contextmanager
+def plain_transformers() -> Iterator[None]:
+    """Quietly, and without nn.TransformerEncoder's fast path, which a trace would take for all."""
+    import torch
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _variants(examples: Inputs) -> Iterator[dict[str, NDArray[Any]]]:
+    """Each example alone, then the first negated, made large, and zero.
+
+    Integers, which may be indices, are turned around instead, and zeros and ones swapped.
+    """
+    count = len(next(iter(examples.values())))
+    for index in range(count):
+        yield {name: array[index : index + 1] for name, array in examples.items()}
+    for factor in (-1, 10, 0):
+        yield {name: _turned(array[:1], factor) for name, array in examples.items()}
+
+
+def _turned(array: NDArray[Any], factor: int) -> NDArray[Any]:
+    if array.dtype.kind == "f":
+        return (array * factor).astype(array.dtype)
+    if factor < 0 and np.isin(array, (0, 1)).all():
+        return (1 - array).astype(array.dtype)
+    return np.ascontiguousarray(array[..., ::-1]) if array.ndim > 1 else array
+
+
+def _reading(seen: list[tuple[str, str]]) -> Any:
+    from torch.overrides import TorchFunctionMode
+
+    class Reading(TorchFunctionMode):
+        """Notes every value that Python gets from a tensor."""
+
+        def __torch_function__(
+            self, function: Any, _types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if getattr(function, "__name__", "") in _READS:
+                seen.append((_place(), _plain(result)))
+            return result
+
+    return Reading()
+
+
+def _plain(value: Any) -> str:
+    """A value that can be compared and hashed."""
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
+
+
+def _place() -> str:
+    """The innermost line of code outside torch and this file, with its text."""
+    import torch
+
+    ours = (str(Path(torch.__file__).parent), __file__)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame = frame.f_back
+    if frame.f_globals.get("__name__") == "workbench.sources.interpreted":
+        from workbench.sources.interpreted import place_of
+
+        return place_of(frame)
+    path, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(path, line).strip()
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return f"{Path(path).name}:{line}" + (f" ({shown})" if shown else "")

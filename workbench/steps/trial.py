@@ -1,0 +1,33 @@
+"""What a step's input and its output give for the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from workbench.artifact import Artifact
+from workbench.errors import StepError, first_line
+
+Array = NDArray[Any]
+
+
+def outputs_of(
+    artifact: Artifact, inputs: Mapping[str, Array], *, each: bool = False
+) -> list[Array]:
+    """A file's outputs; `each`: the samples one at a time, as an app runs them.
+
+    Raises StepError where the runtime refuses the file, or fails on it.
+    """
+    from workbench.device.runner import infer, infer_each, open_session
+
+    try:
+        session = open_session(artifact, threads=0)
+        return infer_each(session, inputs) if each else infer(session, inputs)
+    except Exception as error:
+        raise StepError(
+            f"{artifact.path.name}, just made, does not run",
+            first_line(error)[:300],
+            "the conversion is at fault: report it with the run's manifest",
+        ) from error
