@@ -1,5 +1,5 @@
 # A handful of targets; each is one command that can be typed by hand too.
-.PHONY: install test fast lint bench default
+.PHONY: install test fast lint bench matrix default
 
 install:            ## this checkout, editable, with the tools of development
 	pip install -e '.[dev]'
@@ -17,6 +17,11 @@ bench:              ## prints ratios; nothing fails by them
 	python benchmarks/start_up.py
 	python benchmarks/overhead.py
 	python benchmarks/calibration_memory.py
+	python benchmarks/inspect_speed.py
+	python benchmarks/dynamic_int8.py
+
+matrix:             ## every structure through every recipe, to docs/matrix.md; half an hour
+	python benchmarks/matrix.py
 
 default:            ## the main job on the embedded model, from nothing
 	wb recipe mobile-int8 --no-cache

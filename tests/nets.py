@@ -120,6 +120,35 @@ class Branching(nn.Module):
         return -3 * x
 
 
+class Scaled(nn.Module):
+    """Divides by the largest element, read as a Python number: a trace keeps the first one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / float(x.max())
+
+
+class Unscriptable(nn.Module):
+    """Decides by its data through numpy, which neither a trace nor torch.jit.script keeps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if np.sign(x.mean().numpy()) > 0:
+            return 2 * x
+        return -3 * x
+
+
+class Constants(nn.Module):
+    """Python reads a shape and a constant tensor: the same for all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 4 and float(self.factor) > 2:
+            return x * float(self.factor)
+        return x
+
+
 class BakedBatch(nn.Module):
     """The batch as a Python number, which tracing takes for a constant."""
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from workbench.artifact import Artifact, Format, TensorSpec, digest, feed, is_fixed_to_one
+from workbench.artifact import (
+    Artifact,
+    Format,
+    Pixels,
+    TensorSpec,
+    canonical,
+    digest,
+    feed,
+    is_fixed_to_one,
+    stored,
+)
 from workbench.errors import InputError, ModelError
 from workbench.model import parse_inputs
 
@@ -20,13 +32,21 @@ MASK = TensorSpec(
 )
 
 
+PHOTO = replace(
+    IMAGE,
+    permutation=(0, 2, 3, 1),
+    pixels=Pixels(factor=(0.5, 0.25, 2.0), offset=(1.0, 0.0, -3.0), reversed=True),
+)
+CLASSES = TensorSpec(name="classes", dtype="float32", shape=(None, 4), head="argmax")
+
+
 def artifact(folder: Path) -> Artifact:
     return Artifact(
         path=folder / "model.onnx",
         format=Format.ONNX,
         precision="int8",
-        inputs=(IMAGE, MASK),
-        outputs=(IMAGE,),
+        inputs=(IMAGE, MASK, PHOTO),
+        outputs=(IMAGE, CLASSES),
         history=("export", "quantize"),
         companions=(folder / "model.onnx.data",),
         notes=("a note",),
@@ -144,3 +164,51 @@ def test_any_text_gives_a_spec_or_a_model_error(text):
         return
     assert spec.shape[0] is None
     assert all(size >= 1 for size in spec.shape[1:])
+
+
+def test_the_shape_in_the_file_is_told_from_the_canonical_one():
+    assert IMAGE.stored_shape == IMAGE.shape
+    assert PHOTO.stored_shape == (None, 8, 8, 3)
+    assert CLASSES.stored_shape == (None,)
+
+
+def test_a_value_becomes_the_pixel_that_it_was_made_of():
+    pixels = np.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3).astype(np.uint8)
+    values = pixels[..., ::-1] * [0.5, 0.25, 2.0] + [1.0, 0.0, -3.0]
+    found = stored(PHOTO, values.transpose(0, 3, 1, 2).astype(np.float32))
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    assert (found == pixels).all()
+
+
+def test_values_are_rounded_and_clipped_to_pixels():
+    spec = replace(IMAGE, pixels=Pixels(factor=(2.0,), offset=(-1.0,)))
+    values = np.array([-9, -1, 0.1, 508, 509, 900], np.float32).reshape(1, 1, 1, 6)
+    assert stored(spec, values).ravel().tolist() == [0, 0, 1, 254, 255, 255]
+
+
+@given(
+    mean=st.floats(0, 1),
+    std=st.floats(0.05, 2),
+    scale=st.sampled_from([1, 127.5, 255]),
+)
+def test_every_pixel_comes_back_from_its_float32_value(mean, std, scale):
+    factor, offset = np.float32(1 / (scale * std)), np.float32(-mean / std)
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    values = pixels.astype(np.float32) * factor + offset
+    baked = Pixels(factor=(float(factor),), offset=(float(offset),))
+    assert (stored(replace(IMAGE, pixels=baked), values) == pixels).all()
+
+
+def test_an_array_of_no_pixels_is_only_turned():
+    array = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    assert stored(IMAGE, array) is array
+    turned = replace(IMAGE, permutation=(0, 2, 3, 1))
+    assert stored(turned, array).shape == (1, 3, 4, 2)
+    assert (canonical(turned, stored(turned, array)) == array).all()
+
+
+def test_the_index_of_a_class_becomes_ones_and_zeros():
+    found = canonical(CLASSES, np.array([2, 0]))
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]

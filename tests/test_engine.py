@@ -11,11 +11,21 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
 from workbench.engine import Engine, Outcome, Request, StepResult, rows_of
-from workbench.errors import DatasetError, StepError
+from workbench.errors import DatasetError, RecipeError, StepError
 from workbench.model import ModelSource
 from workbench.process import Pool
 from workbench.recipe import Recipe
-from workbench.steps import Export, QuantizeStatic, Simplify, ToOrt
+from workbench.steps import (
+    Export,
+    Float16,
+    FuseTransformer,
+    QuantizeDynamic,
+    QuantizeStatic,
+    Simplify,
+    ToOrt,
+    ToTflite,
+    ToTorchScript,
+)
 
 RECIPE = Recipe(Export(), Simplify(), branches={"ort": (QuantizeStatic(), ToOrt())}, name="r")
 DATASET = {"name": "d", "metric": "", "inputs": [], "splits": {
@@ -72,6 +82,39 @@ def test_evaluation_samples_do_not_decide_a_step(engine, model):
     assert key(engine, dataset={**DATASET, "splits": splits}, path=model) == key(engine, path=model)
 
 
+def test_samples_decide_a_step_that_looks_at_them_without_needing_any(engine, model):
+    recipe = Recipe(Export(), branches={"half": (Float16(),)}, name="h")
+    same = key(engine, "half.float16", recipe=recipe, path=model)
+    other = {**DATASET, "splits": {"calibration": {"fingerprint": "other", "samples": 8}}}
+    assert key(engine, "half.float16", other, recipe, model) != same
+    assert key(engine, "half.float16", {**DATASET, "splits": {}}, recipe, model) != same
+
+
+def begun_with_onnx(engine, recipe, tmp_path):
+    source = ModelSource(spec="net.onnx", folder=tmp_path)
+    engine.request = replace(engine.request, recipe=recipe, source=source)
+    return [one.id for one in engine._located()]
+
+
+def test_steps_that_take_torch_are_left_out_for_an_onnx_file(engine, tmp_path):
+    assert begun_with_onnx(engine, RECIPE, tmp_path) == ["simplify", "ort.quantize", "ort.to_ort"]
+
+
+def test_branches_begin_with_an_onnx_file_where_no_trunk_is_left(engine, tmp_path):
+    recipe = Recipe(Export(), branches={"a": (Simplify(),), "b": (ToTflite(),)}, name="t")
+    assert begun_with_onnx(engine, recipe, tmp_path) == ["a.simplify", "b.to_tflite"]
+
+
+@pytest.mark.parametrize("step", [ToTorchScript(), Export()])
+def test_a_recipe_that_an_onnx_file_cannot_begin_is_refused(engine, step, tmp_path):
+    recipe = Recipe(step, name="s")
+    with pytest.raises(RecipeError, match=r"cannot begin with net\.onnx") as caught:
+        begun_with_onnx(engine, recipe, tmp_path)
+    assert "takes torch" in caught.value.why
+    with pytest.raises(RecipeError):
+        engine.run()
+
+
 def test_labels_and_samples_are_checked_before_any_work(engine):
     with pytest.raises(DatasetError, match="the model has 5 classes"):
         engine._check(DATASET, {**MODEL, "classes": 5})
@@ -108,3 +151,31 @@ def test_the_trunks_end_stays_though_a_branch_gives_the_same_kind():
     results = tuple(result(recipe, name, Format.ONNX) for name in names)
     outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
     assert [one.located.id for one in rows_of(outcome)] == list(names)
+
+
+def test_what_a_branch_hands_on_as_it_got_it_is_no_row():
+    recipe = Recipe(Export(), branches={"a": (FuseTransformer(), QuantizeDynamic())})
+
+    def rows(history, *following):
+        results = (
+            result(recipe, "export", Format.ONNX),
+            result(recipe, "a.fuse_transformer", Format.ONNX),
+            *following,
+        )
+        results = tuple(
+            replace(one, artifact=replace(one.artifact, history=("export", *history[:number])))
+            if one.artifact and number < 2
+            else one
+            for number, one in enumerate(results)
+        )
+        outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
+        return [one.located.id for one in rows_of(outcome)]
+
+    failed = result(recipe, "a.quantize_dynamic")
+    made = result(recipe, "a.quantize_dynamic", Format.ONNX, "dynamic-int8")
+    for after in (failed, made):
+        assert rows((), after) == ["export", "a.quantize_dynamic"]
+        fused = ["export", "a.fuse_transformer", "a.quantize_dynamic"]
+        assert rows(("fuse_transformer",), after) == fused
+    # Where nothing follows, the branch is shown to have given what it gave.
+    assert rows(()) == ["export", "a.fuse_transformer"]

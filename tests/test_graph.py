@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from workbench import graph
-from workbench.artifact import TensorSpec
+from workbench.artifact import Pixels, TensorSpec
 
 
 def model(**opsets: int) -> onnx.ModelProto:
@@ -79,3 +79,77 @@ def test_the_files_of_a_model_are_itself_and_those_that_hold_its_tensors(tmp_pat
     assert graph.files(apart) == [apart, tmp_path / "apart.data"]
     (tmp_path / "garbage.onnx").write_bytes(b"location" * 9)
     assert graph.files(tmp_path / "garbage.onnx") == [tmp_path / "garbage.onnx"]
+
+
+def baked() -> onnx.ModelProto:
+    """image uint8 [2, 4, 5, 3] → Shape → y int64 [2]; mask [2, 4] → Cast → c."""
+    made = helper.make_graph(
+        [helper.make_node("Cast", ["mask"], ["c"], to=TensorProto.INT64),
+         helper.make_node("Shape", ["image"], ["y"], end=2)],
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [2, 4, 5, 3]),
+         helper.make_tensor_value_info("mask", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [2]),
+         helper.make_tensor_value_info("c", TensorProto.INT64, [2, 4])],
+    )  # fmt: skip
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_a_signature_carries_over_what_was_baked_and_takes_the_files_sizes() -> None:
+    pixels = Pixels(factor=(1.0,), offset=(0.0,))
+    image = TensorSpec(
+        name="image", dtype="float32", shape=(None, 3, 4, 5), permutation=(0, 2, 3, 1),
+        pixels=pixels,
+    )  # fmt: skip
+    classes = TensorSpec(name="y", dtype="float32", shape=(None, 10), head="argmax")
+    plain = TensorSpec(name="mask", dtype="float16", shape=(None, 9))
+    inputs, outputs = graph.signature(baked(), (image, plain, classes))
+    assert inputs[0] == TensorSpec(
+        name="image", dtype="float32", shape=(2, 3, 4, 5), permutation=(0, 2, 3, 1), pixels=pixels
+    )
+    assert inputs[1] == TensorSpec(name="mask", dtype="float32", shape=(2, 4))
+    assert outputs[0] == TensorSpec(name="y", dtype="float32", shape=(2, 10), head="argmax")
+    assert outputs[1] == TensorSpec(name="c", dtype="int64", shape=(2, 4))
+
+
+def test_a_tensor_is_renamed_in_subgraphs_too() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["b"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, [2])],
+    )
+    given = helper.make_graph(
+        [], "given", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])]
+    )
+    made = helper.make_graph(
+        [helper.make_node("If", ["q"], ["y"], then_branch=branch, else_branch=given),
+         helper.make_node("Add", ["x", "y"], ["x2"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [],
+    )  # fmt: skip
+    graph.rename(made, "x", "z")
+    assert list(made.node[1].input) == ["z", "y"]
+    inner = {one.name: one.g for one in made.node[0].attribute}
+    assert list(inner["then_branch"].node[0].input) == ["z"]
+    assert inner["else_branch"].output[0].name == "z"
+    assert made.input[0].name == "x"
+
+
+def test_baked_pixels_get_their_channels_in_front() -> None:
+    pixels = Pixels(factor=(1.0,), offset=(0.0,))
+    image = TensorSpec(name="image", dtype="float32", shape=(2, 3, 4, 5), pixels=pixels)
+    mask = TensorSpec(name="mask", dtype="float32", shape=(2, 4))
+    model = baked()
+    graph.channels_first(model, (image, mask))
+    onnx.checker.check_model(model, full_check=True)
+    inputs, _ = graph.signature(model)
+    assert inputs == (
+        TensorSpec(name="image", dtype="uint8", shape=(2, 3, 4, 5)),
+        TensorSpec(name="mask", dtype="float32", shape=(2, 4)),
+    )
+    first = model.graph.node[0]
+    assert (first.op_type, first.input[0]) == ("Transpose", "image")
+    assert list(first.attribute[0].ints) == [0, 2, 3, 1]
+    assert model.graph.node[2].input[0] == first.output[0]

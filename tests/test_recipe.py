@@ -21,7 +21,7 @@ FIELDS = {
     "simplify": ["rtol", "atol"],
     "ort.quantize": ["samples", "per_channel", "scheme"],
     "ort.to_ort": ["style", "target_platform", "type_reduction"],
-    "tflite.to_tflite": ["precision", "samples"],
+    "tflite.to_tflite": ["precision", "samples", "c_array"],
 }
 
 

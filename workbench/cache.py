@@ -28,7 +28,7 @@ from workbench.artifact import digest
 from workbench.errors import StepError, WorkbenchError
 
 ENTRY = "entry.json"
-_SHOWING = ("report", "display.py", "cli.py", "commands.py", "library")
+_SHOWING = ("report", "tools", "display.py", "cli.py", "commands.py", "library")
 
 
 def root() -> Path:
