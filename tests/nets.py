@@ -120,6 +120,14 @@ class Branching(nn.Module):
         return -3 * x
 
 
+class Conditional(nn.Module):
+    """The two formulas of Branching, as torch.cond has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = torch.cond(x.mean() > 0, lambda y: 2 * y, lambda y: -3 * y, (x,))
+        return found
+
+
 class Scaled(nn.Module):
     """Divides by the largest element, read as a Python number: a trace keeps the first one."""
 

@@ -26,7 +26,23 @@ RECIPES = (
 )  # fmt: skip
 
 # Structure, recipe, and the row's key (or `run`, where the whole run ends): what its error says.
-REASONS: dict[tuple[str, str, str], str] = {}
+REASONS: dict[tuple[str, str, str], str] = {
+    # What they have of matrices is too small to gain, and dynamic convolutions are slow.
+    **{
+        (name, "mobile-dynamic-int8", "ort.quantize_dynamic"): r"nothing that dynamic INT8 makes"
+        for name in (*structures.IMAGES, "two_inputs")
+        if name != "vit"
+    },
+    # onnxruntime's quantizer does not go into the branches of an If.
+    ("control_flow", "mobile-int8", "ort.quantize"): r"nothing could be quantized.*\n.*\bIf\b",
+    (
+        "control_flow",
+        "mobile-int8-baked",
+        "ort.quantize",
+    ): r"nothing could be quantized.*\n.*\bIf\b",
+    # There are no pixels.
+    **{(name, "mobile-int8-baked", "run"): "no input is an image" for name in structures.SEQUENCES},
+}
 
 # The least SQNR in dB against PyTorch eager by precision: float ones to rounding.
 LEAST = {"float32": 90, "float16": 40, "dynamic-int8": 15, "int16": 30, "int8": 8}

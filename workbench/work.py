@@ -26,6 +26,7 @@ from workbench.device.runner import Session, infer, open_session
 from workbench.engine import Data
 from workbench.errors import DeviceError, ModelError, WorkbenchError, first_line
 from workbench.factory import Dependencies, watched
+from workbench.measure import parity
 from workbench.model import Model, ModelSource
 from workbench.process import Progress
 from workbench.recipe import Context
@@ -35,6 +36,10 @@ __all__ = [
     "describe_dataset", "describe_model", "infer_batch", "make_flatbuffer", "make_saved_model",
     "measure_latency", "open_target", "run_step", "warm",
 ]  # fmt: skip
+
+# dB: other kernels for other batches round differently, and no more than that.
+ALIKE = 60.0
+MIXING = "a sample's outputs depend on the others of its batch: scored one sample at a time"
 
 
 @lru_cache(maxsize=4)
@@ -115,14 +120,35 @@ def describe_model(
     if source.is_file:
         code |= {*source.files}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
+    mixing = _mixes_samples(module)
     return {
+        "mixes_samples": mixing,
         "fingerprint": key_of(module.fingerprint, sorted(digest(path) for path in code)),
         "bytes": module.state_bytes,
         "parameters": sum(p.numel() for p in module.module.parameters()),
-        "notes": list(module.notes),
+        "notes": [*module.notes, *([MIXING] if mixing else [])],
         "classes": _classes([array.shape for array in module(examples)]),
         "depends": sorted({*depends, *map(str, code)}),
     }
+
+
+def _mixes_samples(model: Model) -> bool:
+    """Whether a sample's outputs hang on the others of its batch: by a branch on its mean, say.
+
+    An app runs one sample; so must then what its files are scored against.
+    """
+    import numpy as np
+
+    inputs = model.example_inputs
+    count = len(next(iter(inputs.values())))
+    apart = [
+        model({name: array[i : i + 1] for name, array in inputs.items()}) for i in range(count)
+    ]
+    together = model(inputs)
+    if any(len(one) != count for one in together):
+        return True
+    joined = [np.concatenate(parts) for parts in zip(*apart, strict=True)]
+    return not parity.compare(joined, together).sqnr > ALIKE
 
 
 def _class_files(module: Any) -> set[Path]:
@@ -255,8 +281,13 @@ def _import_runtime(target: Artifact | ModelSource) -> None:
         import torch
 
         torch.ones(1) + 1
-        if isinstance(target, Artifact) and target.format == "pt2":
+        kind = target.kind if isinstance(target, ModelSource) else target.format
+        if kind == "pt2":
             import torch.export.pt2_archive._package  # the reader and its schema
+        if kind in models.PACKAGES:
+            from workbench.sources import packages
+
+            packages.warm(kind)
     elif target.format == "tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:

@@ -126,9 +126,17 @@ def without_eager() -> Report:
     return normal(rows=ROWS[1:], eager="")
 
 
+def without_onnx() -> Report:
+    """Of the recipe torchscript: PyTorch eager is the one baseline."""
+    script = row("to_torchscript", "FP32 TorchScript", "torchscript", "float32", 9_150_000,
+                 "to_torchscript/model.pt", latency=latency(8.0, seed=7),
+                 scores=scores(10, 0, 130.0))  # fmt: skip
+    return normal(recipe="torchscript", rows=(ROWS[0], script), onnx="", reference="eager")
+
+
 def without_data() -> Report:
     rows = tuple(replace(one, scores=None) for one in ROWS)
     return normal(rows=rows, samples=0, labelled=False, dataset="random inputs")
 
 
-EVERY = (normal, failed, unlabelled, without_eager, without_data)
+EVERY = (normal, failed, unlabelled, without_eager, without_onnx, without_data)

@@ -86,6 +86,13 @@ def test_findings_say_what_is_faster_the_same_slower_and_worse():
     assert len(said) == 4  # baselines are compared with nothing
 
 
+def test_without_onnx_the_findings_compare_with_eager():
+    report = reports.without_onnx()
+    assert report.figures["to_torchscript"].than_onnx is None
+    (said,) = [one for one in report.findings if one.startswith("FP32 TorchScript: ")]
+    assert said.startswith("FP32 TorchScript: 1.50× faster [1.50, 1.50] than PyTorch eager; ")
+
+
 def test_a_failure_is_a_finding():
     report = reports.failed()
     assert "INT8 TFLite failed: the converter died." in report.findings

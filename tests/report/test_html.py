@@ -79,7 +79,7 @@ EVERY = pytest.mark.parametrize("report", reports.EVERY, ids=lambda one: one.__n
 @EVERY
 def test_the_table_has_a_cell_for_every_column(report):
     (_, names), *rows = page(report()).rows
-    assert len(names) == (13 if report().eager else 12)
+    assert len(names) == 11 + bool(report().eager) + bool(report().onnx)
     rows = [row for kind, row in rows if kind != "reason"]
     assert [len(row) for row in rows] == [len(names)] * len(report().rows)
     assert all(cell.text for row in rows for cell in row)

@@ -27,7 +27,7 @@ def figures(report: Report, label: str) -> dict[str, str]:
 @pytest.mark.parametrize("report", reports.EVERY, ids=lambda one: one.__name__)
 def test_every_row_has_a_cell_for_every_column(report):
     names, rule, *rows = table(report())
-    assert len(names) == (13 if report().eager else 12)
+    assert len(names) == 11 + bool(report().eager) + bool(report().onnx)
     assert {len(row) for row in (rule, *rows)} == {len(names)}
     assert all(cell for row in rows for cell in row)
     assert len(rows) == len(report().rows)
@@ -49,6 +49,11 @@ def test_the_figures_stand_under_their_names():
         "agreement": "92.40 %",
         "SQNR": "19.1 dB",
     }
+
+
+def test_without_onnx_no_column_compares_with_it():
+    names = markdown.headings(reports.without_onnx())
+    assert [name for name in names if name.startswith("× faster")] == ["× faster than eager"]
 
 
 def test_slower_and_no_difference_are_said():

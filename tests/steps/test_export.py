@@ -90,7 +90,7 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-@pytest.mark.parametrize("opset", [13, 17, 20])
+@pytest.mark.parametrize("opset", [13, 17, pytest.param(20, marks=pytest.mark.heavy)])
 def test_a_decision_on_data_is_kept_as_if(opset: int, tmp_path: Path) -> None:
     # All samples go one way, so that a trace of it would pass every check of outputs.
     data = nets.dataset_of(x=np.abs(nets.normal(8, 8)))
@@ -119,6 +119,18 @@ def test_a_decision_that_no_script_keeps_is_an_error_with_its_line(tmp_path: Pat
     assert not list(tmp_path.glob("*.onnx"))
 
 
+@pytest.mark.heavy
+def test_torchs_own_condition_is_exported_where_its_exporter_is_asked(tmp_path: Path) -> None:
+    made = nets.exported(
+        tmp_path, nets.build(nets.Conditional), nets.dataset_of(x=nets.normal(8, 8)), opset=18
+    )
+    assert "If" in operators(made.path)
+    for sign, factor in ((1, 2), (-1, -3)):
+        x = sign * np.abs(nets.normal(3, 8, seed=5))
+        np.testing.assert_allclose(nets.run_onnx(made.path, x)[0], factor * x, rtol=1e-6)
+
+
+@pytest.mark.heavy
 def test_a_decision_at_an_opset_without_scripts_names_the_highest_with(tmp_path: Path) -> None:
     data = nets.dataset_of(x=nets.normal(8, 8))
     with pytest.raises(StepError, match="decides by its data") as caught:

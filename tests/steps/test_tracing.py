@@ -95,3 +95,37 @@ def test_made_up_indices_stay_in_their_table() -> None:
 def test_a_long_line_is_shortened() -> None:
     found = places(Reads("bool"))[0]
     assert len(found) < 120
+
+
+class Aware(nn.Module):
+    """Takes a short way where its data allow it, and when traced the way that always holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_tracing() and bool((x > 0).all()):
+            return x
+        return x.clamp(min=0)
+
+
+def test_code_that_knows_that_it_is_traced_may_be() -> None:
+    assert places(Aware()) == ()
+
+
+class Refusing(nn.Module):
+    """Cannot be traced: it returns what a trace has no type for."""
+
+    def forward(self, x: Tensor) -> object:
+        return {"value": x * float(x.max()), "name": "refusing"}
+
+
+def test_of_what_cannot_be_traced_its_own_runs_tell() -> None:
+    (place,) = places(Refusing())
+    assert "float(x.max())" in place
+
+
+def test_zeros_and_ones_are_swapped_to_find_a_decision_on_a_mask() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return x if bool(mask.all()) else x * mask
+
+    data = nets.dataset_of(x=nets.normal(8, 4), mask=np.ones((8, 4), np.int64))
+    assert len(places(Masked(), data)) == 1

@@ -124,7 +124,7 @@ def scores_of(
     if not missing:
         display.done("accuracy", "cached")
         return found
-    from workbench.measure.run import accuracies
+    from workbench.measure.run import BATCH, accuracies
     from workbench.work import load_dataset
 
     display.update("accuracy", 0.0)
@@ -135,6 +135,7 @@ def scores_of(
             pool,
             lambda fraction, note: display.update("accuracy", fraction, note),
             request.device,
+            size=1 if outcome.model.get("mixes_samples") else BATCH,
         )  # fmt: skip
     except DatasetError:
         raise

@@ -73,6 +73,7 @@ def accuracies(
     progress: Progress,
     device: Device | None = None,
     observe: Callable[[Mapping[str, list[NDArray[Any]]]], None] | None = None,
+    size: int = BATCH,
 ) -> dict[str, Scores | WorkbenchError]:
     """Scores of every target on the evaluation split, against the target named `reference`.
 
@@ -80,7 +81,7 @@ def accuracies(
 
     Every sample is read and preprocessed once and goes to all targets, each in a process of its
     own; only scores are kept, so memory does not grow with the outputs. `observe` sees the outputs
-    of every batch.
+    of every batch. size: samples in a batch.
     """
     split = dataset.evaluation
     assert split is not None
@@ -110,7 +111,7 @@ def accuracies(
                 workers[name].start("open", target, 1, first, device)
             _each(workers, failed, lambda name: workers[name].result())
             pending: tuple[Batch, dict[str, list[NDArray[Any]]]] | None = None
-            for batch in _ahead(split):
+            for batch in _ahead(split, size):
                 alive = {name: w for name, w in workers.items() if name not in failed}
                 request = packed(("infer", (batch.inputs,)))
                 _each(alive, failed, lambda name, r=request: workers[name].start_packed("infer", r))
@@ -156,9 +157,9 @@ def _each(
             failed[name] = error
 
 
-def _ahead(split: Split) -> Iterator[Batch]:
+def _ahead(split: Split, size: int) -> Iterator[Batch]:
     """Batches, the next one being read while the one before is worked on."""
-    batches = split.batches(BATCH)
+    batches = split.batches(size)
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)
         while (batch := coming.result()) is not None:

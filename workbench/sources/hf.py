@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +89,10 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
     from workbench.sources import wrappers
 
     folder, hub, revision = place(source)
-    notes = _hide_torchvision()
     transformers: Any = packages.needed("transformers")
+    notes = []
+    if version := packages.hide_torchvision():
+        notes.append(f"torchvision {version} does not match torch here, and was left out")
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
     if folder is not None:
         options["local_files_only"] = True
@@ -120,16 +121,6 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
     given, more = _inputs(model, names)
     wrapped: Any = wrappers.signed(wrappers.Keywords, tuple(names))
     return wrapped(model.float().eval(), given).eval(), notes + more
-
-
-def _hide_torchvision() -> list[str]:
-    """Leave out a torchvision that does not match torch: transformers does without, but fails
-    where it finds one that cannot be imported. Returns what to say of it.
-    """
-    if not (version := packages.mismatched()):
-        return []
-    sys.modules["torchvision"] = None  # type: ignore[assignment]
-    return [f"torchvision {version} does not match torch here, and was left out"]
 
 
 def _endpoint() -> str:

@@ -6,9 +6,11 @@ import difflib
 import importlib
 import os
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -26,6 +28,8 @@ _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"
 def needed(name: str) -> ModuleType:
     """An optional package, imported. Raises DependencyError that says how it is got."""
     os.environ.update(_QUIET)
+    if name == "transformers":
+        hide_torchvision()
     extra = {"transformers": "hf"}.get(name, name)
     try:
         return importlib.import_module(name)
@@ -41,6 +45,14 @@ def needed(name: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
+def warm(kind: str) -> None:
+    """Import what loading a model of `hf:`, `timm:` or `torchvision:` takes."""
+    needed({"hf": "transformers"}.get(kind, kind))
+    if kind == "hf":  # which imports its parts as they are used
+        importlib.import_module("transformers.modeling_utils")
+        importlib.import_module("transformers.models.auto.modeling_auto")
+
+
 def _broken(name: str, error: Exception) -> DependencyError:
     """A package that is there and cannot be imported: mostly torchvision, for timm too."""
     said = f"{type(error).__name__}: {first_line(error)}"
@@ -52,6 +64,18 @@ def _broken(name: str, error: Exception) -> DependencyError:
             "install the torchvision that was built for it, with the same suffix (+cpu, +cu…)",
         )
     return DependencyError(f"{name} cannot be imported", said, f"pip install --upgrade {name}")
+
+
+@cache
+def hide_torchvision() -> str:
+    """Hide a torchvision that does not match torch from this process, and return its version.
+
+    transformers does without torchvision, but fails where it finds one that cannot be imported.
+    """
+    version = mismatched()
+    if version:
+        sys.modules["torchvision"] = None  # type: ignore[assignment]
+    return version
 
 
 def mismatched() -> str:

@@ -52,13 +52,6 @@ def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
     copy.CopyFrom(graph)
     own = {one.name for one in copy.initializer}
     own |= {name for node in copy.node for name in node.output if name}
-    # A branch may give what stands outside it as it is.
-    for value in copy.output:
-        if value.name not in own:
-            name = f"{value.name}_given"
-            copy.node.append(onnx.helper.make_node("Identity", [value.name], [name]))
-            value.name = name
-            own.add(name)
 
     def rename(node: onnx.NodeProto) -> None:
         for names in (node.input, node.output):

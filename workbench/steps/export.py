@@ -11,7 +11,6 @@ from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 from workbench.sources import torchscript
-from workbench.steps import tracing
 
 if TYPE_CHECKING:
     from workbench.model import Model
@@ -52,6 +51,9 @@ class Export:
         A trace keeps one way through the code. Where the data decides, or the trace's outputs are
         wrong, the module is compiled as a script instead, which keeps both ways as If and Loop.
         """
+
+        from workbench.steps import tracing
+
         context.progress(0.05, "looking for decisions on data")
         subject = torchscript.followed(subject)
         places = tracing.decided_by_data(subject) or torchscript.unfollowed(subject)
@@ -74,6 +76,12 @@ class Export:
     def _of_decisions(self, subject: Model, context: Context, places: tuple[str, ...]) -> Artifact:
         """Export a module whose code decides by its data at some places: as a script, or not."""
         what = f"the model decides by its data at {places[0]}"
+        if self.opset >= DYNAMO_FROM:
+            # This exporter refuses what it would lose, and takes torch.cond for what it is.
+            with contextlib.suppress(StepError):
+                artifact = self._made(subject, context)
+                self._check(subject, artifact, context)
+                return artifact
         if self.opset > SCRIPTED_UP_TO:
             raise StepError(
                 what,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from workbench.artifact import Artifact, Format, TensorSpec, feed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
-from workbench.steps.trial import outputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -44,11 +43,13 @@ class FixShapes:
 
         Raises StepError where the file's shapes contradict the samples', or the outputs differ.
         """
+
         import onnx
         from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
         from workbench import graph
         from workbench.measure import parity
+        from workbench.steps.trial import outputs_of
 
         model = onnx.load(subject.path)
         samples = {spec.name: spec.shape for spec in context.dataset.inputs}

@@ -6,6 +6,8 @@ from collections import Counter
 from math import prod
 from typing import Any
 
+# Precisions whose activations have integer ranges, taken from calibration samples.
+INT8 = ("int8", "int8-io", "int16")
 # They move between float and integers; everything else that gives floats computes in float.
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")
 # TensorFlow Lite Micro lets these write over their input: no second buffer.

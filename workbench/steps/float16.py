@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
-from workbench.steps import float16_graph, rewrites
-from workbench.steps.trial import outputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -52,6 +50,7 @@ class Float16:
 
         Raises StepError where the file does not load, or where its outputs overflow or differ.
         """
+
         import onnx
         from onnxruntime.transformers.float16 import (
             DEFAULT_OP_BLOCK_LIST,
@@ -60,6 +59,8 @@ class Float16:
 
         from workbench import graph
         from workbench.measure import parity
+        from workbench.steps import float16_graph, rewrites
+        from workbench.steps.trial import outputs_of
 
         if subject.precision != "float32":
             raise StepError(
@@ -132,6 +133,9 @@ class Float16:
         examples: Mapping[str, NDArray[Any]],
     ) -> tuple[list[str], list[str]]:
         """The names of the nodes that stay in float32 for their range, and what to say of it."""
+
+        from workbench.steps import float16_graph, rewrites
+
         weights, numbers = float16_graph.large_weights(model.graph)
         values = float16_graph.large_values(model, subject, context.folder, examples)
         ends = {value.name for value in (*model.graph.input, *model.graph.output)} & values
@@ -156,7 +160,10 @@ class Float16:
 
 def _share(graph: onnx.GraphProto) -> float:
     """How much of the weights is float16, in percent of the elements."""
+
     import onnx
+
+    from workbench.steps import rewrites
 
     sizes = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
     for inner in rewrites.graphs_of(graph):

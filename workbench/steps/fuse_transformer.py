@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError
 from workbench.options import Between, validate
-from workbench.steps import rewrites, transformer_graph
-from workbench.steps.trial import outputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -61,9 +57,11 @@ class FuseTransformer:
 
         A graph without anything to fuse is passed on as it is, and the notes say so.
         """
+
         import onnx
 
         from workbench import graph
+        from workbench.steps import rewrites, transformer_graph
 
         model = onnx.load(subject.path)
         before = rewrites.operators(model.graph)
@@ -95,6 +93,8 @@ class FuseTransformer:
         onnx.save(best, path)
         inputs, outputs = graph.signature(best, (*subject.inputs, *subject.outputs))
         notes = [f"{_sum(before)} nodes fused to {_sum(counts)}: {gained}"]
+        if counts["Softmax"] and "Attention" not in gained:
+            notes.append("attention stays in parts: ONNX Runtime's patterns do not know its form")
         if separate:
             notes.append(f"{separate} additions before LayerNormalization kept apart from it")
         artifact = replace(
@@ -143,6 +143,7 @@ class FuseTransformer:
 
     def _check(self, subject: Artifact, artifact: Artifact, context: Context) -> None:
         from workbench.measure import parity
+        from workbench.steps.trial import outputs_of
 
         examples = context.dataset.examples(4, context.seed)
         for inputs in (examples, _other_masks(examples, context.seed)):
@@ -156,6 +157,9 @@ def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, N
     Samples that all end in padding, or have none, would not show that a mask was lost or taken for
     a length.
     """
+
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     found = dict(examples)
     for name, array in examples.items():
@@ -167,6 +171,8 @@ def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, N
 
 
 def _nodes(model: onnx.ModelProto) -> int:
+    from workbench.steps import rewrites
+
     return _sum(rewrites.operators(model.graph))
 
 
@@ -176,6 +182,9 @@ def _sum(counts: Counter[str]) -> int:
 
 def _gained(before: Counter[str], after: Counter[str]) -> str:
     """`6 Attention, 6 Gelu`: the fused operators that are there now and were not before."""
+
+    from workbench.steps import rewrites
+
     found: Counter[str] = Counter()
     for name, count in after.items():
         plain = name.rpartition(":")[2]

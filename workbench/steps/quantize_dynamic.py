@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
-from workbench.steps import rewrites, weight_only
-from workbench.steps.rewrites import Weights
-from workbench.steps.trial import outputs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -67,9 +64,11 @@ class QuantizeDynamic:
         Raises StepError where there is nothing to quantize, or the outputs show that the file was
         converted wrongly.
         """
+
         import onnx
 
         from workbench import graph
+        from workbench.steps import rewrites, weight_only
 
         model = onnx.load(subject.path)
         if graph.opset(model) < PER_AXIS:
@@ -112,7 +111,10 @@ class QuantizeDynamic:
 
     def _chosen(self, graph: onnx.GraphProto) -> dict[str, str]:
         """The nodes to quantize, name to operator: constant weights, and enough of them."""
+
         import onnx
+
+        from workbench.steps.rewrites import Weights
 
         weights = Weights(graph)
         ranks = {"MatMul": 2, "Attention": 2, "LSTM": 3, "GRU": 3}
@@ -141,8 +143,11 @@ class QuantizeDynamic:
         self, model: onnx.ModelProto, chosen: dict[str, str], path: Path, context: Context
     ) -> str:
         """Write the quantized model; the weights' type in words."""
+
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        from workbench.steps import rewrites, weight_only
 
         signed = self.weights != "u8"
         reduced = signed and context.device.quantization == "u8s8-reduced"
@@ -181,6 +186,8 @@ class QuantizeDynamic:
         self, graph: onnx.GraphProto, chosen: dict[str, str], tables: list[int], whole: int,
         scheme: str,
     ) -> tuple[str, ...]:  # fmt: skip
+        from workbench.steps import rewrites
+
         stored = sum(
             math.prod(tensor.dims)
             for tensor in graph.initializer
@@ -216,6 +223,8 @@ def _elements(graph: onnx.GraphProto) -> int:
 
 
 def _nothing(kinds: Counter[str], smallest: int) -> StepError:
+    from workbench.steps import rewrites
+
     convolutions = kinds["Conv"] + kinds["ConvTranspose"]
     return StepError(
         "there is nothing that dynamic INT8 makes smaller and not slower",
@@ -229,7 +238,9 @@ def _nothing(kinds: Counter[str], smallest: int) -> StepError:
 
 def _checked(artifact: Artifact, subject: Artifact, context: Context) -> tuple[str, ...]:
     """Compare with the float file, sample by sample as an app runs it; what a user should know."""
+
     from workbench.measure import parity
+    from workbench.steps.trial import outputs_of
 
     examples = context.dataset.examples(8, context.seed)
     expected, made = (outputs_of(one, examples, each=True) for one in (subject, artifact))

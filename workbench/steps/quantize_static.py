@@ -42,6 +42,7 @@ class QuantizeStatic:
     name: ClassVar[str] = "quantize"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
     gives: ClassVar[Format] = Format.ONNX
+    precision: ClassVar[str] = "int8"
     needs_data: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
     seconds: ClassVar[float] = 5

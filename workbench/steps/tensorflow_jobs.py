@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from workbench.errors import StepError, first_line
+from workbench.steps.flatbuffer import INT8
 from workbench.steps.served_model import compared, moved_axes, places, served, write
 
 Array = NDArray[Any]
@@ -26,7 +27,6 @@ Array = NDArray[Any]
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 # What is known of a SavedModel, beside it.
 CONVERSION = "conversion.json"
-INT8 = ("int8", "int8-io", "int16")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def make_saved_model(
             problems.append(_reason(error))
             continue
         write(serve, folder)
-        said = [attempt.note] if attempt.note else []
+        said = [attempt.note] if attempt.note and not unrolled else []
         conversion = {
             "notes": notes + said,
             "inputs": places(inputs, [moved_axes(a, attempt.moved) for a in inputs.values()]),

@@ -14,9 +14,7 @@ from workbench.cache import key_of
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
 from workbench.process import Worker
-from workbench.steps.flatbuffer import c_array
-from workbench.steps.rewrites import listed
-from workbench.steps.tensorflow_jobs import CONVERSION, INT8
+from workbench.steps.flatbuffer import INT8, c_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +81,9 @@ class ToTflite:
         Raises StepError where a converter fails, naming the operator, or where the file does not
         load in LiteRT or disagrees with the ONNX file.
         """
+
+        from workbench.steps.tensorflow_jobs import CONVERSION
+
         path = context.folder / f"model.{self.precision}.tflite"
         with Worker() as worker:
             ids = any("int" in spec.dtype for spec in subject.inputs)
@@ -117,6 +118,9 @@ class ToTflite:
 
     def _refuse_floats(self, floats: dict[str, int]) -> None:
         """No INT8 file for firmware computes in float anywhere."""
+
+        from workbench.steps.rewrites import listed
+
         if self.precision == "int8-io" and floats:
             raise StepError(
                 "the model cannot be written as INT8 TFLite alone",
@@ -129,6 +133,8 @@ class ToTflite:
         return f"mixed-{plain}" if floats and self.needs_data else plain
 
     def _notes(self, samples: int, facts: dict[str, Any], subject: Artifact) -> tuple[str, ...]:
+        from workbench.steps.rewrites import listed
+
         if not samples:
             return ()
         floats = facts["floats"]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
-from workbench.steps import tracing
 
 if TYPE_CHECKING:
     from workbench.model import Model
@@ -45,6 +44,9 @@ class ToTorchScript:
 
         Raises StepError where neither a trace nor a script gives the module's outputs.
         """
+
+        from workbench.steps import tracing
+
         context.progress(0.05, "looking for decisions on data")
         places = tracing.decided_by_data(subject)
         failed: dict[str, str] = {}  # by method, what it failed of first
@@ -86,6 +88,9 @@ class ToTorchScript:
         self, subject: Model, context: Context, method: str, *, open_batch: bool
     ) -> Artifact:
         """The archive in its file, checked. Raises whatever torch does, and StepError."""
+
+        from workbench.steps import tracing
+
         with tracing.plain_transformers():
             module = _compiled(subject, method, 2 if open_batch else 1)
             notes = ["traced" if method == "trace" else "scripted"]

@@ -35,17 +35,22 @@ def decided_by_data(model: Model) -> tuple[str, ...]:
     """The places in the user's code, `net.py:42 (if x.mean() > 0:)`, that read other values from
     tensors for other inputs: where a trace would keep what one input gave.
 
-    Without such a place a trace is as good as the checks of its outputs. Where a trace of the first
-    example reads anything at all, the other examples, and made-up inputs like them, are traced too:
-    traced and not run, for code may know that it is traced, and then go a way that holds for all.
+    Without such a place a trace is as good as the checks of its outputs. A module that reads at all
+    runs on each example alone and on made-up inputs like them; and where it reads other values, it
+    is traced with each too: code may know that it is traced, and go a way that holds for all.
     """
-    first, *others = _variants(model.example_inputs)
-    runs = [_reads(model, first)]
-    if not runs[0]:
-        return ()
-    for inputs in others:
+    variants = list(_variants(model.example_inputs))
+    if not _reads(model, variants[0], traced=False):
+        return ()  # nor can other inputs lead it another way
+    return _varying(model, variants, traced=False) and _varying(model, variants, traced=True)
+
+
+def _varying(model: Model, variants: list[Inputs], *, traced: bool) -> tuple[str, ...]:
+    """The places that read other values for other inputs."""
+    runs = []
+    for inputs in variants:
         try:
-            runs.append(_reads(model, inputs))
+            runs.append(_reads(model, inputs, traced=traced))
         except Exception:  # noqa: BLE001, S112 - made-up inputs may be ones that the model refuses
             continue
     places = dict.fromkeys(place for run in runs for place, _ in run)
@@ -53,8 +58,8 @@ def decided_by_data(model: Model) -> tuple[str, ...]:
     return tuple(place for place in places if len(values[place]) > 1)
 
 
-def _reads(model: Model, inputs: Inputs) -> list[tuple[str, str]]:
-    """What Python reads from tensors while the module is traced: places and values, in order.
+def _reads(model: Model, inputs: Inputs, *, traced: bool) -> list[tuple[str, str]]:
+    """What Python reads from tensors while the module runs, or is traced: places and values.
 
     Of a module that cannot be traced, what it reads as it runs.
     """
@@ -64,13 +69,15 @@ def _reads(model: Model, inputs: Inputs) -> list[tuple[str, str]]:
     trace: Any = torch.jit.trace
     seen: list[tuple[str, str]] = []
     with plain_transformers(), torch.inference_mode(False), torch.no_grad():
-        try:
-            with _reading(seen):
-                trace(model.module, tensors, check_trace=False, strict=False)
-        except Exception:  # noqa: BLE001 - why it cannot, its own step says
-            seen.clear()
-            with _reading(seen):
-                model.module(*tensors)
+        if traced:
+            try:
+                with _reading(seen):
+                    trace(model.module, tensors, check_trace=False, strict=False)
+                return seen
+            except Exception:  # noqa: BLE001 - why it cannot, its own step says
+                seen.clear()
+        with _reading(seen):
+            model.module(*tensors)
     return seen
 
 
@@ -89,7 +96,7 @@ def plain_transformers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _variants(examples: Inputs) -> Iterator[dict[str, NDArray[Any]]]:
+def _variants(examples: Inputs) -> Iterator[Inputs]:
     """Each example alone, then the first negated, made large, and zero.
 
     Integers, which may be indices, are turned around instead, and zeros and ones swapped.

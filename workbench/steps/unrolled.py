@@ -22,7 +22,7 @@ Array = NDArray[Any]
 KINDS = ("LSTM", "GRU")
 
 # Each step is ten nodes: beyond this the file is mostly graph, and onnx2tf takes minutes.
-MOST_STEPS = 1024
+MOST_STEPS = 512
 
 
 class Builder:
@@ -212,25 +212,28 @@ def _gru(build: Builder, kernel: Array, recurrence: Array, bias: Array, linear: 
     size = recurrence.shape[1]
     inward = build.constant(kernel)
     two, third = (build.constant(part) for part in np.split(recurrence, [2 * size]))
-    inner = build.constant(bias[5 * size :])
-    outer = np.concatenate(
-        [bias[: 2 * size] + bias[3 * size : 5 * size], bias[2 * size : 3 * size]]
-    )
-    both = build.constant(outer)
+    inside, outside = bias[5 * size :], bias[2 * size : 3 * size]
+    if not linear:
+        outside = outside + inside
+    both = build.constant(np.concatenate([bias[: 2 * size] + bias[3 * size : 5 * size], outside]))
+    inner = build.constant(inside)
 
     def step(piece: str, state: str, _memory: str) -> tuple[str, str]:
         gates, hidden = build.split(piece, [2 * size, size], 1)
         if state:
             gates = build("Gemm", state, two, gates, transB=1)
         update, reset = build.split(build("Sigmoid", gates), [size, size], 1)
-        if not state:
-            product = build("Mul", reset, inner) if linear else inner
-        elif linear:
-            product = build("Mul", reset, build("Gemm", state, third, inner, transB=1))
-        else:
-            product = build("Gemm", build("Mul", reset, state), third, inner, transB=1)
-        fresh = build("Tanh", build("Add", hidden, product))
-        if not state:  # of zeros: a constant of these is a scale of 0 in 16-bit files
+        if linear:
+            # Apart from the product: TensorFlow's 16-bit quantizer takes the first step's scale
+            # for the bias that all steps' products share.
+            hidden = build("Add", hidden, build("Mul", reset, inner))
+        if state and linear:
+            product = build("Mul", reset, build("Gemm", state, third, transB=1))
+            hidden = build("Add", hidden, product)
+        elif state:
+            hidden = build("Gemm", build("Mul", reset, state), third, hidden, transB=1)
+        fresh = build("Tanh", hidden)
+        if not state:  # of zeros: a constant of these has a scale of 0 in 16-bit files
             return build("Sub", fresh, build("Mul", update, fresh)), ""
         kept = build("Mul", update, build("Sub", state, fresh))
         return build("Add", kept, fresh), ""
