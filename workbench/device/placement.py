@@ -57,7 +57,10 @@ def placed(
         return _onnx(target, inputs, device)
     if target.format is Format.TFLITE:
         return _tflite(target, device)
-    return Placement()
+    if device.provider == "cpu":
+        return Placement()
+    why = f"wb runs {target.format} files on the CPU only"
+    return Placement(notes=(f"ran on the CPU, not on {device.name}: {why}",))
 
 
 def _torch(device: Device) -> Placement:
