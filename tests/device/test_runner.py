@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from tests import nets
+from tests.inspect.files import Flatbuffer
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device.runner import infer, open_session
 from workbench.errors import DeviceError, InputError
@@ -196,6 +198,29 @@ def test_prepared_inputs_are_int8_in_the_files_own_order(tmp_path: Path) -> None
 def test_threads_of_zero_mean_all_to_litert_too(tmp_path: Path) -> None:
     artifact = int8_artifact(int8_relu(tmp_path / "relu.tflite"))
     assert infer(open_session(artifact, 0), {"x": nets.normal(1, 4, 2, 3)})[0].shape == (1, 4, 2, 3)
+
+
+def ids_file(path: Path) -> Artifact:
+    """A TFLite file of ids, int64 to the model and int32 in the file, which it gives back twice."""
+    flat = Flatbuffer()
+    x, y = flat.tensor("x", (1, 3), "int32"), flat.tensor("y", (1, 6), "int32")
+    flat.operator("CONCATENATION", [x, x], [y], schema.ConcatenationOptionsT())
+    flat.model.subgraphs[0].operators[0].builtinOptions.axis = 1
+    spec = TensorSpec(name="x", dtype="int64", shape=(1, 3))
+    return Artifact(
+        path=flat.save(path, [x], [y]), format=Format.TFLITE, precision="float32", inputs=(spec,),
+        outputs=(replace(spec, name="y", shape=(1, 6)),),
+    )  # fmt: skip
+
+
+def test_ids_become_the_files_integers_or_are_refused(tmp_path: Path) -> None:
+    session = open_session(ids_file(tmp_path / "ids.tflite"), 1)
+    ids = np.array([[1, -2, 2**31 - 1], [4, 5, 6]])
+    np.testing.assert_array_equal(infer(session, {"x": ids})[0], np.hstack([ids, ids]))
+    with pytest.raises(InputError, match="'x' holds 2147483648, which the file's int32 cannot"):
+        session.prepare({"x": ids + (ids == 2**31 - 1)})
+    with pytest.raises(InputError, match=r"'x' holds 0\.5"):
+        session.prepare({"x": np.array([[0.5, 1, 2]])})
 
 
 def _onnx(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> None:

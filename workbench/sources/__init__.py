@@ -1,1 +1,1 @@
-"""Where models come from: one source a file; those of live modules have a line in `live.BUILDERS`."""
+"""Where models come from: one source a file; live modules have a line in `live.BUILDERS`."""

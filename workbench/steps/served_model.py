@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from workbench.errors import StepError
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = NDArray[Any]
 
@@ -18,6 +22,9 @@ Array = NDArray[Any]
 # that must be equal: ties may fall either way.
 LEAST = 60.0
 LEAST_EQUAL = 0.75
+DIFFERS = "differs from the ONNX file's"
+# All orders of so many axes are not tried.
+MOST_AXES = 6
 
 
 def moved_axes(array: Array, moved: bool) -> tuple[int, ...]:
@@ -30,21 +37,30 @@ def channels_last(rank: int) -> tuple[int, ...]:
 
 
 def keys(names: Sequence[str]) -> list[str]:
-    """The names as TensorFlow takes them in a signature, each different from the others."""
+    """The names as TensorFlow takes them in a signature: words that differ by more than case."""
     made: list[str] = []
+    taken: set[str] = set()
     for name in names:
         word = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tensor"
-        same = [one for one in made if re.fullmatch(rf"{re.escape(word)}(_\d+)?", one)]
-        made.append(f"{word}_{len(same) + 1}" if word in made else word)
+        key, number = word, 1
+        while key.lower() in taken:
+            number += 1
+            key = f"{word}_{number}"
+        taken.add(key.lower())
+        made.append(key)
     return made
 
 
-def places(names: Sequence[str] | Mapping[str, Any], orders: Sequence[Any]) -> dict[str, Any]:
-    """By the ONNX file's name: the signature's, and the axes in the SavedModel's order."""
-    words = keys(list(names))
+def places(arrays: Mapping[str, Array], orders: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """By the ONNX file's name: the signature's, the axes in the SavedModel's order, the shape.
+
+    The shape is the ONNX file's, of one sample.
+    """
     return {
-        name: {"key": word, "permutation": list(order)}
-        for name, word, order in zip(names, words, orders, strict=True)
+        name: {"key": key, "permutation": list(order), "shape": [1, *array.shape[1:]]}
+        for (name, array), key, order in zip(
+            arrays.items(), keys(list(arrays)), orders, strict=True
+        )
     }
 
 
@@ -92,7 +108,7 @@ def compared(
         )
         if not ranked or ranked[-1][0] < LEAST:
             said = f"{ranked[-1][0]:.1f} dB" if ranked else f"shape {found.shape}"
-            raise StepError(f"output {name} differs from the ONNX file's: {said}")
+            raise StepError(f"output {name} {DIFFERS}: {said}")
         orders.append(ranked[-1][1])
     return orders
 
@@ -106,6 +122,43 @@ def _nearness(wanted: Array, found: Array) -> float:
     if wanted.dtype.kind != "f":
         return math.inf if (wanted == found).mean() >= LEAST_EQUAL else -math.inf
     return parity.compare([wanted], [found]).sqnr
+
+
+def first_wrong(
+    model: onnx.ModelProto,
+    inputs: Mapping[str, Array],
+    moved: bool,
+    convert: Callable[[onnx.ModelProto], Any],
+) -> str:
+    """The first operator whose results, in any order of their axes, are not the ONNX graph's.
+
+    '' where that cannot be told. convert: onnx2tf on a model.
+    """
+    import numpy as np
+
+    from workbench.steps.tflite_graph import outputs
+    from workbench.steps.tflite_rewrites import opened
+
+    sample = {name: array[:1] for name, array in inputs.items()}
+    asked, places = opened(model)
+    given = [
+        array.transpose(order) if (order := moved_axes(array, moved)) else array
+        for array in sample.values()
+    ]
+    try:
+        network = convert(asked)
+        results = network(given if len(given) > 1 else given[0])
+        wanted = outputs(asked, sample)
+    except Exception:  # noqa: BLE001 - it was to explain an error, not to become one
+        return ""
+    results = results if isinstance(results, list | tuple) else [results]
+    for node, before, result in zip(places, wanted, results, strict=False):
+        after = np.asarray(result)
+        orders = itertools.permutations(range(after.ndim)) if after.ndim < MOST_AXES else ()
+        moves = [after.transpose(order) for order in orders]
+        if before.ndim == after.ndim and all(_nearness(before, one) < LEAST for one in moves):
+            return node
+    return ""
 
 
 def write(serve: Any, folder: Path) -> None:

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from workbench.errors import StepError, first_line
 from workbench.steps.flatbuffer import INT8
-from workbench.steps.served_model import compared, moved_axes, places, served, write
+from workbench.steps.served_model import (
+    DIFFERS,
+    compared,
+    first_wrong,
+    moved_axes,
+    places,
+    served,
+    write,
+)
 
 Array = NDArray[Any]
 
@@ -92,13 +100,23 @@ def make_saved_model(
         conversion = {
             "notes": notes + said,
             "inputs": places(inputs, [moved_axes(a, attempt.moved) for a in inputs.values()]),
-            "outputs": places(made, outputs),
+            "outputs": places(dict(zip(made, expected, strict=True)), outputs),
         }
         (folder / CONVERSION).write_text(json.dumps(conversion), encoding="utf-8")
         return
+    why = problems[0]
+    if DIFFERS in why:
+        plain = dict(zip([value.name for value in model.graph.input], inputs.values(), strict=True))
+        first = ATTEMPTS[2 if unrolled else 0]
+
+        def again(asked: Any) -> Any:
+            return _network(asked, list(plain.values()), first, source.parent)
+
+        wrong = first_wrong(model, plain, first.moved, again)
+        why = f"operator {wrong} gives something else; {why}" if wrong else why
     raise StepError(
         "onnx2tf cannot convert the model",
-        problems[0],
+        why,
         "the branches for ONNX Runtime stand; onnx2tf's README has what it takes",
     )
 

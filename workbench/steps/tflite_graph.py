@@ -58,7 +58,13 @@ def prepared(
     from workbench.measure import parity
 
     model = onnx.load(path)
-    expected = outputs(model, inputs)
+    try:
+        expected = outputs(model, inputs)
+    except Exception as error:
+        raise StepError(
+            "ONNX Runtime cannot run the file on the dataset's samples", first_line(error),
+            "give samples of the shapes that the model takes",
+        ) from error  # fmt: skip
     notes = []
     for rewrite in REWRITES:
         if rewrite is embeddings and not wide:

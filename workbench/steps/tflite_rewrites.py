@@ -32,12 +32,24 @@ NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp")
 
 def fixed_shapes(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
     """Every axis of the inputs a number: a batch of 1, the others as the samples have them."""
+    opened = [
+        f"{value.name} fixed at {'x'.join(map(str, [1, *inputs[value.name].shape[1:]]))}"
+        for value in model.graph.input
+        if value.name in inputs
+        and not all(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
+    ]
+    import onnx
     from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
     for name, array in inputs.items():
         make_input_shape_fixed(model.graph, name, [1, *array.shape[1:]])
     fix_output_shapes(model)
-    return model, ""
+    # It leaves outputs that a file declares without any shape, with which onnxsim fails.
+    known = onnx.shape_inference.infer_shapes(model)
+    for value, inferred in zip(model.graph.output, known.graph.output, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            value.CopyFrom(inferred)
+    return model, ", ".join(opened)
 
 
 def simplified(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
@@ -276,6 +288,24 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return type(model).FromString(model.SerializeToString())
+
+
+def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with every operator's float results as its outputs, and the operators in order."""
+    import onnx
+
+    known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    values = {value.name: value for value in (*known.graph.value_info, *known.graph.output)}
+    made = copied(model)
+    del made.graph.output[:]
+    places = []
+    for node in model.graph.node:
+        for name in node.output:
+            value = values.get(name)
+            if value is not None and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+                made.graph.output.append(value)
+                places.append(f"{node.op_type} ({node.name})")
+    return made, places
 
 
 def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

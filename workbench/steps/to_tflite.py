@@ -100,8 +100,6 @@ class ToTflite:
             except CrashError as error:
                 raise StepError("TensorFlow's converter died", error.why, error.fix) from error
             shutil.rmtree(context.folder / SAMPLES, ignore_errors=True)
-            self._refuse_floats(facts["floats"])
-            context.progress(0.9, "comparing with the ONNX file")
             artifact = replace(
                 subject,
                 path=path,
@@ -109,16 +107,21 @@ class ToTflite:
                 precision=self._precision(facts["floats"]),
                 inputs=_placed(subject.inputs, conversion["inputs"], facts["inputs"]),
                 outputs=_placed(subject.outputs, conversion["outputs"], facts["outputs"]),
-                companions=self._companions(path),
+                companions=(),
                 history=(*subject.history, f"{self.name} precision={self.precision}"),
                 notes=(*subject.notes, *conversion["notes"], *self._notes(samples, facts, subject)),
             )
-            self._check(artifact, subject, context, worker)
-        return artifact
+            context.progress(0.9, "comparing with the ONNX file")
+            try:
+                self._refuse_floats(facts["floats"])
+                self._check(artifact, subject, context, worker)
+            except StepError:
+                path.unlink()
+                raise
+        return replace(artifact, companions=self._companions(path))
 
     def _refuse_floats(self, floats: dict[str, int]) -> None:
         """No INT8 file for firmware computes in float anywhere."""
-
         from workbench.steps.rewrites import listed
 
         if self.precision == "int8-io" and floats:
@@ -179,7 +182,7 @@ class ToTflite:
         for batch in split.batches(8, samples):
             given = feed(subject.inputs, batch.inputs)
             for spec in subject.inputs:
-                place = conversion["inputs"][spec.name]
+                place = conversion["inputs"][spec.stored_name]
                 kept = _source(spec, given[spec.name])
                 kept = kept.transpose(place["permutation"]) if place["permutation"] else kept
                 if spec.name not in files:
@@ -238,7 +241,7 @@ def _saved_model(subject: Artifact, context: Context, worker: Worker, wide: bool
     work = context.work or context.folder / "work"
     work.mkdir(parents=True, exist_ok=True)
     examples = feed(subject.inputs, context.dataset.examples(4, context.seed))
-    inputs = {spec.name: _source(spec, examples[spec.name]) for spec in subject.inputs}
+    inputs = {spec.stored_name: _source(spec, examples[spec.name]) for spec in subject.inputs}
     # The workbench's own code is in the key: it decides how the graph is prepared.
     key = key_of(
         "saved model", subject.sha256, {name: array.shape[1:] for name, array in inputs.items()},
@@ -291,16 +294,14 @@ def _source(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 def _placed(
     specs: tuple[TensorSpec, ...], places: dict[str, Any], names: dict[str, str]
 ) -> tuple[TensorSpec, ...]:
-    """The ONNX file's tensors as the `.tflite` file has them: its names and axes, a batch of 1."""
-    return tuple(
-        replace(
-            spec,
-            stored=names[places[spec.name]["key"]],
-            # Pixels are channels last in the ONNX file already.
-            permutation=spec.permutation
-            if spec.pixels
-            else tuple(places[spec.name]["permutation"]),
-            shape=(1, *spec.shape[1:]),
-        )
-        for spec in specs
-    )
+    """The ONNX file's tensors as the `.tflite` file has them: its names, axes and fixed shapes."""
+
+    def placed(spec: TensorSpec) -> TensorSpec:
+        place = places[spec.stored_name]
+        # Pixels are channels last in the ONNX file already; of a class's index there is no axis.
+        permutation = spec.permutation if spec.pixels else tuple(place["permutation"])
+        shape = (1, *spec.shape[1:]) if spec.head == "argmax" else tuple(place["shape"])
+        stored = names[place["key"]]
+        return replace(spec, stored=stored, permutation=permutation, shape=shape)
+
+    return tuple(placed(spec) for spec in specs)
