@@ -87,6 +87,15 @@ def cell(row: Cell | None, reasons: Reasons) -> str:
     return ", ".join(said) or "made"
 
 
+def _found(rows: dict[str, Cell], column: str) -> Cell | None:
+    """A column's row, or the failed one of the same precision that it would have been made from."""
+    kind = column.rpartition(" ")[0]
+    failed = [
+        one for label, one in rows.items() if one["error"] and label.startswith(f"{kind} ONNX")
+    ]
+    return rows.get(column) or next(iter(failed), None)
+
+
 def table(recipe: str, reports: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A recipe's table: a line for each structure, a column for each artifact."""
     reasons = Reasons()
@@ -101,7 +110,7 @@ def table(recipe: str, reports: dict[str, dict[str, Any]]) -> Iterator[str]:
             said = " ".join(line.strip() for line in report["error"].splitlines())
             texts = [f"({reasons.number(said.partition(' fix:')[0])})"] * len(columns)
         else:
-            texts = [cell(rows[name].get(column), reasons) for column in columns]
+            texts = [cell(_found(rows[name], column), reasons) for column in columns]
         yield f"| {name} | {' | '.join(texts)} |"
     yield ""
     for number, text in enumerate(reasons.texts, 1):

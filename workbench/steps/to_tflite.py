@@ -150,10 +150,8 @@ class ToTflite:
         ]
         if floats:
             count = sum(floats.values())
-            wide = self.precision.upper()
-            notes.append(
-                f"{wide} but for {count} operator{'s' * (count > 1)} in float: {listed(Counter(floats))}"
-            )
+            few = f"{count} operator{'s' * (count > 1)} in float: {listed(Counter(floats))}"
+            notes.append(f"{self.precision.upper()} but for {few}")
         if self.c_array and facts["arena"]:
             notes.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
                          "at once; the runtime needs more for itself")  # fmt: skip
