@@ -221,7 +221,7 @@ def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
             # A window that starts in p reflected values goes on to the p-th true one.
             wide = all(size >= 2 * pad + 1 for size, pad in
                        zip(found["kernel_shape"] * 2, pads, strict=True))  # fmt: skip
-            positive = _never_negative(makers.get(source), weights)
+            positive = never_negative(makers.get(source), weights)
             if positive or wide:
                 half = len(pads) // 2
                 amounts = [0, 0, *pads[:half], 0, 0, *pads[half:]]
@@ -240,7 +240,8 @@ def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     return model, ""
 
 
-def _never_negative(node: onnx.NodeProto | None, weights: Weights) -> bool:
+def never_negative(node: onnx.NodeProto | None, weights: Weights) -> bool:
+    """Whether what a node makes is known to hold no value below 0."""
     if node is None:
         return False
     if node.op_type == "Clip":
