@@ -1,0 +1,241 @@
+"""The engine: a float ONNX graph and calibration samples to a quantized graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.quantization import channels, equalization, presets, qdq, statistics
+from workbench.quantization.lockstep import Lockstep, nonlinearity
+from workbench.quantization.network import Network, Node
+from workbench.quantization.placement import Placement, Runtime, place, weighted
+from workbench.quantization.plan import SCHEMES, Plan, Range
+from workbench.quantization.projection import projected
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from workbench.quantization.statistics import Channels
+
+Array = NDArray[Any]
+
+BATCH = 10
+GRADIENTS = 20  # samples for importance
+PROJECTED = 40  # samples for ranges by their effect on the outputs
+DRAWS = 4  # backward passes for each of these
+# Multiply-accumulates that the second pass, and the gradients, may take: large networks get fewer
+# samples, 32 and 10 at least. MobileNets stay far below; a BERT base takes a minute or two.
+PASSES, BACKWARD = 1500e9, 150e9
+
+
+@dataclass(frozen=True)
+class Options:
+    """preset: see `presets`. scheme: of `plan.SCHEMES`. runtime: whose kernels it is for. floats:
+    names of nodes left alone. whole: every layer in INT8, no float prefix. without: techniques
+    left out, for ablations.
+    """
+
+    preset: str = "balanced"
+    scheme: str = "u8s8"
+    runtime: Runtime = "ort"
+    floats: frozenset[str] = frozenset()
+    whole: bool = False
+    without: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A prepared and equalized network with its statistics: whatever is planned starts here.
+
+    samples: the calibration samples in batches, by input name.
+    """
+
+    network: Network
+    stats: Mapping[str, Channels]
+    samples: list[Mapping[str, torch.Tensor]]
+    options: Options
+    notes: tuple[str, ...] = ()
+    progress: Callable[[float, str], None] = field(default=lambda _fraction, _note: None)
+    _ranges: dict[str, Range] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> presets.Recipe:
+        return presets.chosen(self.options.preset, self.options.without)
+
+    def placed(self, floats: Iterable[str] = ()) -> Placement:
+        """The placement with these nodes, too, in float."""
+        return place(self.network, self.options.floats | set(floats), self.options.runtime)
+
+    def planned(self, placement: Placement) -> Plan:
+        """Ranges, weights and biases for a placement: the second pass over the samples."""
+        known = self.ranges(placement) if "projection" in self.recipe.techniques else {}
+        known |= {name: Range(*ends) for name, ends in placement.fixed.items()}
+        for tensors in placement.alike:
+            ends = [known.get(name) or self.extremes(name) for name in sorted(tensors)]
+            shared = Range(min(one.low for one in ends), max(one.high for one in ends))
+            known |= dict.fromkeys(tensors, shared)
+        return Lockstep(
+            self.network, placement, self.stats, SCHEMES[self.options.scheme],
+            self.recipe.lockstep, self.options.seed, known,
+            lambda part: self.progress(0.3 + 0.6 * part, "rounding and correcting"),
+        ).run(self.samples[: self.passed])  # fmt: skip
+
+    @cached_property
+    def macs(self) -> float:
+        """Multiply-accumulates for one sample."""
+        return max(1.0, multiplications(self.network, self.samples[0]))
+
+    @property
+    def passed(self) -> int:
+        """How many batches the second pass takes."""
+        most = max(32, int(PASSES / (3 * self.macs)))
+        return max(1, -(-most // BATCH))
+
+    def extremes(self, name: str) -> Range:
+        """What calibration saw of a tensor on the float path."""
+        one = self.stats[name]
+        return Range(float(one.low.min()), float(one.high.max()))
+
+    def ranges(self, placement: Placement) -> dict[str, Range]:
+        """Ranges by their effect on the outputs, of all tensors that a gradient reaches."""
+        wanted = [name for name in placement.tensors if name not in self.network.inputs]
+        missing = {name: nonlinearity(self.network, name) for name in wanted
+                   if name not in self._ranges}  # fmt: skip
+        if missing:
+            most = int(BACKWARD / (self.macs * (1 + 2 * DRAWS)))
+            few = self.samples[: max(1, min(PROJECTED, most) // BATCH)]
+            found = projected(
+                self.network, missing, self.stats, lambda: few, self.options.seed, DRAWS
+            )
+            scheme = SCHEMES[self.options.scheme]
+            self._ranges.update({name: one.best(scheme) for name, one in found.items()})
+        return {name: self._ranges[name] for name in wanted if name in self._ranges}
+
+    def written(self, placement: Placement, plan: Plan) -> onnx.ModelProto:
+        """The quantized graph; `plan` may hold more than the placement asks for."""
+        return qdq.write(self.network, placement, plan)
+
+    @cached_property
+    def prefix(self) -> tuple[str, ...]:
+        """The first layers, where these make most of the outputs' noise (see `prefix`)."""
+        from workbench.quantization.prefix import noisy_prefix
+
+        if self.options.whole or "prefix" not in self.recipe.techniques:
+            return ()
+        return noisy_prefix(self.network, self.placed(), self.stats)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A quantized model and all that was decided for it."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    placement: Placement
+    calibrated: Calibrated
+    prefix: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.calibrated.notes
+
+
+def quantize(
+    model: onnx.ModelProto,
+    batches: Callable[[int], Iterable[Mapping[str, Array]]],
+    options: Options = Options(),
+    progress: Callable[[float, str], None] = lambda _fraction, _note: None,
+) -> Outcome:
+    """Quantize a float model. batches(size): the calibration samples, as the model takes them."""
+    ready = calibrated(model, batches, options, progress)
+    prefix = ready.prefix
+    placement = ready.placed(prefix)
+    plan = ready.planned(placement)
+    return Outcome(ready.written(placement, plan), plan, placement, ready, prefix)
+
+
+def calibrated(
+    model: onnx.ModelProto,
+    batches: Callable[[int], Iterable[Mapping[str, Array]]],
+    options: Options = Options(),
+    progress: Callable[[float, str], None] = lambda _fraction, _note: None,
+) -> Calibrated:
+    """Prepare the graph, collect statistics and equalize."""
+    import torch
+
+    recipe = presets.chosen(options.preset, options.without)
+    samples: list[Mapping[str, torch.Tensor]] = []
+    count = 0
+    for batch in batches(BATCH):
+        # A copy: what the dataset gives may be memory that it uses again.
+        samples.append({name: torch.from_numpy(np.array(one)) for name, one in batch.items()})
+        count += len(next(iter(batch.values())))
+        if count >= recipe.samples:
+            break
+    progress(0.05, "preparing the graph")
+    notes: tuple[str, ...] = ()
+    if "preparation" in recipe.techniques:
+        from workbench.quantization.prepare import prepared
+
+        examples = {name: one[:4].numpy() for name, one in samples[0].items()}
+        made = prepared(model, examples, target=options.runtime)
+        model, notes = made.model, made.notes
+    network = Network(model)
+    placement = place(network, options.floats, options.runtime)
+    progress(0.1, "statistics")
+    names = {*placement.quantized, *network.producers, *network.inputs}
+    found = statistics.collected(network, names, lambda: samples)
+    if "importance" in recipe.techniques:
+        few = samples[: max(1, GRADIENTS // BATCH)]
+        found = statistics.weighed(
+            found, statistics.importances(network, names, lambda: few, options.seed)
+        )
+    ready = Calibrated(network, found, samples, options, notes, progress)
+    if "equalization" not in recipe.techniques or not weighted(network):
+        return ready
+    progress(0.2, "equalizing")
+    return _equalized(ready, placement)
+
+
+def _equalized(ready: Calibrated, placement: Placement) -> Calibrated:
+    from dataclasses import replace
+
+    network, found = ready.network, ready.stats
+    one = {name: value[:1] for name, value in ready.samples[0].items()}
+    scaling = channels.scaling(network, one, found)
+    scheme = SCHEMES[ready.options.scheme]
+    factor = equalization.factors(
+        network, scaling, found, placement.tensors, placement.nodes, scheme.weight_max
+    )
+    scaled = {
+        name: value.scaled(factor[scaling.tensors[name]]) if name in scaling.tensors else value
+        for name, value in found.items()
+    }
+    changed = Network(equalization.applied(network.model, network, scaling, factor))
+    return replace(ready, network=changed, stats=scaled)
+
+
+def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:
+    """Multiply-accumulates of convolutions and matrix products for one of a batch's samples."""
+    import torch
+
+    total = 0.0
+
+    def hook(node: Node, made: list[torch.Tensor]) -> list[torch.Tensor]:
+        nonlocal total
+        if node.op in ("Conv", "Gemm", "MatMul") and node.inputs[1] in network.constants:
+            weights = network.constants[node.inputs[1]]
+            each = weights[0].numel() if node.op == "Conv" else weights.numel() / made[0].shape[-1]
+            total += made[0].numel() * each
+        return made
+
+    with torch.no_grad():
+        network.run({name: one[:1] for name, one in feeds.items()}, hook)
+    return total

@@ -1,0 +1,260 @@
+"""The quantized path beside the float one, node after node: each error is seen when it arises.
+
+For every node with weights, in topological order, on all samples: second moments of what it takes
+on both paths; compensation and rounding of its weights; its bias, so that the mean of its output is
+the float path's; then the range of its output, on the values that the quantized path really gives.
+Sequential bias correction is Nagel et al. 2019 (arXiv:1906.04721), there on the float path's data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.quantization import rounding
+from workbench.quantization.clipping import quantized, searched
+from workbench.quantization.placement import Placement
+from workbench.quantization.plan import Plan, Range, Scheme, Weight, rounded
+from workbench.quantization.rounding import Moments
+from workbench.quantization.statistics import channel_axis
+
+if TYPE_CHECKING:
+    import torch
+
+    from workbench.quantization.network import Network, Node
+    from workbench.quantization.statistics import Channels
+
+Array = NDArray[Any]
+
+PLACES = 60_000  # columns of im2col for second moments
+ELEMENTS = 30_000  # for the search of a range
+# Operators behind which an error looks different, and that change single values.
+NONLINEAR = {"LeakyRelu", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu",
+             "Gelu", "PRelu", "Softplus", "Mish"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Techniques:
+    """Which parts of the pass are done; the rest is min-max, rounding to nearest, no correction."""
+
+    compensation: bool = True
+    reconstruction: bool = True
+    bias_correction: bool = True
+    search: bool = True
+    importance: bool = True
+
+
+@dataclass
+class Lockstep:
+    """One pass; `run` gives the plan. known: ranges that were found before (see `projection`)."""
+
+    network: Network
+    placement: Placement
+    stats: Mapping[str, Channels]
+    scheme: Scheme
+    techniques: Techniques = Techniques()
+    seed: int = 0
+    known: Mapping[str, Range] = field(default_factory=dict)
+    progress: Callable[[float], None] = lambda _: None
+    _ranges: dict[str, Range] = field(default_factory=dict)
+    _weights: dict[str, Weight] = field(default_factory=dict)
+    _biases: dict[str, Array] = field(default_factory=dict)
+
+    def run(self, batches: list[Mapping[str, torch.Tensor]]) -> Plan:
+        """The plan for samples in batches, which are held in memory with their activations."""
+        import torch
+
+        floats: dict[str, list[torch.Tensor]] = {}
+        quants: dict[str, list[torch.Tensor]] = {}
+        with torch.no_grad():
+            for name in self.network.inputs:
+                floats[name] = quants[name] = [feeds[name] for feeds in batches]
+            left = Counter(self.network.uses)
+            for number, node in enumerate(self.network.nodes):
+                self._step(node, floats, quants)
+                self.progress((number + 1) / len(self.network.nodes))
+                for name in {*node.inputs, *node.captured}:
+                    left[name] -= 1
+                    if not left[name]:
+                        floats.pop(name, None)
+                        quants.pop(name, None)
+        return Plan(self._ranges, self._weights, self._biases, frozenset(), self.scheme)
+
+    def _step(
+        self,
+        node: Node,
+        floats: dict[str, list[torch.Tensor]],
+        quants: dict[str, list[torch.Tensor]],
+    ) -> None:
+        integer = node.name in self.placement.nodes
+        count = len(next(iter(floats.values())))
+        names = (*node.inputs, *node.captured)
+        if integer:
+            for name in node.inputs:
+                if name in self.placement.tensors and name not in self._ranges:
+                    self._range_of(name, floats[name], quants[name])
+        constants = self.network.constants
+
+        def given(values: dict[str, list[torch.Tensor]], index: int, on_grid: bool) -> list[Any]:
+            found: list[Any] = []
+            for name in names:
+                if not name or name in constants:
+                    found.append(constants[name] if name else None)
+                    continue
+                value = values[name][index]
+                root = self.placement.root(name)
+                # What an INT8 node made is on its grid already; what a float one made is not.
+                if on_grid and root in self._ranges and not self._made_on_grid(name):
+                    value = quantized(value, self._ranges[root], self.scheme)
+                found.append(value)
+            return found
+
+        made_f = [self.network.apply(node, given(floats, i, False)) for i in range(count)]
+        if node.name in self.placement.nodes and node.op in ("Conv", "Gemm", "MatMul"):
+            made_q = self._weighted(node, given, floats, quants, made_f)
+        else:
+            made_q = [self.network.apply(node, given(quants, i, integer)) for i in range(count)]
+        for place, name in enumerate(node.outputs):
+            if not name:
+                continue
+            floats[name] = [one[place] for one in made_f]
+            quants[name] = [one[place] for one in made_q]
+            if integer and name in self.placement.tensors:
+                self._range_of(name, floats[name], quants[name])
+                found = self._ranges[name]
+                quants[name] = [quantized(one, found, self.scheme) for one in quants[name]]
+
+    def _made_on_grid(self, name: str) -> bool:
+        maker = self.network.producers.get(name)
+        return maker is not None and maker.name in self.placement.nodes
+
+    def _range_of(self, name: str, floats: list[Any], quants: list[Any]) -> None:
+        """Set the range of a tensor from both paths' values."""
+        import torch
+
+        low = min(float(one.min()) for one in quants)
+        high = max(float(one.max()) for one in quants)
+        if not self.techniques.search or name in self.network.inputs:
+            self._ranges[name] = Range(low, high)
+            return
+        if name in self.known:
+            self._ranges[name] = self.known[name]
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        each = -(-ELEMENTS // len(floats))
+        taken_f, taken_q, weights = [], [], []
+        stats = self.stats.get(name)
+        for f, q in zip(floats, quants, strict=True):
+            places = torch.randint(0, f.numel(), (each,), generator=generator)
+            taken_f.append(f.reshape(-1)[places])
+            taken_q.append(q.reshape(-1)[places])
+            axis = channel_axis(f.ndim) if f.ndim > 1 else 0
+            below = int(np.prod(f.shape[axis + 1 :]))
+            channel = (places // below) % f.shape[axis]
+            if stats is not None and self.techniques.importance and f.ndim > 1:
+                importance = torch.from_numpy(
+                    stats.importance / max(stats.importance.mean(), 1e-30)
+                )
+                weights.append(importance.float()[channel])
+            else:
+                weights.append(torch.ones(each))
+        self._ranges[name] = searched(
+            torch.cat(taken_f), torch.cat(taken_q), torch.cat(weights), (low, high),
+            self.scheme, self._after(name),
+        )  # fmt: skip
+
+    def _after(self, name: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """The nonlinearity that alone takes a tensor, as a function."""
+        node = nonlinearity(self.network, name)
+        if node is None:
+            return None
+        rest = [self.network.constants.get(one) for one in node.inputs[1:]]
+        return lambda x: self.network.apply(node, [x, *rest])[0]
+
+    def _weighted(
+        self, node: Node, given: Any, floats: Any, quants: Any, made_f: list[list[torch.Tensor]]
+    ) -> list[list[torch.Tensor]]:
+        """Round a node's weights, correct its bias; its outputs on the quantized path."""
+        import torch
+
+        count = len(made_f)
+        original = self.network.constants[node.inputs[1]].numpy()
+        axis = 0 if node.op == "Conv" or node.attributes.get("transB") else original.ndim - 1
+        weights = rounding.grouped(node, original).astype(np.float64)
+        done = self.techniques
+        last = node.op != "Conv"
+        if done.compensation or done.reconstruction:
+            halves = self._moments(node, given, floats, quants, count, original.shape[2:])
+            if done.compensation and not last:
+                weights = rounding.compensated(weights, halves)
+            second, _ = (halves[0] + halves[1]).centred
+        shaped = rounding.ungrouped(node, weights, original.shape)
+        found = rounded(shaped, axis, self.scheme)
+        if done.reconstruction:
+            scales = found.scales.reshape(weights.shape[:2]).astype(np.float64)
+            integers = rounding.reconstructed(weights, scales, second, self.scheme.weight_max)
+            found = Weight(
+                rounding.ungrouped(node, integers, original.shape), found.scales, found.axis
+            )
+        self._weights[node.name] = found
+        values = torch.from_numpy(found.floats)
+
+        def run(index: int) -> torch.Tensor:
+            inputs = given(quants, index, True)
+            return self.network.apply(node, [inputs[0], values, *inputs[2:]])[0]
+
+        made = [run(index) for index in range(count)]
+        if done.bias_correction and len(node.inputs) > 2:
+            axis = channel_axis(made[0].ndim) if node.op != "Conv" else 1
+            over = [one for one in range(made[0].ndim) if one != axis]
+            shift = torch.stack(
+                [(f[0] - q).double().mean(over) * len(q) for f, q in zip(made_f, made, strict=True)]
+            ).sum(0) / sum(len(q) for q in made)
+            before = self.network.constants[node.inputs[2]].numpy().astype(np.float64)
+            self._biases[node.name] = (before + shift.numpy()).astype(np.float32)
+            wide = shift.float().reshape([-1 if one == axis else 1 for one in range(made[0].ndim)])
+            made = [one.add_(wide) for one in made]
+        return [[one] for one in made]
+
+    def _moments(
+        self, node: Node, given: Any, floats: Any, quants: Any, count: int, kernel: tuple[int, ...]
+    ) -> tuple[Moments, Moments]:
+        """Second moments of a node's columns, over every other batch each."""
+        import torch
+
+        size = int(np.prod(self.network.constants[node.inputs[1]].shape[1:]))
+        # Enough columns for a matrix of that size, not more: large ones take time as K² n.
+        places = min(PLACES, max(4 * size, 2_000_000_000 // size**2, 4096))
+        each = -(-places // count)
+        halves: list[Moments | None] = [None, None]
+        for index in range(count):
+            xs = []
+            for values, on_grid in ((floats, False), (quants, True)):
+                generator = torch.Generator().manual_seed(self.seed + index)
+                x = given(values, index, on_grid)[0]
+                xs.append(rounding.patches(node, x, tuple(kernel), each, generator))
+            f, q = xs
+            found = Moments(
+                each, f.double().sum(1).numpy(), q.double().sum(1).numpy(),
+                (q.transpose(1, 2) @ q).double().numpy(),
+                ((f - q).transpose(1, 2) @ q).double().numpy(),
+            )  # fmt: skip
+            before = halves[index % 2]
+            halves[index % 2] = found if before is None else before + found
+        one, other = halves[0], halves[1] or halves[0]
+        assert one is not None and other is not None
+        return one, other
+
+
+def nonlinearity(network: Network, name: str) -> Node | None:
+    """The node that alone takes a tensor, where it changes single values, each by itself alone."""
+    following = network.consumers.get(name, [])
+    if len(following) != 1 or following[0].op not in NONLINEAR or name in network.outputs:
+        return None
+    rest = [network.constants.get(one) for one in following[0].inputs[1:]]
+    return None if any(one is None or one.numel() > 1 for one in rest) else following[0]

@@ -1,0 +1,55 @@
+"""What each preset does, in order: the one visible list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from workbench.errors import RecipeError, did_you_mean
+from workbench.quantization.lockstep import Techniques
+
+Preset = Literal["fast", "balanced", "best"]
+
+# In the order in which they act. An ablation leaves one out by its name.
+TECHNIQUES = (
+    "preparation",  # batch norms, Pads and constants folded: `prepare`
+    "equalization",  # factors between channels that minimise the outputs' noise: `equalization`
+    "importance",  # channels weighed by the gradients of the outputs: `statistics`
+    "compensation",  # weights that take their inputs' error into account: `rounding`
+    "reconstruction",  # GPTQ rounding: `rounding`
+    "bias_correction",  # each output's mean as in float, on the quantized path: `lockstep`
+    "search",  # ranges by the error behind the nonlinearity: `clipping`
+    "projection",  # ranges by their effect on the outputs, where gradients tell: `projection`
+    "prefix",  # the first layers in float, where these make most of the noise: `prefix`
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Samples that the second pass may use, and which techniques are on."""
+
+    samples: int
+    techniques: frozenset[str]
+
+    @property
+    def lockstep(self) -> Techniques:
+        names = ("compensation", "reconstruction", "bias_correction", "search", "importance")
+        return Techniques(**{name: name in self.techniques for name in names})
+
+
+PRESETS: dict[str, Recipe] = {
+    "fast": Recipe(64, frozenset(TECHNIQUES) - {"compensation", "reconstruction"}),
+    "balanced": Recipe(300, frozenset(TECHNIQUES)),
+    "best": Recipe(300, frozenset(TECHNIQUES)),
+}
+
+
+def chosen(preset: str, without: tuple[str, ...] = ()) -> Recipe:
+    """A preset, some techniques left out. Raises RecipeError for a name that is not there."""
+    for name in without:
+        if name not in TECHNIQUES:
+            raise RecipeError(
+                f"there is no technique '{name}'", "", did_you_mean(name, set(TECHNIQUES))
+            )
+    found = PRESETS[preset]
+    return replace(found, techniques=found.techniques - set(without))

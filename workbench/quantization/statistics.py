@@ -1,0 +1,157 @@
+"""What calibration samples show of a float network: every channel's extremes, power and weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from workbench.quantization.network import Network, Node
+
+Array = NDArray[Any]
+Feeds = Mapping[str, "torch.Tensor"]
+Batches = Callable[[], Iterable[Feeds]]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Of one tensor, by channel [C]: extremes (low <= 0 <= high), mean square, and importance.
+
+    importance: how much noise of unit variance in one channel moves the outputs, in the mean.
+    """
+
+    low: Array
+    high: Array
+    power: Array
+    importance: Array
+
+    def scaled(self, scales: Array) -> Channels:
+        """The same after the channels are divided by `scales` [C]."""
+        return Channels(
+            self.low / scales, self.high / scales, self.power / scales**2,
+            self.importance * scales**2,
+        )  # fmt: skip
+
+
+def channel_axis(rank: int) -> int:
+    """Where the channels of a tensor of that rank stand: [N, C, …], or [N, T, C] of tokens."""
+    return rank - 1 if rank in (2, 3) else 1
+
+
+def collected(network: Network, tensors: Collection[str], batches: Batches) -> dict[str, Channels]:
+    """Extremes and power of the channels of `tensors`, in one pass; importance 1."""
+    import torch
+
+    found: dict[str, list[Any]] = {}
+
+    def watch(name: str, value: torch.Tensor) -> None:
+        if not value.is_floating_point() or value.ndim < 2:
+            return
+        rows = value.detach().movedim(channel_axis(value.ndim), 0).flatten(1)
+        new = [rows.amin(1), rows.amax(1), rows.double().square().sum(1), rows.shape[1]]
+        if name in found:
+            low, high, power, count = found[name]
+            new = [
+                torch.minimum(low, rows.amin(1)),
+                torch.maximum(high, rows.amax(1)),
+                power + rows.double().square().sum(1),
+                count + rows.shape[1],
+            ]
+        found[name] = new
+
+    def hook(node: Node, made: list[torch.Tensor]) -> list[torch.Tensor]:
+        for name, value in zip(node.outputs, made, strict=False):
+            if name in tensors:
+                watch(name, value)
+        return made
+
+    with torch.no_grad():
+        for feeds in batches():
+            for name, value in feeds.items():
+                if name in tensors:
+                    watch(name, value)
+            network.run(feeds, hook)
+    return {
+        name: Channels(
+            np.minimum(low.numpy().astype(np.float64), 0),
+            np.maximum(high.numpy().astype(np.float64), 0),
+            power.numpy() / count,
+            np.ones(len(low)),
+        )
+        for name, (low, high, power, count) in found.items()
+    }
+
+
+def importances(
+    network: Network, tensors: Collection[str], batches: Batches, seed: int = 0, draws: int = 2
+) -> dict[str, Array]:
+    """For each tensor and channel, the mean over samples and draws of Σ (∂(v·outputs)/∂t)².
+
+    v: random signs over all float outputs, each output over its own root mean square (Hutchinson's
+    estimator of the diagonal of JᵀJ; Hutchinson 1989). A tensor that no gradient reaches is absent.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, torch.Tensor] = {}
+    samples = 0
+    for feeds in batches():
+        leaves: dict[str, torch.Tensor] = {}
+
+        def hook(
+            node: Node, made: list[torch.Tensor], leaves: dict[str, torch.Tensor] = leaves
+        ) -> list[torch.Tensor]:
+            for place, name in enumerate(node.outputs):
+                if name in tensors and made[place].is_floating_point():
+                    if not made[place].requires_grad:
+                        made[place] = made[place].detach().requires_grad_()
+                    leaves[name] = made[place]
+            return made
+
+        begun = {}
+        for name, value in feeds.items():
+            begun[name] = value
+            if name in tensors and value.is_floating_point():
+                begun[name] = leaves[name] = value.detach().requires_grad_()
+        outputs = network.run(begun, hook)
+        count = len(next(iter(feeds.values())))
+        samples += count
+        ends = [one for name in network.outputs
+                if (one := outputs[name]).is_floating_point() and one.requires_grad]  # fmt: skip
+        if not ends:
+            return {}
+        for draw in range(draws):
+            total = torch.zeros(())
+            for one in ends:
+                signs = torch.randint(0, 2, one.shape, generator=generator).to(one.dtype) * 2 - 1
+                size = one.detach().square().mean().sqrt().clamp_min(1e-12) if len(ends) > 1 else 1
+                total = total + (signs * one / size).sum()
+            names = list(leaves)
+            gradients = torch.autograd.grad(
+                total, [leaves[name] for name in names], allow_unused=True,
+                retain_graph=draw + 1 < draws,
+            )  # fmt: skip
+            for name, gradient in zip(names, gradients, strict=True):
+                if gradient is None or gradient.ndim < 2:
+                    continue
+                rows = gradient.movedim(channel_axis(gradient.ndim), 0).flatten(1)
+                each = rows.double().square().sum(1)
+                sums[name] = sums[name] + each if name in sums else each
+    return {name: total.numpy() / (samples * draws) for name, total in sums.items()}
+
+
+def weighed(found: Mapping[str, Channels], importance: Mapping[str, Array]) -> dict[str, Channels]:
+    """Statistics with importances; where no gradient came, of the channels' inverse power."""
+    result = {}
+    for name, one in found.items():
+        weight = importance.get(name)
+        if weight is None or not np.isfinite(weight).all() or not weight.any():
+            weight = 1 / np.maximum(one.power, max(float(one.power.mean()), 1e-30) * 1e-6)
+        result[name] = replace(one, importance=np.asarray(weight, np.float64))
+    return result
