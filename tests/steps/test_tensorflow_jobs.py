@@ -20,7 +20,9 @@ from workbench.artifact import Artifact, Format, Pixels, TensorSpec
 from workbench.errors import StepError
 from workbench.steps import flatbuffer
 from workbench.steps import tensorflow_jobs as jobs
-from workbench.steps.to_tflite import SAMPLES, ToTflite, _placed
+from workbench.steps.tflite_quantized import CONVERSION, stored_samples
+from workbench.steps.tflite_source import write_samples
+from workbench.steps.to_tflite import _placed
 
 IMAGES = nets.normal(3, 2, 4, 5)
 AS_NHWC = {"permutation": [0, 2, 3, 1], "shape": [1, 2, 4, 5]}
@@ -81,7 +83,7 @@ def convert(work: Path, *operators: str, last: bool = False) -> dict[str, Any]:
     source = image_file(work / "model.onnx", *operators)
     np.savez(work / "samples.npz", IMAGES)
     jobs.make_saved_model(source, work / "made", ["image:0"], work / "samples.npz", last)
-    found: dict[str, Any] = json.loads((work / "made" / jobs.CONVERSION).read_text())
+    found: dict[str, Any] = json.loads((work / "made" / CONVERSION).read_text())
     return found
 
 
@@ -294,10 +296,10 @@ def test_samples_come_one_by_one_under_the_signatures_names_and_in_its_axes(
     data = nets.dataset_of(**{"b:0": vector, "a:0": image})
     conversion = {"inputs": {"a:0": {"key": "a_0", "permutation": [0, 2, 3, 1]},
                              "b:0": {"key": "b_0", "permutation": []}}}  # fmt: skip
-    step = ToTflite(samples=9)
     context = nets.context(tmp_path, data)
-    assert step._write_samples(subject(*data.inputs), context, conversion) == 9
-    found = list(jobs._representative(tmp_path / SAMPLES))
+    folder = tmp_path / "samples"
+    assert write_samples(subject(*data.inputs), context, folder, conversion, 9) == 9
+    found = list(stored_samples(folder))
     assert len(found) == 9
     assert found[0]["a_0"].shape == (1, 5, 7, 3)
     np.testing.assert_array_equal(

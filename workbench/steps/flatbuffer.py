@@ -20,14 +20,16 @@ _BYTES = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "int16": 2, "int8"
 def facts(content: bytes) -> dict[str, Any]:
     """Of the file: operators with counts, those that compute in float, the signature's tensors.
 
-    unscaled: operators that take a tensor with a scale of 0, on which LiteRT aborts. arena: bytes
-    of activations that must be in memory at once, where one graph tells.
+    hybrids: operators with INT8 weights that give floats. unscaled: operators that take a tensor
+    with a scale of 0, on which LiteRT aborts. arena: bytes of activations that must be in memory at
+    once, where one graph tells.
     """
     from workbench.inspect.tflite_file import Flat
 
     flat = Flat(content)
     operators: Counter[str] = Counter()
     floats: Counter[str] = Counter()
+    hybrids: Counter[str] = Counter()
     unscaled: set[str] = set()
     for graph in flat.graphs:
         tensors = flat.each(graph, "Tensors")
@@ -40,7 +42,8 @@ def facts(content: bytes) -> dict[str, Any]:
             kinds = {flat.types.get(tensors[one].Type(), "")
                      for one in flat.integers(operator, "Outputs")}  # fmt: skip
             if name not in CONVERSIONS and any(kind.startswith("float") for kind in kinds):
-                floats[name] += 1
+                taken = [tensors[one] for one in flat.integers(operator, "Inputs") if one >= 0]
+                (hybrids if _integer_weights(flat, taken) else floats)[name] += 1
     signature = flat.model.SignatureDefs(0)
     tensors = flat.each(flat.graphs[0], "Tensors")
     stored = {
@@ -49,9 +52,15 @@ def facts(content: bytes) -> dict[str, Any]:
         for side in ("inputs", "outputs")
     }  # fmt: skip
     return {
-        "operators": dict(operators), "floats": dict(floats), "unscaled": sorted(unscaled),
+        "operators": dict(operators), "floats": dict(floats), "hybrids": dict(hybrids),
+        "unscaled": sorted(unscaled),
         "arena": _arena(flat), **stored
     }  # fmt: skip
+
+
+def _integer_weights(flat: Any, taken: list[Any]) -> bool:
+    """Whether an operator's constants are INT8, which it computes with as such."""
+    return any(flat.types.get(one.Type()) == "int8" and flat.stored[one.Buffer()] for one in taken)
 
 
 def _scaled_by_nothing(tensor: Any) -> bool:

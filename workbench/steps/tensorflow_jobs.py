@@ -28,13 +28,12 @@ from workbench.steps.served_model import (
     served,
     write,
 )
+from workbench.steps.tflite_quantized import CONVERSION
 
 Array = NDArray[Any]
 
 # onnx2tf looks for this sample in its working folder before it asks the network for one.
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
-# What is known of a SavedModel, beside it.
-CONVERSION = "conversion.json"
 
 
 @dataclass(frozen=True)
@@ -192,15 +191,25 @@ def make_flatbuffer(
     """Convert a SavedModel to `.tflite` at a precision; what the file holds (see `flatbuffer`).
 
     `samples` is a folder with a `.npy` [N, ...] for each input, read for the quantized precisions.
+    A SavedModel that was made of a QDQ file has it beside it: the file then gets its numbers, and
+    `injected` says how many (see `tflite_quantized`).
+
     Raises StepError where TensorFlow refuses, naming the operator where it does, and for a file
     with operators that LiteRT itself does not have.
     """
     from workbench.steps import flatbuffer
+    from workbench.steps.tflite_quantized import is_own, quantize
 
-    content = None
+    content, injected = None, None
+    own = precision in ("int8", "int8-io") and is_own(saved_model)
     for mixed in (False, True) if precision in ("int8", "int16") else (False,):
         try:
-            content = _converted(saved_model, precision, samples, mixed)
+            if own:
+                calibrated = _calibrated(saved_model, precision, samples, mixed)
+                whole = precision == "int8-io"
+                content, injected = quantize(calibrated, saved_model, samples, whole)
+            else:
+                content = _converted(saved_model, precision, samples, mixed)
             break
         except Exception as error:  # noqa: BLE001 - whatever it raises is the step's error
             # Without float kernels first: what needs them is to be said, not to go unseen.
@@ -213,7 +222,7 @@ def make_flatbuffer(
             refused.__cause__ = error
     if content is None:
         raise refused
-    facts = flatbuffer.facts(content)
+    facts = {**flatbuffer.facts(content), "injected": injected}
     foreign = [name for name in facts["operators"] if name.startswith("CUSTOM")]
     if foreign:
         raise StepError(
@@ -232,7 +241,22 @@ def make_flatbuffer(
 
 
 def _converted(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
+    content: bytes = _converter(saved_model, precision, samples, mixed).convert()
+    return content
+
+
+def _calibrated(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
+    """The float file that TensorFlow's quantizer takes, with a range for every activation."""
+    converter = _converter(saved_model, precision, samples, mixed)
+    converter._experimental_calibrate_only = True
+    content: bytes = converter.convert()
+    return content
+
+
+def _converter(saved_model: Path, precision: str, samples: Path, mixed: bool) -> Any:
     import tensorflow as tf
+
+    from workbench.steps.tflite_quantized import stored_samples
 
     sets = tf.lite.OpsSet
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
@@ -247,17 +271,7 @@ def _converted(saved_model: Path, precision: str, samples: Path, mixed: bool) ->
             else sets.TFLITE_BUILTINS_INT8
         )
         converter.target_spec.supported_ops = [quantized, *([sets.TFLITE_BUILTINS] * mixed)]
-        converter.representative_dataset = lambda: _representative(samples)
+        converter.representative_dataset = lambda: stored_samples(samples)
     if precision == "int8-io":
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    content: bytes = converter.convert()
-    return content
-
-
-def _representative(folder: Path) -> Iterator[dict[str, Any]]:
-    """Samples one by one, under the signature's names, which the files have."""
-    import numpy as np
-
-    files = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-    for index in range(len(next(iter(files.values())))):
-        yield {name: np.asarray(file[index : index + 1]) for name, file in files.items()}
+    return converter

@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, TensorSpec, feed, stored
-from workbench.cache import key_of
+from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
 from workbench.process import Worker
 from workbench.steps.flatbuffer import INT8, c_array
+from workbench.steps.tflite_quantized import CONVERSION, notes
+from workbench.steps.tflite_source import PACKAGES, form, saved_model, write_samples
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from workbench.recipe import Context
 
 SAMPLES = "samples"
+# Calibration samples for the tensors that a quantized file has no range for.
+FEW = 64
 
 Precision = Literal["float32", "float16", "dynamic", "int8", "int8-io", "int16"]
 
@@ -46,12 +47,16 @@ _SCHEMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ToTflite:
-    """FP32 ONNX to `.tflite`, images as NHWC.
+    """ONNX to `.tflite`, images as NHWC.
+
+    Of a float file TensorFlow takes the ranges; a quantized one (QDQ) keeps its own ranges, weights
+    and biases in `int8` and `int8-io`.
 
     precision: `float32`; `float16` weights; `dynamic`, INT8 weights alone; `int8`, weights and
     activations with float inputs and outputs; `int8-io`, with int8 inputs and outputs too, and
     nothing that computes in float; `int16`, activations of 16 bits, weights of 8, float inputs and
-    outputs. samples: calibration samples for the last three, all of the split by default.
+    outputs. samples: calibration samples for the last three, all of the split by default; for a
+    quantized file, which needs them where TFLite has tensors that it has not, a few.
     c_array: also write the file as a C++ array, as firmware takes it.
     """
 
@@ -62,10 +67,7 @@ class ToTflite:
     name: ClassVar[str] = "to_tflite"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
     gives: ClassVar[Format] = Format.TFLITE
-    packages: ClassVar[tuple[str, ...]] = (
-        "tensorflow", "onnx2tf", "tf_keras", "onnx", "onnxsim", "onnxruntime", "onnx-graphsurgeon",
-        "sng4onnx", "numpy", "ai-edge-litert",
-    )  # fmt: skip
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
     seconds: ClassVar[float] = 25
 
     def __post_init__(self) -> None:
@@ -82,20 +84,22 @@ class ToTflite:
         load in LiteRT or disagrees with the ONNX file.
         """
 
-        from workbench.steps.tensorflow_jobs import CONVERSION
-
         path = context.folder / f"model.{self.precision}.tflite"
         with Worker() as worker:
-            ids = any("int" in spec.dtype for spec in subject.inputs)
-            wide = self.precision == "int16" and ids
-            saved_model = _saved_model(subject, context, worker, wide)
-            conversion = json.loads((saved_model / CONVERSION).read_text(encoding="utf-8"))
+            made = form(subject, self.precision)
+            folder = saved_model(subject, context, worker, made)
+            conversion = json.loads((folder / CONVERSION).read_text(encoding="utf-8"))
             doing = f"quantizing to {self.precision}" if self.needs_data else "writing"
             context.progress(0.7, doing)
-            samples = self._write_samples(subject, context, conversion) if self.needs_data else 0
+            samples = 0
+            if self.needs_data:
+                count = self._few(context) if made == "quantized" else self.samples
+                samples = write_samples(
+                    subject, context, context.folder / SAMPLES, conversion, count
+                )
             try:
                 facts = worker.call(
-                    "flatbuffer", saved_model, path, self.precision, context.folder / SAMPLES
+                    "flatbuffer", folder, path, self.precision, context.folder / SAMPLES
                 )
             except CrashError as error:
                 raise StepError("TensorFlow's converter died", error.why, error.fix) from error
@@ -143,19 +147,24 @@ class ToTflite:
         floats = facts["floats"]
         kind = "int8" if self.precision == "int8-io" else "float"
         baked = any(spec.pixels or spec.head for spec in (*subject.inputs, *subject.outputs))
-        notes = [
-            _SCHEMES[self.precision],
+        said = [
+            *(notes(facts["injected"]) if facts["injected"] else [_SCHEMES[self.precision]]),
             f"{samples} calibration samples",
             f"{kind} inputs and outputs{', but for what is baked' if baked else ''}",
         ]
         if floats:
             count = sum(floats.values())
             few = f"{count} operator{'s' * (count > 1)} in float: {listed(Counter(floats))}"
-            notes.append(f"{self.precision.upper()} but for {few}")
+            said.append(f"{self.precision.upper()} but for {few}")
         if self.c_array and facts["arena"]:
-            notes.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
+            said.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
                          "at once; the runtime needs more for itself")  # fmt: skip
-        return tuple(notes)
+        return tuple(said)
+
+    def _few(self, context: Context) -> int:
+        """Samples for a quantized file: all where its outputs, left float, have to be 8 bits."""
+        have = context.dataset.calibrating(self.samples)[1]
+        return have if self.samples or self.precision == "int8-io" else min(have, FEW)
 
     def _companions(self, path: Path) -> tuple[Path, ...]:
         """The file as `model_data.h` and `model_data.cc`, where these are asked for."""
@@ -165,37 +174,6 @@ class ToTflite:
         for one, text in zip(made, c_array(path.read_bytes(), "g_model_data"), strict=True):
             one.write_text(text, encoding="ascii")
         return made
-
-    def _write_samples(
-        self, subject: Artifact, context: Context, conversion: dict[str, Any]
-    ) -> int:
-        """Calibration samples as the SavedModel takes them, one `.npy` an input; their number.
-
-        Through files that are mapped, not through memory: the other process reads them one by one.
-        """
-        import numpy as np
-
-        split, samples = context.dataset.calibrating(self.samples)
-        folder = context.folder / SAMPLES
-        folder.mkdir()
-        files: dict[str, Any] = {}
-        for batch in split.batches(8, samples):
-            given = feed(subject.inputs, batch.inputs)
-            for spec in subject.inputs:
-                place = conversion["inputs"][spec.stored_name]
-                kept = _source(spec, given[spec.name])
-                kept = kept.transpose(place["permutation"]) if place["permutation"] else kept
-                if spec.name not in files:
-                    files[spec.name] = np.lib.format.open_memmap(
-                        folder / f"{place['key']}.npy",
-                        "w+",
-                        kept.dtype,
-                        (samples, *kept.shape[1:]),
-                    )
-                files[spec.name][batch.start : batch.start + len(batch)] = kept
-        for file in files.values():
-            file.flush()
-        return samples
 
     def _check(
         self, artifact: Artifact, subject: Artifact, context: Context, worker: Worker
@@ -229,66 +207,6 @@ class ToTflite:
                 f"SQNR {agreement.sqnr:.1f} dB, at least {least:g} expected",
                 "the model does not survive this precision; the other branches stand",
             )
-
-
-def _saved_model(subject: Artifact, context: Context, worker: Worker, wide: bool) -> Path:
-    """The SavedModel of an ONNX file, made once for all precisions; wide: for 16-bit ones alone."""
-    import numpy as np
-    from filelock import FileLock
-
-    from workbench.device.probe import versions
-
-    work = context.work or context.folder / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    examples = feed(subject.inputs, context.dataset.examples(4, context.seed))
-    inputs = {spec.stored_name: _source(spec, examples[spec.name]) for spec in subject.inputs}
-    # The workbench's own code is in the key: it decides how the graph is prepared.
-    key = key_of(
-        "saved model", subject.sha256, {name: array.shape[1:] for name, array in inputs.items()},
-        wide, versions(ToTflite.packages),
-    )  # fmt: skip
-    final = work / f"saved-model-{key}"
-    context.progress(0.0, "waiting for the SavedModel")
-    with FileLock(work / f"{final.name}.lock"):
-        if final.is_dir():
-            return final
-        context.progress(0.05, "onnx2tf")
-        making = work / f"{final.name}.making"
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir()
-        source = Path(shutil.copyfile(subject.path, making / "model.onnx"))
-        _channels_first(source, subject)
-        np.savez(making / "samples.npz", *inputs.values())
-        pixels = any(spec.pixels for spec in subject.inputs)
-        try:
-            worker.call(
-                "saved_model", source, making / "saved_model", list(inputs),
-                making / "samples.npz", pixels, wide,
-            )  # fmt: skip
-        except CrashError as error:
-            raise StepError("onnx2tf died", error.why, error.fix) from error
-        (making / "saved_model").rename(final)
-        shutil.rmtree(making)
-    return final
-
-
-def _channels_first(path: Path, subject: Artifact) -> None:
-    """Baked pixels in the layout that onnx2tf expects of images, and turns to channels last."""
-    import onnx
-
-    from workbench import graph
-
-    if any(spec.pixels for spec in subject.inputs):
-        model = onnx.load(path)
-        graph.channels_first(model, subject.inputs)
-        onnx.save(model, path)
-
-
-def _source(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
-    """A canonical input [N, …] as onnx2tf's source takes it: pixels channels first."""
-    if spec.pixels is None:
-        return stored(spec, array)
-    return stored(spec, array).transpose(0, 3, 1, 2)
 
 
 def _placed(
