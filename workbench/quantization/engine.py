@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.quantization import channels, equalization, presets, qdq, statistics
+from workbench.quantization import (
+    channels,
+    equalization,
+    presets,
+    qdq,
+    simulation,
+    statistics,
+)
 from workbench.quantization.lockstep import Lockstep, nonlinearity
 from workbench.quantization.network import Network, Node
 from workbench.quantization.placement import Placement, Runtime, place, weighted
@@ -27,6 +34,7 @@ Array = NDArray[Any]
 
 BATCH = 10
 GRADIENTS = 20  # samples for importance
+CHECKED = 32  # samples on which two ways are compared by simulation
 PROJECTED = 40  # samples for ranges by their effect on the outputs
 DRAWS = 4  # backward passes for each of these
 # Multiply-accumulates that the second pass, and the gradients, may take: large networks get fewer
@@ -85,7 +93,7 @@ class Calibrated:
             self.network, placement, self.stats, SCHEMES[self.options.scheme],
             self.recipe.lockstep, self.options.seed, known,
             lambda part: self.progress(0.3 + 0.6 * part, "rounding and correcting"),
-        ).run(self.samples[: self.passed])  # fmt: skip
+        ).run(first(self.samples, self.passed))  # fmt: skip
 
     @cached_property
     def macs(self) -> float:
@@ -94,9 +102,21 @@ class Calibrated:
 
     @property
     def passed(self) -> int:
-        """How many batches the second pass takes."""
-        most = max(32, int(PASSES / (3 * self.macs)))
-        return max(1, -(-most // BATCH))
+        """How many samples the second pass takes at most."""
+        return max(32, int(PASSES / (3 * self.macs)))
+
+    def guarded(self, placement: Placement, plan: Plan) -> Plan:
+        """The plan, or plain min-max where that is nearer to the float outputs.
+
+        No technique is allowed to make things worse than nothing; on a network that they do not
+        fit, all of them together may.
+        """
+        few = first(self.samples, CHECKED)
+        expected = simulation.outputs(self.network, few)
+        plain = simulation.plain(self.network, placement, self.stats, plan.scheme)
+        scores = [simulation.sqnr(expected, simulation.outputs(self.network, few, placement, one))
+                  for one in (plan, plain)]  # fmt: skip
+        return plan if scores[0] >= scores[1] else plain
 
     def extremes(self, name: str) -> Range:
         """What calibration saw of a tensor on the float path."""
@@ -110,7 +130,7 @@ class Calibrated:
                    if name not in self._ranges}  # fmt: skip
         if missing:
             most = int(BACKWARD / (self.macs * (1 + 2 * DRAWS)))
-            few = self.samples[: max(1, min(PROJECTED, most) // BATCH)]
+            few = first(self.samples, min(PROJECTED, most))
             found = projected(
                 self.network, missing, self.stats, lambda: few, self.options.seed, DRAWS
             )
@@ -157,7 +177,7 @@ def quantize(
     ready = calibrated(model, batches, options, progress)
     prefix = ready.prefix
     placement = ready.placed(prefix)
-    plan = ready.planned(placement)
+    plan = ready.guarded(placement, ready.planned(placement))
     return Outcome(ready.written(placement, plan), plan, placement, ready, prefix)
 
 
@@ -193,7 +213,7 @@ def calibrated(
     names = {*placement.quantized, *network.producers, *network.inputs}
     found = statistics.collected(network, names, lambda: samples)
     if "importance" in recipe.techniques:
-        few = samples[: max(1, GRADIENTS // BATCH)]
+        few = first(samples, GRADIENTS)
         found = statistics.weighed(
             found, statistics.importances(network, names, lambda: few, options.seed)
         )
@@ -205,8 +225,6 @@ def calibrated(
 
 
 def _equalized(ready: Calibrated, placement: Placement) -> Calibrated:
-    from dataclasses import replace
-
     network, found = ready.network, ready.stats
     one = {name: value[:1] for name, value in ready.samples[0].items()}
     scaling = channels.scaling(network, one, found)
@@ -219,7 +237,34 @@ def _equalized(ready: Calibrated, placement: Placement) -> Calibrated:
         for name, value in found.items()
     }
     changed = Network(equalization.applied(network.model, network, scaling, factor))
-    return replace(ready, network=changed, stats=scaled)
+    few = first(ready.samples, CHECKED)
+    expected = simulation.outputs(network, few)
+
+    def score(network: Network, stats: Mapping[str, Channels]) -> float:
+        plain = simulation.plain(network, placement, stats, scheme)
+        return simulation.sqnr(expected, simulation.outputs(network, few, placement, plain))
+
+    # It can destroy a network: so it is taken where it simulates better than nothing.
+    before, after = score(network, found), score(changed, scaled)
+    if after < before:
+        note = f"not equalized: {after:.1f} dB simulated, {before:.1f} without"
+        return replace(ready, notes=(*ready.notes, note))
+    note = f"equalized: {before:.1f} dB with min-max became {after:.1f}, simulated"
+    return replace(ready, network=changed, stats=scaled, notes=(*ready.notes, note))
+
+
+def first(
+    samples: list[Mapping[str, torch.Tensor]], count: int
+) -> list[Mapping[str, torch.Tensor]]:
+    """The batches that hold the first `count` samples, one at least."""
+    found: list[Mapping[str, torch.Tensor]] = []
+    held = 0
+    for feeds in samples:
+        if found and held >= count:
+            break
+        found.append(feeds)
+        held += len(next(iter(feeds.values())))
+    return found
 
 
 def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:
