@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 from tests import nets
 from workbench.errors import StepError
 from workbench.quantization.stripped import Grid, is_quantized, strip
-from workbench.steps import QuantizeStatic
 
 Array = NDArray[Any]
 
@@ -213,15 +212,28 @@ def test_what_computes_on_integers_is_refused_by_name() -> None:
 
 
 def test_a_file_that_onnxruntime_quantized(tmp_path: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter([{"image": nets.normal(12, 3, 24, 40)}])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
     data = nets.images(12, 24, 40)
     source = nets.exported(tmp_path / "float", nets.build(), data)
-    made = QuantizeStatic().run(source, nets.context(tmp_path / "int8", data))
-    found = strip(onnx.load(made.path))
+    path = tmp_path / "int8.onnx"
+    quantize_static(
+        source.path, path, Reader(), per_channel=True, activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    found = strip(onnx.load(path))
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(kinds(found.model))
     assert found.restored == 3  # ReLU6 twice, ReLU
     assert len(found.weights) == 4
     some = nets.normal(8, 3, 24, 40)
-    wanted, stripped = nets.run_onnx(made.path, some)[0], run(found.model, some)[0]
+    wanted, stripped = nets.run_onnx(path, some)[0], run(found.model, some)[0]
     assert nets.decibels(wanted, stripped) > nets.decibels(
         wanted, nets.run_onnx(source.path, some)[0]
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.quantization.placement import clipped, weighted
+from workbench.quantization.statistics import highest
 
 if TYPE_CHECKING:
     import torch
@@ -241,9 +242,9 @@ class _Walk:
         stats, channels = self.stats.get(node.output), self.by_channel(node.inputs[0])
         if low != 0 or high is None or stats is None or channels is None:
             return False
-        reached = stats.high > 0.9 * high
-        self.classes.pin(channels[reached])
-        self.floors.append((channels, np.where(reached, 1.0, stats.high / (0.9 * high))))
+        reach = highest(self.network, self.stats, node.output) / (0.9 * high)
+        self.classes.pin(channels[reach > 1])
+        self.floors.append((channels, np.minimum(reach, 1.0)))
         self.ids[node.output] = self.ids[node.inputs[0]]
         return True
 

@@ -82,18 +82,46 @@ class Calibrated:
         return place(self.network, self.options.floats | set(floats), self.options.runtime)
 
     def planned(self, placement: Placement) -> Plan:
-        """Ranges, weights and biases for a placement: the second pass over the samples."""
-        known = self.ranges(placement) if "projection" in self.recipe.techniques else {}
+        """Ranges, weights and biases for a placement: the second pass over the samples.
+
+        Where the preset has several ways, each is tried on four fifths of the samples, and that
+        which is nearest to float on the fifth that is held back is taken.
+        """
+        variants = self.recipe.variants
+        samples = first(self.samples, self.passed)
+        if len(variants) == 1:
+            return self._pass(placement, samples, self.recipe.techniques, (0.3, 0.9))
+        kept = max(1, len(samples) * 4 // 5)
+        held = samples[kept:] or samples
+        expected = simulation.outputs(self.network, held)
+        found: list[tuple[float, Plan]] = []
+        for number, without in enumerate(variants):
+            part = 0.6 / len(variants)
+            span = 0.3 + number * part, 0.3 + (number + 1) * part
+            plan = self._pass(placement, samples[:kept], self.recipe.techniques - {*without}, span)
+            made = simulation.outputs(self.network, held, placement, plan)
+            found.append((simulation.sqnr(expected, made), plan))
+        return max(found, key=lambda one: one[0])[1]
+
+    def _pass(
+        self,
+        placement: Placement,
+        samples: list[Mapping[str, torch.Tensor]],
+        techniques: frozenset[str],
+        span: tuple[float, float],
+    ) -> Plan:
+        known = self.ranges(placement) if "projection" in techniques else {}
         known |= {name: Range(*ends) for name, ends in placement.fixed.items()}
         for tensors in placement.alike:
             ends = [known.get(name) or self.extremes(name) for name in sorted(tensors)]
             shared = Range(min(one.low for one in ends), max(one.high for one in ends))
             known |= dict.fromkeys(tensors, shared)
+        low, high = span
         return Lockstep(
             self.network, placement, self.stats, SCHEMES[self.options.scheme],
-            self.recipe.lockstep, self.options.seed, known,
-            lambda part: self.progress(0.3 + 0.6 * part, "rounding and correcting"),
-        ).run(first(self.samples, self.passed))  # fmt: skip
+            replace(self.recipe, techniques=techniques).lockstep, self.options.seed, known,
+            lambda part: self.progress(low + (high - low) * part, "rounding and correcting"),
+        ).run(samples)  # fmt: skip
 
     @cached_property
     def macs(self) -> float:

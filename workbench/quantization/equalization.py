@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.quantization.placement import weighted
+from workbench.quantization.statistics import highest
 
 if TYPE_CHECKING:
     import onnx
@@ -74,11 +75,14 @@ def factors(
     import torch
 
     grids = [
-        _Grid(scaling.tensors[name], stats[name].low, stats[name].high, stats[name].importance)
+        _Grid(scaling.tensors[name], stats[name].low, highest(network, stats, name),
+              stats[name].importance)
         for name in tensors
         if name in scaling.tensors and name in stats and scaling.tensors[name].any()
-    ]
+    ]  # fmt: skip
     consumers = _consumers(network, scaling, stats, nodes)
+    if not grids and not consumers:
+        return np.ones(scaling.count)
     groups = _groups(
         scaling.count, [one.classes for one in grids] + [one.classes for one in consumers]
     )
@@ -118,7 +122,8 @@ def _noise_of(one: _Grid | _Consumer, weight_max: int) -> Any:
 
     def top(value: Any) -> Any:
         peak = value.detach().amax(-1, keepdim=True).clamp_min(1e-30)
-        return (((value / peak) ** POWER).sum(-1, keepdim=True) ** (1 / POWER) * peak).squeeze(-1)
+        total = ((value / peak) ** POWER).sum(-1, keepdim=True).clamp_min(1e-30)  # rows of zeros
+        return (total ** (1 / POWER) * peak).squeeze(-1)
 
     if isinstance(one, _Grid):
         high, low = torch.from_numpy(one.high), torch.from_numpy(-one.low)

@@ -9,7 +9,7 @@ Sequential bias correction is Nagel et al. 2019 (arXiv:1906.04721), there on the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from workbench.quantization import rounding
 from workbench.quantization.clipping import quantized, searched
 from workbench.quantization.placement import Placement
-from workbench.quantization.plan import Plan, Range, Scheme, Weight, rounded
+from workbench.quantization.plan import Plan, Range, Scheme, Weight, fitted, rounded
 from workbench.quantization.rounding import Moments
+from workbench.quantization.shelf import Shelf, Store
 from workbench.quantization.statistics import channel_axis
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from workbench.quantization.statistics import Channels
 
 Array = NDArray[Any]
+Paths = dict[str, Any]  # a tensor's batches by its name: a Shelf, or a list
 
-PLACES = 60_000  # columns of im2col for second moments
+PLACES = 40_000  # columns of im2col for second moments
 ELEMENTS = 30_000  # for the search of a range
 # Operators behind which an error looks different, and that change single values.
 NONLINEAR = {"LeakyRelu", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu",
@@ -64,35 +66,30 @@ class Lockstep:
     _ranges: dict[str, Range] = field(default_factory=dict)
     _weights: dict[str, Weight] = field(default_factory=dict)
     _biases: dict[str, Array] = field(default_factory=dict)
+    _store: Store = field(default_factory=Store)
 
-    def run(self, batches: list[Mapping[str, torch.Tensor]]) -> Plan:
-        """The plan for samples in batches, which are held in memory with their activations."""
+    def run(self, batches: Sequence[Mapping[str, torch.Tensor]]) -> Plan:
+        """The plan for samples in batches. Activations beyond some megabytes are kept in files."""
         import torch
 
-        floats: dict[str, list[torch.Tensor]] = {}
-        quants: dict[str, list[torch.Tensor]] = {}
-        with torch.no_grad():
+        floats: Paths = {}
+        quants: Paths = {}
+        left = Counter(self.network.uses)
+        with torch.no_grad(), Store() as self._store:
             for name in self.network.inputs:
                 floats[name] = quants[name] = [feeds[name] for feeds in batches]
-            left = Counter(self.network.uses)
             for number, node in enumerate(self.network.nodes):
-                self._step(node, floats, quants)
+                self._step(node, floats, quants, len(batches))
                 self.progress((number + 1) / len(self.network.nodes))
                 for name in {*node.inputs, *node.captured}:
                     left[name] -= 1
                     if not left[name]:
-                        floats.pop(name, None)
-                        quants.pop(name, None)
-        return Plan(self._ranges, self._weights, self._biases, frozenset(), self.scheme)
+                        _forget(name, floats, quants)
+        made = Plan(self._ranges, self._weights, self._biases, frozenset(), self.scheme)
+        return made.tied(self.placement.ties)
 
-    def _step(
-        self,
-        node: Node,
-        floats: dict[str, list[torch.Tensor]],
-        quants: dict[str, list[torch.Tensor]],
-    ) -> None:
+    def _step(self, node: Node, floats: Paths, quants: Paths, count: int) -> None:
         integer = node.name in self.placement.nodes
-        count = len(next(iter(floats.values())))
         names = (*node.inputs, *node.captured)
         if integer:
             for name in node.inputs:
@@ -100,7 +97,7 @@ class Lockstep:
                     self._range_of(name, floats[name], quants[name])
         constants = self.network.constants
 
-        def given(values: dict[str, list[torch.Tensor]], index: int, on_grid: bool) -> list[Any]:
+        def given(values: Paths, index: int, on_grid: bool) -> list[Any]:
             found: list[Any] = []
             for name in names:
                 if not name or name in constants:
@@ -114,36 +111,50 @@ class Lockstep:
                 found.append(value)
             return found
 
-        made_f = [self.network.apply(node, given(floats, i, False)) for i in range(count)]
-        if node.name in self.placement.nodes and node.op in ("Conv", "Gemm", "MatMul"):
-            made_q = self._weighted(node, given, floats, quants, made_f)
+        made_f = self._shelves(node, lambda index: given(floats, index, False), count)
+        taken = [name for name in names if name and name not in constants]
+        if integer and node.op in ("Conv", "Gemm", "MatMul"):
+            made_q = [self._weighted(node, given, floats, quants, made_f[0])]
+        elif not integer and all(quants[name] is floats[name] for name in taken):
+            made_q = made_f  # nothing in front of it is quantized
         else:
-            made_q = [self.network.apply(node, given(quants, i, integer)) for i in range(count)]
-        for place, name in enumerate(node.outputs):
+            made_q = self._shelves(node, lambda index: given(quants, index, integer), count)
+        for name, one, other in zip(node.outputs, made_f, made_q, strict=False):
             if not name:
                 continue
-            floats[name] = [one[place] for one in made_f]
-            quants[name] = [one[place] for one in made_q]
+            floats[name], quants[name] = one, other
             if integer and name in self.placement.tensors:
-                self._range_of(name, floats[name], quants[name])
-                found = self._ranges[name]
-                quants[name] = [quantized(one, found, self.scheme) for one in quants[name]]
+                self._range_of(name, one, other)
+                for index, value in enumerate(other):
+                    other.replace(index, quantized(value, self._ranges[name], self.scheme))
+            if not self.network.uses[name]:
+                _forget(name, floats, quants)
+
+    def _shelves(self, node: Node, inputs: Callable[[int], list[Any]], count: int) -> list[Shelf]:
+        """A node's outputs for every batch."""
+        found = [Shelf(self._store) for _ in node.outputs]
+        for index in range(count):
+            for shelf, value in zip(found, self.network.apply(node, inputs(index)), strict=False):
+                shelf.append(value)
+        return found
 
     def _made_on_grid(self, name: str) -> bool:
         maker = self.network.producers.get(name)
         return maker is not None and maker.name in self.placement.nodes
 
-    def _range_of(self, name: str, floats: list[Any], quants: list[Any]) -> None:
+    def _range_of(
+        self, name: str, floats: Sequence[torch.Tensor], quants: Sequence[torch.Tensor]
+    ) -> None:
         """Set the range of a tensor from both paths' values."""
         import torch
 
-        low = min(float(one.min()) for one in quants)
-        high = max(float(one.max()) for one in quants)
-        if not self.techniques.search or name in self.network.inputs:
-            self._ranges[name] = Range(low, high)
-            return
         if name in self.known:
             self._ranges[name] = self.known[name]
+            return
+        ends = [(float(one.min()), float(one.max())) for one in quants]
+        low, high = min(one for one, _ in ends), max(one for _, one in ends)
+        if not self.techniques.search or name in self.network.inputs:
+            self._ranges[name] = Range(low, high)
             return
         generator = torch.Generator().manual_seed(self.seed)
         each = -(-ELEMENTS // len(floats))
@@ -176,9 +187,7 @@ class Lockstep:
         rest = [self.network.constants.get(one) for one in node.inputs[1:]]
         return lambda x: self.network.apply(node, [x, *rest])[0]
 
-    def _weighted(
-        self, node: Node, given: Any, floats: Any, quants: Any, made_f: list[list[torch.Tensor]]
-    ) -> list[list[torch.Tensor]]:
+    def _weighted(self, node: Node, given: Any, floats: Any, quants: Any, made_f: Shelf) -> Shelf:
         """Round a node's weights, correct its bias; its outputs on the quantized path."""
         import torch
 
@@ -194,7 +203,7 @@ class Lockstep:
                 weights = rounding.compensated(weights, halves)
             second, _ = (halves[0] + halves[1]).centred
         shaped = rounding.ungrouped(node, weights, original.shape)
-        found = rounded(shaped, axis, self.scheme)
+        found = self._fitted(node, rounded(shaped, axis, self.scheme))
         if done.reconstruction:
             scales = found.scales.reshape(weights.shape[:2]).astype(np.float64)
             integers = rounding.reconstructed(weights, scales, second, self.scheme.weight_max)
@@ -204,22 +213,31 @@ class Lockstep:
         self._weights[node.name] = found
         values = torch.from_numpy(found.floats)
 
-        def run(index: int) -> torch.Tensor:
+        made = Shelf(self._store)
+        for index in range(count):
             inputs = given(quants, index, True)
-            return self.network.apply(node, [inputs[0], values, *inputs[2:]])[0]
-
-        made = [run(index) for index in range(count)]
+            made.append(self.network.apply(node, [inputs[0], values, *inputs[2:]])[0])
         if done.bias_correction and len(node.inputs) > 2:
-            axis = channel_axis(made[0].ndim) if node.op != "Conv" else 1
-            over = [one for one in range(made[0].ndim) if one != axis]
+            rank = made[0].ndim
+            axis = channel_axis(rank) if node.op != "Conv" else 1
+            over = [one for one in range(rank) if one != axis]
             shift = torch.stack(
-                [(f[0] - q).double().mean(over) * len(q) for f, q in zip(made_f, made, strict=True)]
+                [(f - q).double().mean(over) * len(q) for f, q in zip(made_f, made, strict=True)]
             ).sum(0) / sum(len(q) for q in made)
             before = self.network.constants[node.inputs[2]].numpy().astype(np.float64)
             self._biases[node.name] = (before + shift.numpy()).astype(np.float32)
-            wide = shift.float().reshape([-1 if one == axis else 1 for one in range(made[0].ndim)])
-            made = [one.add_(wide) for one in made]
-        return [[one] for one in made]
+            wide = shift.float().reshape([-1 if one == axis else 1 for one in range(rank)])
+            for index, value in enumerate(made):
+                made.replace(index, value + wide)
+        return made
+
+    def _fitted(self, node: Node, found: Weight) -> Weight:
+        """Weights on scales that their node's bias fits."""
+        if len(node.inputs) < 3 or not node.inputs[2]:
+            return found
+        taken = self._ranges[self.placement.root(node.inputs[0])]
+        scale, _ = taken.grid(self.scheme)
+        return fitted(found, self.network.constants[node.inputs[2]].numpy(), float(scale))
 
     def _moments(
         self, node: Node, given: Any, floats: Any, quants: Any, count: int, kernel: tuple[int, ...]
@@ -258,3 +276,11 @@ def nonlinearity(network: Network, name: str) -> Node | None:
         return None
     rest = [network.constants.get(one) for one in following[0].inputs[1:]]
     return None if any(one is None or one.numel() > 1 for one in rest) else following[0]
+
+
+def _forget(name: str, floats: Paths, quants: Paths) -> None:
+    """Drop a tensor that nothing takes any more."""
+    for one in {id(values): values for path in (floats, quants)
+                if (values := path.pop(name, None)) is not None}.values():  # fmt: skip
+        if isinstance(one, Shelf):
+            one.clear()

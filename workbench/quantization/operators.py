@@ -30,7 +30,8 @@ def _reshape(node: Node, inputs: Inputs) -> list[Tensor]:
 def _flatten(node: Node, inputs: Inputs) -> list[Tensor]:
     x = inputs[0]
     assert x is not None
-    axis = node.attributes.get("axis", 1) % (x.ndim + 1)
+    axis = node.attributes.get("axis", 1)
+    axis += x.ndim if axis < 0 else 0
     rows = 1
     for size in x.shape[:axis]:
         rows *= size

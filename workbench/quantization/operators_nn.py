@@ -53,6 +53,7 @@ def padded(x: Tensor, around: Sequence[int], value: float = 0.0) -> Tensor:
     return F.pad(x, order, value=value)
 
 
+NEAREST = ("round_prefer_floor", "round_prefer_ceil")  # the same where sizes grow by whole factors
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
@@ -164,7 +165,8 @@ def resize(node: Node, inputs: Inputs) -> list[Tensor]:
     whole = all(s % a == 0 for s, a in zip(sizes[2:], x.shape[2:], strict=True))
     how = known.get("mode", "nearest"), known.get("coordinate_transformation_mode", "half_pixel")
     if how[0] == "nearest" and whole and how[1] in ("asymmetric", "half_pixel"):
-        if how[1] == "asymmetric" and known.get("nearest_mode", "round_prefer_floor") != "floor":
+        rounds = known.get("nearest_mode", "round_prefer_floor")
+        if rounds not in (("floor",) if how[1] == "asymmetric" else NEAREST):
             raise NotImplementedError
         return [F.interpolate(x, sizes[2:], mode="nearest")]
     if how in (("linear", "half_pixel"), ("linear", "pytorch_half_pixel")) and min(sizes[2:]) > 1:

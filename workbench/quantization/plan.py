@@ -13,6 +13,7 @@ Array = NDArray[Any]
 
 LEVELS = 255  # steps of an 8-bit grid
 LEAST = 1e-8  # a range narrower than this is widened: its scale would be no normal float
+LEAST_SCALE = 1e-30  # of weights: times an activation's it still is a normal float
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class Weight:
 class Plan:
     """All that the writer of a quantized graph has to know.
 
-    ranges: of the tensors that are quantized. weights, biases: by node name; a node that has
-    integer weights computes in INT8. floats: nodes that were left in float on purpose.
+    ranges: of the tensors that are quantized, and of those that have another's parameters: where
+    more is left in float, these may stand for themselves. weights, biases: by node name. A plan may
+    hold more than a placement asks for. floats: nodes that were left in float on purpose.
     """
 
     ranges: Mapping[str, Range] = field(default_factory=dict)
@@ -96,6 +98,14 @@ class Plan:
     biases: Mapping[str, Array] = field(default_factory=dict)
     floats: frozenset[str] = frozenset()
     scheme: Scheme = SCHEMES["u8s8"]
+
+    def tied(self, ties: Mapping[str, str]) -> Plan:
+        """The plan with a range, too, for what has another tensor's parameters."""
+        ranges = dict(self.ranges)
+        for name, source in ties.items():  # in graph order: what is tied to a tie comes later
+            if source in ranges:
+                ranges[name] = ranges[source]
+        return replace(self, ranges=ranges)
 
     def with_range(self, name: str, found: Range) -> Plan:
         return replace(self, ranges={**self.ranges, name: found})
@@ -108,10 +118,29 @@ def rounded(weights: Array, axis: int, scheme: Scheme) -> Weight:
     """
     moved = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     extremes = np.abs(moved).max(axis=1) if moved.size else np.zeros(len(moved))
-    scales = np.where(extremes > 0, extremes / scheme.weight_max, 1.0).astype(np.float32)
+    scales = np.where(extremes > 0, extremes / scheme.weight_max, 1.0)
+    scales = np.maximum(scales, LEAST_SCALE).astype(np.float32)
     shape = [1] * weights.ndim
     shape[axis] = -1
     integers = np.clip(
         np.rint(weights / scales.reshape(shape)), -scheme.weight_max, scheme.weight_max
     )
     return Weight(integers.astype(np.int8), scales, axis)
+
+
+def fitted(found: Weight, bias: Array, scale: float) -> Weight:
+    """Weights whose scales let a bias [C] fit: on coarser grids where they are tiny beside it.
+
+    scale: of the input. A bias has the scale s_x s_w: beside weights as tiny as those of dead
+    channels are it leaves int32, or a kernel's sum with it wraps around. 20 bits have room, and are
+    finer than what the output keeps. A channel of zeros, which any scale represents, gets that one.
+    """
+    size = np.abs(bias.astype(np.float64)) / scale / 2.0**20
+    moved = np.moveaxis(found.integers, found.axis, 0).reshape(len(found.scales), -1)
+    empty = ~moved.any(axis=1) & (size > 0)
+    scales = np.where(empty, size, np.maximum(found.scales, size))
+    scales = np.maximum(scales, LEAST_SCALE).astype(np.float32)
+    shape = [1] * found.integers.ndim
+    shape[found.axis] = -1
+    integers = np.rint(found.integers * (found.scales / scales).reshape(shape)).clip(-127, 127)
+    return Weight(integers.astype(np.int8), scales, found.axis)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LONGEST = 12  # layers
 HEAVIEST = 0.025  # of all weights: the file stays as small
+COUNTS = 0.01  # of an input's effect on the outputs, that a channel has
 WORTH = 0.005  # of the noise of all, that a layer in float must free
 # INT8 gains nothing below: so many products for each output (a 1x1 convolution of 64 channels),
 # so many outputs, so many channels of a depthwise one. Measured in ONNX Runtime on x86; above,
@@ -37,17 +38,18 @@ def noise(placement: Placement, stats: Mapping[str, Channels]) -> dict[str, floa
 def noisy_prefix(
     network: Network, placement: Placement, stats: Mapping[str, Channels]
 ) -> tuple[str, ...]:
-    """Names of the first nodes in graph order that are better left in float; often none.
+    """Names of nodes, the first in graph order, that are better left in float; often none.
 
     The longest start of the network whose layers gain no speed from INT8 and free noise each:
     few channels and large images, where INT8 is slowest too. None where a MaxPool follows: ONNX
     Runtime moves quantization in front of it, and pools slowly.
     """
+    lost = wiped(network, placement, stats)
     shares = noise(placement, stats)
     total = sum(shares.values())
     layers = [node for node in weighted(network) if node.name in placement.nodes]
     if len(layers) < 4 or not total:
-        return ()
+        return lost
     sizes = [network.constants[node.inputs[1]].numel() for node in layers]
     order = {node.name: place for place, node in enumerate(network.nodes)}
     weight, best = 0, 0
@@ -62,7 +64,26 @@ def noisy_prefix(
         made = {name for one in between for name in one.outputs}
         if sum(share for name, share in shares.items() if name in made) >= WORTH * total:
             best = end
-    return tuple(node.name for node in network.nodes[:best])
+    return tuple(dict.fromkeys((*(node.name for node in network.nodes[:best]), *lost)))
+
+
+def wiped(network: Network, placement: Placement, stats: Mapping[str, Channels]) -> tuple[str, ...]:
+    """Names of the nodes that take an input of which 8 bits would leave nothing of some channel.
+
+    Channels of an input cannot be equalized: where one is a million times another, the other's
+    values all round to 0. So says the noise of the grid against the channel's power, for channels
+    that count.
+    """
+    found: dict[str, None] = {}
+    for name in network.inputs:
+        one = stats.get(name)
+        if name not in placement.tensors or one is None:
+            continue
+        noise = ((float(one.high.max()) - float(one.low.min())) / 255) ** 2 / 12
+        shares = one.importance * one.power
+        if ((one.power < noise) & (shares > COUNTS * shares.sum())).any():
+            found |= {node.name: None for node in network.consumers.get(name, [])}
+    return tuple(found)
 
 
 def gains(node: Node, network: Network) -> bool:

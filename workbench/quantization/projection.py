@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.quantization.statistics import Channels
 
 BINS = 2048
+FEW = 2000  # values of a channel: with fewer, the tails of the other samples are not among them
 SHRINK = (0.12, 1.0, 23)  # the fractions of an extreme that are tried: from, to, how many
 
 
@@ -97,7 +98,7 @@ def projected(
 ) -> dict[str, Projection]:
     """The projections of tensors, by name, each with the nonlinearity that alone takes it, or None.
 
-    Those that no gradient reaches are absent.
+    Those that no gradient reaches, or of which the samples show FEW values, are absent.
     """
     import torch
 
@@ -153,7 +154,7 @@ def projected(
             counts[name] / counts[name].sum(1, keepdim=True).clamp_min(1), torch.cat(totals[name]),
             _function(network, tensors[name]),
         )
-        for name in sums
+        for name in sums if counts[name].sum(1).min() >= FEW
     }  # fmt: skip
 
 

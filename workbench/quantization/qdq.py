@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.quantization.plan import Plan, Range
+from workbench.quantization.plan import Plan, Range, fitted
 
 if TYPE_CHECKING:
     import onnx
@@ -64,7 +64,7 @@ class _Writer:
         copy.CopyFrom(node.proto)
         for place, name in enumerate(node.inputs):
             copy.input[place] = self._read(name, integer)
-        if node.name in self.plan.weights:
+        if integer and node.name in self.plan.weights:
             self._weights(node, copy)
         elif integer:
             for place, name in enumerate(node.inputs):
@@ -146,6 +146,13 @@ class _Writer:
         from onnx.helper import make_node
 
         found = self.plan.weights[node.name]
+        bias: Array | None = None
+        scale = np.float32(1)
+        if len(node.inputs) > 2 and node.inputs[2]:
+            bias = self.plan.biases.get(node.name)
+            bias = self.network.constants[node.inputs[2]].numpy() if bias is None else bias
+            scale, _ = self.plan.ranges[self.placement.root(node.inputs[0])].grid(self.plan.scheme)
+            found = fitted(found, bias, float(scale))
         name = node.inputs[1]
         names = [
             self._add(f"{name}_quantized", found.integers),
@@ -157,11 +164,8 @@ class _Writer:
                       axis=found.axis)
         )  # fmt: skip
         copy.input[1] = f"{name}_dequantized"
-        if len(node.inputs) < 3 or not node.inputs[2]:
+        if bias is None:
             return
-        bias = self.plan.biases.get(node.name)
-        bias = self.network.constants[node.inputs[2]].numpy() if bias is None else bias
-        scale, _ = self.plan.ranges[self.placement.root(node.inputs[0])].grid(self.plan.scheme)
         scales = (found.scales * scale).astype(np.float32)
         most = 2.0**31 - 1
         integers = np.clip(np.rint(bias.astype(np.float64) / scales), -most, most).astype(np.int32)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # multiples of the mean diagonal that are tried
+RIDGES = (0.1, 0.5, 2.0, 10.0)  # multiples of the mean diagonal that are tried
 DAMPING = 0.01  # of the mean diagonal, added to it: as in GPTQ
+PRECISION = 1e-5  # of sums of products in float32
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class Moments:
 
     @property
     def centred(self) -> tuple[Array, Array]:
-        """E[x_q x_qᵀ] and E[(x_f - x_q) x_qᵀ] about the means: what biases hold is left out."""
+        """E[x_q x_qᵀ] and E[(x_f - x_q) x_qᵀ] about the means: what biases hold is left out.
+
+        The sums are float32's: PRECISION of each raw power is added to the diagonal, so that what
+        cancels where values hardly vary leaves no negative variance.
+        """
         f, q = self.floats / self.count, self.quants / self.count
-        second = self.second / self.count - q[:, :, None] * q[:, None, :]
+        raw = self.second / self.count
+        second = raw - q[:, :, None] * q[:, None, :]
+        second += PRECISION * np.einsum("gii->gi", raw)[:, :, None] * np.eye(raw.shape[-1])
         cross = self.cross / self.count - (f - q)[:, :, None] * q[:, None, :]
         return second, cross
 
@@ -101,13 +108,10 @@ def reconstructed(weights: Array, scales: Array, second: Array, weight_max: int 
     """
     groups, _, size = weights.shape
     diagonal = np.diagonal(second, axis1=1, axis2=2)
-    damped = second + (DAMPING * np.maximum(diagonal.mean(1), 1e-12))[:, None, None] * np.eye(size)
     order = np.argsort(-diagonal, axis=1, kind="stable")
     rows = np.arange(groups)[:, None]
-    permuted = damped[rows[:, :, None], order[:, :, None], order[:, None, :]]
-    inverse = np.linalg.inv(permuted)
-    # The upper factor U of H⁻¹ = Uᵀ U holds, row by row, what Gaussian elimination would.
-    upper = np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2).swapaxes(1, 2)
+    permuted = second[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    upper = _factored(permuted, np.maximum(diagonal.mean(1), 1e-12))
     left = np.take_along_axis(weights.astype(np.float64), order[:, None, :], axis=2)
     made = np.empty_like(left)
     block = 64
@@ -126,6 +130,22 @@ def reconstructed(weights: Array, scales: Array, second: Array, weight_max: int 
     found = np.empty_like(made)
     np.put_along_axis(found, np.broadcast_to(order[:, None, :], made.shape), made, axis=2)
     return found.astype(np.int8)
+
+
+def _factored(second: Array, mean: Array) -> Array:
+    """The upper factor U of H⁻¹ = Uᵀ U: row by row, what Gaussian elimination of H would leave.
+
+    H [g, K, K] is damped, more than GPTQ does where rounding left it indefinite. mean [g]: of the
+    diagonal, above 0.
+    """
+    identity = np.eye(second.shape[-1])
+    for damping in (DAMPING, 10 * DAMPING, 100 * DAMPING):
+        inverse = np.linalg.inv(second + (damping * mean)[:, None, None] * identity)
+        try:
+            return np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2).swapaxes(1, 2)
+        except np.linalg.LinAlgError:
+            continue
+    return np.broadcast_to(identity, second.shape)  # rounding to the nearest
 
 
 def grouped(node: Node, weights: Array) -> Array:

@@ -82,7 +82,7 @@ def plain(
         for node in weighted(network)
         if node.name in placement.nodes
     }
-    return Plan(ranges, weights, {}, frozenset(), scheme)
+    return Plan(ranges, weights, {}, frozenset(), scheme).tied(placement.ties)
 
 
 def axis_of(node: Node, network: Network) -> int:

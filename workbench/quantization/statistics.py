@@ -18,6 +18,9 @@ Array = NDArray[Any]
 Feeds = Mapping[str, "torch.Tensor"]
 Batches = Callable[[], Iterable[Feeds]]
 
+MANY = 100  # values of a channel, from which its extremes can be told
+RARE = 0.25  # a channel that stays below this part of its span before a ReLU is hardly ever on
+
 
 @dataclass(frozen=True)
 class Channels:
@@ -30,12 +33,13 @@ class Channels:
     high: Array
     power: Array
     importance: Array
+    count: int = MANY  # of values that were seen of each channel
 
     def scaled(self, scales: Array) -> Channels:
         """The same after the channels are divided by `scales` [C]."""
         return Channels(
             self.low / scales, self.high / scales, self.power / scales**2,
-            self.importance * scales**2,
+            self.importance * scales**2, self.count,
         )  # fmt: skip
 
 
@@ -83,6 +87,7 @@ def collected(network: Network, tensors: Collection[str], batches: Batches) -> d
             np.maximum(high.numpy().astype(np.float64), 0),
             power.numpy() / count,
             np.ones(len(low)),
+            int(count),
         )
         for name, (low, high, power, count) in found.items()
     }
@@ -144,6 +149,24 @@ def importances(
                 each = rows.double().square().sum(1)
                 sums[name] = sums[name] + each if name in sums else each
     return {name: total.numpy() / (samples * draws) for name, total in sums.items()}
+
+
+def highest(network: Network, stats: Mapping[str, Channels], name: str) -> Array:
+    """What a tensor's channels [C] may reach, behind a ReLU at least RARE of what it clips.
+
+    A channel that calibration hardly saw above 0 may be on in the next sample: were it amplified
+    to the range of the others, it would then leave the grid. Nor do less than MANY values, as 64
+    samples show of a vector, tell the extremes of a channel: none is amplified above the others.
+    """
+    high: Array = stats[name].high
+    if stats[name].count < MANY:
+        high = np.full_like(high, high.max())
+    maker = network.producers.get(name)
+    before = stats.get(maker.inputs[0]) if maker and maker.op in ("Relu", "Clip") else None
+    if before is None or before.high.shape != high.shape:
+        return high
+    found: Array = np.maximum(high, RARE * (before.high - before.low))
+    return found
 
 
 def weighed(found: Mapping[str, Channels], importance: Mapping[str, Array]) -> dict[str, Channels]:
