@@ -62,12 +62,10 @@ def test_recipes_are_listed_with_their_first_line(here, monkeypatch, capsys):
 
 
 def test_show_prints_the_resolved_plan(here, monkeypatch, capsys):
-    code, out, _ = call(
-        monkeypatch, capsys, "show", "mobile-int8", "--set", "quantize.per_channel=false"
-    )
+    code, out, _ = call(monkeypatch, capsys, "show", "mobile-int8", "--set", "quantize.preset=fast")
     assert code == 0
     line = next(line for line in out.splitlines() if "ort.quantize" in line)
-    assert "per_channel=false" in line
+    assert "preset=fast" in line
     assert "tflite.to_tflite" in out
 
 
@@ -103,13 +101,13 @@ WRONG = {
     "an unknown recipe": (["recipe", "mobile-int9"], "did you mean 'mobile-int8'?"),
     "an unknown step": (["recipe", "mobile-int8", "--set", "quantise.samples=1"], "'quantize'?"),
     "an unknown option": (
-        ["recipe", "mobile-int8", "--set", "quantize.per_chanel=true"], "'per_channel'?",
+        ["recipe", "mobile-int8", "--set", "quantize.preste=fast"], "'preset'?",
     ),
     "a wrong value": (
         ["recipe", "mobile-int8", "--set", "export.opset=12"], "13 to 21",
     ),
     "a step in two places": (
-        ["recipe", "mobile-int8", "--set", "to_tflite.samples=1"], "tflite-float32.to_tflite",
+        ["recipe", "mobile-int8", "--set", "to_tflite.precision=int8"], "tflite-float32.to_tflite",
     ),
     "a model without data": (["recipe", "mobile-int8", "--model", "x.py:build"], "--data"),
     "weights without a model": (["recipe", "mobile-int8", "--weights", "x.pt"], "--model"),

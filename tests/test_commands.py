@@ -84,3 +84,25 @@ def test_what_is_no_model_is_answered_with_all_kinds(here: Path) -> None:
         request("net.bin")
     for kind in ("file.py:factory", "hf:org/name", "timm:name", "torchvision:name", ".pt2"):
         assert kind in caught.value.fix
+
+
+def test_max_drop_goes_to_every_step_that_takes_it(here: Path) -> None:
+    torch.jit.trace(nets.build(), torch.randn(1, 3, 32, 32)).save("net.pt")
+    found = request("net.pt", max_drop=0.5)
+    steps = [one.step for one in found.recipe.located() if hasattr(one.step, "max_drop")]
+    assert len(steps) >= 2
+    assert {step.max_drop for step in steps} == {0.5}
+    # In the settings too, by which a worker makes the recipe again.
+    assert "ort.quantize.max_drop=0.5" in found.settings
+    assert all("max_drop" not in setting for setting in request("net.pt").settings)
+
+
+def test_max_drop_is_refused_where_no_step_takes_it_and_out_of_bounds(here: Path) -> None:
+    from workbench.errors import RecipeError
+    from workbench.recipe import load
+
+    with pytest.raises(RecipeError, match="torchscript takes no --max-drop"):
+        commands.budget(load("torchscript"), 0.5)
+    torch.jit.trace(nets.build(), torch.randn(1, 3, 32, 32)).save("net.pt")
+    with pytest.raises(RecipeError, match=r"max_drop cannot be '-1.0'"):
+        request("net.pt", max_drop=-1.0)

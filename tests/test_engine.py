@@ -65,7 +65,7 @@ def model(tmp_path):
 def test_a_steps_key_follows_its_options_its_input_and_the_samples_it_uses(engine, model):
     same = key(engine, path=model)
     assert key(engine, path=model) == same
-    changed = RECIPE.with_options(["quantize.per_channel=false"])
+    changed = RECIPE.with_options(["quantize.preset=fast"])
     assert key(engine, recipe=changed, path=model) != same
     splits = {**DATASET["splits"], "calibration": {"fingerprint": "other", "samples": 8}}
     other_data = {**DATASET, "splits": splits}

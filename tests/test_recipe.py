@@ -19,7 +19,16 @@ MOBILE = recipes.load("mobile-int8")
 FIELDS = {
     "export": ["opset", "dynamic_batch", "rtol", "atol"],
     "simplify": ["rtol", "atol"],
-    "ort.quantize": ["samples", "per_channel", "scheme"],
+    "ort.quantize": [
+        "preset",
+        "runtime",
+        "optimize",
+        "max_drop",
+        "samples",
+        "scheme",
+        "exclude",
+        "whole",
+    ],
     "ort.to_ort": ["style", "target_platform", "type_reduction"],
     "tflite.to_tflite": ["precision", "samples", "c_array"],
 }
@@ -85,9 +94,9 @@ def test_a_recipe_that_cannot_run_fails_when_written(build, words):
 
 def test_an_option_is_replaced_by_step_and_by_branch():
     changed = MOBILE.with_options(
-        ["quantize.per_channel=false", "tflite.to_tflite.precision=float16", "export.opset=15"]
+        ["quantize.whole=true", "tflite.to_tflite.precision=float16", "export.opset=15"]
     )
-    assert step(changed, "ort.quantize") == QuantizeStatic(per_channel=False)
+    assert step(changed, "ort.quantize") == QuantizeStatic(whole=True)
     assert step(changed, "tflite.to_tflite") == ToTflite(precision="float16")
     assert step(changed, "tflite-float32.to_tflite") == ToTflite(precision="float32")
     assert step(changed, "export") == Export(opset=15)
@@ -109,9 +118,9 @@ def test_of_two_settings_of_one_option_the_last_counts():
 
 
 def test_an_unknown_option_names_the_nearest():
-    error = refused(MOBILE, "quantize.per_chanel=false")
-    assert error.what == "no option 'per_chanel' in ort.quantize"
-    assert "did you mean 'per_channel'?" in error.fix
+    error = refused(MOBILE, "quantize.preste=fast")
+    assert error.what == "no option 'preste' in ort.quantize"
+    assert "did you mean 'preset'?" in error.fix
     assert error.exit_code == 2
 
 
@@ -119,6 +128,47 @@ def test_an_unknown_step_names_the_nearest():
     error = refused(MOBILE, "quantise.samples=3")
     assert error.what == "no step 'quantise' in recipe mobile-int8"
     assert "did you mean 'quantize'?" in error.fix
+
+
+TWICE = Recipe(
+    Export(),
+    branches={
+        "a": (QuantizeStatic(), ToOrt()),
+        "b": (ToOrt(),),
+        "c": (QuantizeStatic(whole=True), ToTflite()),
+    },
+)
+
+
+def test_a_name_in_two_branches_means_both_where_they_have_one_value():
+    changed = TWICE.with_options(["quantize.preset=fast", "a.quantize.samples=7"])
+    assert step(changed, "a.quantize") == QuantizeStatic(preset="fast", samples=7)
+    assert step(changed, "c.quantize") == QuantizeStatic(preset="fast", whole=True)
+    again = TWICE.with_options(["a.quantize.preset=fast", "c.quantize.preset=fast",
+                                "quantize.preset=best"])  # fmt: skip
+    assert [step(again, f"{one}.quantize").preset for one in "ac"] == ["best", "best"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        (["quantize.whole=true"], "whole"),
+        (["a.quantize.samples=7", "quantize.samples=9"], "samples"),
+        (["a.quantize.preset=fast", "quantize.preset=fast"], "preset"),
+    ],
+)
+def test_a_name_in_two_branches_with_different_values_must_be_told_apart(settings, option):
+    error = refused(TWICE, *settings)
+    assert f"more than one place, with different values of '{option}'" in error.what
+    assert f"a.quantize.{option}, c.quantize.{option}" in error.fix
+
+
+def test_an_unknown_option_of_a_step_in_two_branches_names_the_nearest():
+    assert "did you mean 'preset'?" in refused(TWICE, "quantize.preste=fast").fix
+
+
+def test_a_value_that_one_place_refuses_changes_none():
+    assert "cannot be 'quick'" in refused(TWICE, "quantize.preset=quick").what
 
 
 def test_a_step_in_two_branches_must_be_told_apart():
@@ -171,14 +221,14 @@ def test_the_fuzzed_options_are_those_of_the_steps():
     st.integers(13, 21), st.floats(0, 1), st.none() | st.integers(1, 10**9), st.booleans(),
     st.sampled_from(["auto", "u8s8", "u8s8-reduced", "s8s8"]),
 )  # fmt: skip
-def test_valid_options_round_trip(opset, rtol, samples, per_channel, scheme):
+def test_valid_options_round_trip(opset, rtol, samples, whole, scheme):
     changed = MOBILE.with_options(
         [f"export.opset={opset}", f"export.rtol={rtol}", f"quantize.samples={samples}",
-         f"quantize.per_channel={per_channel}", f"ort.quantize.scheme={scheme}"]
+         f"ort.quantize.whole={whole}", f"ort.quantize.scheme={scheme}"]
     )  # fmt: skip
     assert step(changed, "export") == Export(opset=opset, rtol=rtol)
     assert step(changed, "ort.quantize") == QuantizeStatic(
-        samples=samples, per_channel=per_channel, scheme=scheme
+        samples=samples, whole=whole, scheme=scheme
     )
 
 

@@ -118,7 +118,7 @@ def test_the_manifest_names_every_file_with_its_digest(done):
     assert [step["id"] for step in manifest["steps"]] == [
         "export", "simplify", "ort.quantize", "ort.to_ort",
     ]  # fmt: skip
-    assert manifest["recipe"]["branches"]["ort"][0]["per_channel"] is True
+    assert manifest["recipe"]["branches"]["ort"][0]["preset"] == "balanced"
     assert set(manifest["measuring_seconds"]) == {"latency", "accuracy"}
     assert manifest["seeds"] and manifest["host"]["cores"] and manifest["versions"]["torch"]
 
@@ -174,7 +174,7 @@ def test_the_same_again_makes_and_measures_nothing(done):
 def test_a_changed_option_remakes_only_what_follows(done):
     folder, _ = done
     changed = project.wb(
-        folder, "recipe", "small", *project.UNTIMED, "--json", "--set", "quantize.per_channel=false"
+        folder, "recipe", "small", *project.UNTIMED, "--json", "--set", "quantize.preset=fast"
     )
     steps = project.manifest(folder, project.report(changed))["steps"]
     assert [step["cached"] for step in steps] == [True, True, False, False]

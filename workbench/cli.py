@@ -103,6 +103,12 @@ def recipe(
     quick: Quick = False,
     strict: Strict = False,
     no_latency: NoLatency = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Points of accuracy that INT8 may lose; layers go back to float until it holds."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make and measure everything anew.")
@@ -117,7 +123,7 @@ def recipe(
 
     request, preset = commands.request(
         name, model, weights, data, settings, inputs, device, sha256, seed,
-        {"quick": quick, "strict": strict, "none": no_latency}, task,
+        {"quick": quick, "strict": strict, "none": no_latency}, task, max_drop,
     )  # fmt: skip
     from workbench.cache import Cache
 
@@ -242,6 +248,31 @@ def profile(
     tool.show(report, as_json, out)
     if report.failed:
         raise typer.Exit(3)
+
+
+@app.command()
+def sensitivity(
+    file: Annotated[Path, typer.Argument(help="A float ONNX file.")],
+    data: Data = None,
+    preset: Annotated[str, typer.Option(help="fast, balanced or best.")] = "balanced",
+    samples: Annotated[
+        int | None, typer.Option(help="Calibration samples; as many as the preset takes.")
+    ] = None,
+    device: DeviceName = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the page with its plot; none without.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what INT8 costs each layer in accuracy, and what it gains in time: a table and a plot.
+
+    Labels are not needed: outputs are held against FP32's.
+    """
+    from workbench.tools import sensitivity as tool
+
+    with _display(as_json) as display:
+        found = tool.command(file, data, preset, samples, device, out, display)
+    tool.show(found, as_json, out)
 
 
 @app.command()

@@ -48,11 +48,14 @@ def request(
     seed: int,
     presets: dict[str, bool],
     task: str = "",
+    max_drop: float | None = None,
 ) -> tuple[Request, Preset]:
     """A run's request and preset from the command's words. Raises InputError for wrong ones."""
     preset = chosen_preset(presets)
     check_samples(data, inputs)
-    recipe = recipes.load(name).with_options(settings)
+    recipe = recipes.load(name)
+    settings = [*settings, *budget(recipe, max_drop)]
+    recipe = recipe.with_options(settings)
     source = _source(model, weights, sha256, seed, task)
     from_file = data is None and not inputs and source.kind in ("onnx", "pt2")
     if model is not None and data is None and not inputs and not from_file:
@@ -94,6 +97,20 @@ def check_samples(data: str | None, inputs: list[str]) -> None:
         raise InputError(
             "--data and --input exclude each other", "a dataset's samples have shapes of their own"
         )
+
+
+def budget(recipe: Recipe, max_drop: float | None) -> list[str]:
+    """--max-drop as settings of every step that takes it. Raises RecipeError where none does."""
+    if max_drop is None:
+        return []
+    taking = [one.id for one in recipe.located() if hasattr(one.step, "max_drop")]
+    if not taking:
+        raise RecipeError(
+            f"recipe {recipe.name} takes no --max-drop",
+            "none of its steps quantizes activations with calibration samples",
+            "use a recipe with QuantizeStatic, such as mobile-int8",
+        )
+    return [f"{step}.max_drop={max_drop!r}" for step in taking]
 
 
 def _source(

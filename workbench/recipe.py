@@ -137,9 +137,10 @@ class Recipe:
         return [trunk + end for end in ends] or [trunk]
 
     def with_options(self, settings: Sequence[str]) -> Recipe:
-        """The recipe with options replaced: `quantize.per_channel=false`, `ort.quantize.samples=9`.
+        """The recipe with options replaced: `quantize.preset=fast`, `ort.quantize.samples=9`.
 
-        Raises RecipeError, with the nearest name, for anything that is not there.
+        A name without its branch means every step of that name, where all have one value for the
+        option. Raises RecipeError, with the nearest name, for anything that is not there.
         """
         recipe = self
         for setting in settings:
@@ -161,20 +162,19 @@ class Recipe:
             raise RecipeError(
                 f"no step '{path}' in recipe {self.name}", "", did_you_mean(path, names)
             )
-        if len(matching) > 1 and not exact:
-            places = ", ".join(f"{one.id}.{option}" for one in matching)
+        chosen = exact or matching
+        if len({repr(getattr(one.step, option, None)) for one in chosen}) > 1:
+            places = ", ".join(f"{one.id}.{option}" for one in chosen)
             raise RecipeError(
-                f"'{path}' stands in more than one place", "", f"name the one you mean: {places}"
+                f"'{path}' stands in more than one place, with different values of '{option}'",
+                "",
+                f"name the one you mean: {places}",
             )
-        chosen = (exact or matching)[0]
-        new = replaced(chosen.step, option, text, chosen.id)
-        return self._replacing(chosen, new)
+        return self._replacing({one.id: replaced(one.step, option, text, one.id) for one in chosen})
 
-    def _replacing(self, chosen: Located, new: Any) -> Recipe:
+    def _replacing(self, new: Mapping[str, Any]) -> Recipe:
         def swap(branch: str, steps: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(
-                new if one.id == chosen.id else one.step for one in _numbered(branch, steps)
-            )
+            return tuple(new.get(one.id, one.step) for one in _numbered(branch, steps))
 
         return Recipe(
             *swap("", self.steps),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from workbench.report.data import Report, Row, label_of, label_of_step
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",
 )  # fmt: skip
+
+EVIDENCE = "quantization.json"
 
 
 def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row]) -> Report:
@@ -107,6 +110,7 @@ def rows_from(
         )
 
     rows = []
+    quantized = evidence(outcome)
     if outcome.start is None:
         rows.append(
             Row(
@@ -151,10 +155,29 @@ def rows_from(
                 placement=place(located.id).nodes,
                 left=place(located.id).left,
                 checks=checks.get(located.id),
+                quantization=quantized.get(located.id),
                 **measured(located.id),
             )
         )
     return rows
+
+
+def evidence(outcome: Outcome) -> dict[str, Mapping[str, Any]]:
+    """What the quantization engine says of a branch's file, by the first of its steps in the table.
+
+    Of a file that the next step only takes on, that is a later one.
+    """
+    shown = {one.located.id for one in rows_of(outcome)}
+    found: dict[str, Mapping[str, Any]] = {}
+    waiting: dict[str, Mapping[str, Any]] = {}  # by branch
+    for one in outcome.results:
+        branch = one.located.branch
+        for path in one.artifact.companions if one.artifact else ():
+            if path.name == EVIDENCE:
+                waiting[branch] = json.loads(path.read_text(encoding="utf-8"))
+        if one.artifact is not None and one.located.id in shown and branch in waiting:
+            found[one.located.id] = waiting.pop(branch)
+    return found
 
 
 def file_name(result: StepResult) -> str:

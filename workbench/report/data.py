@@ -44,7 +44,8 @@ class Row:
     execution provider, for TFLite on XNNPACK and on LiteRT's own kernels. left: the operators that
     what should accelerate the file left to the CPU's kernels, with counts. checks: what the
     decision tables rest on, None where nothing was found. samples: files of code that loads the
-    artifact, relative to the run folder.
+    artifact, relative to the run folder. quantization: what the engine did, on the first row of its
+    branch (see `quantization.evidence`).
     """
 
     key: str
@@ -63,6 +64,7 @@ class Row:
     left: Mapping[str, int] = field(default_factory=dict)
     checks: Checks | None = None
     samples: tuple[str, ...] = ()
+    quantization: Mapping[str, Any] | None = None
 
 
 def label_of(artifact: Artifact) -> str:
@@ -277,6 +279,7 @@ class Report:
             "error": {"what": error.what, "why": error.why, "fix": error.fix} if error else None,
             "figures": self.figures[row.key].to_json(),
             "latency": row.latency.to_json() if row.latency else None,
+            "quantization": row.quantization,
         }
 
 

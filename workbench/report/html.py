@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from workbench.measure.latency import PRESETS, UNSTABLE
-from workbench.report import checklist, formats, plots, words
+from workbench.report import checklist, formats, plots, quantized, words
 from workbench.report.data import PRECISION, Report, Row
 from workbench.report.markdown import FORMATS, caption, cells, headings, named
 
@@ -53,6 +53,8 @@ def render(report: Report) -> str:
         caption=caption(report),
         lines=[_line(report, row) for row in report.rows],
         plots=list(_plots(report)),
+        quantized=[(one, _picture(one)) for one in quantized.sections(report)],
+        layer_headings=quantized.HEADINGS,
         method=list(_method(report)),
         host=named(report.host),
         nothing=words.NOTHING,
@@ -108,8 +110,6 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _plots(report: Report) -> Iterator[Plot]:
-    from markupsafe import Markup
-
     shown = plots.quality(report)
     kind = "" if shown is None else shown.kind[0].upper() + shown.kind[1:]
     instead = "" if kind == "Accuracy" else f" There is no accuracy to show: {kind} stands for it."
@@ -128,10 +128,24 @@ def _plots(report: Report) -> Iterator[Plot]:
          plots.latency_distributions(report), True),
     ):  # fmt: skip
         if svg:
-            label = escape(f"{title}. {text} The figures are in the table.", quote=True)
-            named_svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-            # Its texts were escaped by matplotlib, the label just now.
-            yield Plot(title, text, Markup(named_svg), wide)  # noqa: S704
+            yield _plot(title, text, svg, wide, "The figures are in the table.")
+
+
+def _picture(section: quantized.Section) -> Plot | None:
+    """An artifact's waterfall."""
+    if not section.svg:
+        return None
+    said = "; ".join(f"{name}: {value}" for name, value, *_ in section.stages)
+    return _plot(f"From plain INT8 to {section.title}", section.caption, section.svg, True, said)
+
+
+def _plot(title: str, text: str, svg: str, wide: bool, said: str) -> Plot:
+    from markupsafe import Markup
+
+    label = escape(f"{title}. {text} {said}", quote=True)
+    named_svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    # Its texts were escaped by matplotlib, the label just now.
+    return Plot(title, text, Markup(named_svg), wide)  # noqa: S704
 
 
 def _method(report: Report) -> Iterator[tuple[str, str]]:
@@ -141,6 +155,8 @@ def _method(report: Report) -> Iterator[tuple[str, str]]:
     else:
         yield from _latency_method(report)
     yield from _accuracy_method(report)
+    if any(row.quantization for row in report.rows):
+        yield from quantized.method()
     if any(row.checks for row in report.rows):
         yield from checklist.method()
 

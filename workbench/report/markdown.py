@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from workbench.measure.statistics import Estimate
-from workbench.report import checklist, formats, words
+from workbench.report import checklist, formats, quantized, words
 from workbench.report.data import Report, Row
 
 FORMATS = ("artifact", "runs on", "size", "speed against eager", "requires")
@@ -93,6 +93,7 @@ def render(report: Report) -> str:
     lines += [f"- {_text(finding)}" for finding in report.findings]
     lines += ["", *_table(report), "", _text(caption(report)), ""]
     lines += decision(report)
+    lines += _quantized(report)
     if report.failed:
         lines += ["## What failed", ""]
         for row in report.failed:
@@ -151,6 +152,18 @@ def decision(report: Report) -> list[str]:
         requires = "; ".join(entry.requires)
         lines.append(_line((entry.label, entry.portability, entry.size, entry.speed, requires)))
     return [*lines, ""]
+
+
+def _quantized(report: Report) -> list[str]:
+    """What each technique gave, and where most noise is left; every layer is in report.json."""
+    lines = []
+    for one in quantized.sections(report):
+        lines += ["", f"**{_text(one.title)}**: {_text(one.summary)}. {_text(one.caption)}", ""]
+        lines += [_line(quantized.STAGES), "| --- | ---: | ---: | ---: |"]
+        lines += [_line(stage) for stage in one.stages]
+        if one.worst:
+            lines += ["", _text(f"Most of the noise that is left: {', '.join(one.worst)}.")]
+    return ["## Quantization", *lines, ""] if lines else []
 
 
 def named(host: Mapping[str, Any]) -> dict[str, str]:

@@ -117,8 +117,8 @@ def latency_distributions(report: Report) -> str:
     rows = [row for row in report.rows if row.latency is not None and row.error is None]
     if not rows:
         return ""
-    with _style("distributions"):
-        figure, axes = _figure(9.3, 0.9 + 0.52 * len(rows))
+    with style("distributions"):
+        figure, axes = empty(9.3, 0.9 + 0.52 * len(rows))
         ends: list[float] = []
         for place, row in enumerate(rows):
             assert row.latency is not None
@@ -142,14 +142,14 @@ def latency_distributions(report: Report) -> str:
         _span_x(axes, ends)
         axes.set_xlabel("latency (ms)")
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.8)
-        return _svg(figure, "distributions")
+        return svg_of(figure, "distributions")
 
 
 def _scatter(name: str, points: Sequence[_Point], across: str, shown: Quality) -> str:
     if not points:
         return ""
-    with _style(name):
-        figure, axes = _figure(6.2, 4.4)
+    with style(name):
+        figure, axes = empty(6.2, 4.4)
         for point in points:
             colour = COLOURS.get(point.row.precision, INK)
             if math.isfinite(point.low) and math.isfinite(point.high):
@@ -168,11 +168,11 @@ def _scatter(name: str, points: Sequence[_Point], across: str, shown: Quality) -
         figure.draw_without_rendering()  # lays the axes out: labels are placed in its pixels
         figure.set_layout_engine("none")
         _label(figure, axes, points)
-        return _svg(figure, name)
+        return svg_of(figure, name)
 
 
 @contextmanager
-def _style(name: str) -> Iterator[None]:
+def style(name: str) -> Iterator[None]:
     """Settings of our own for a while: neither the user's matplotlibrc nor the time tells."""
     import matplotlib
 
@@ -187,7 +187,7 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def empty(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     # 72 dots an inch are SVG's points: what is measured in pixels is what is drawn.
@@ -287,7 +287,7 @@ def _overlap(one: _Box, other: _Box) -> float:
     return across * up if across > 0 and up > 0 else 0.0
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_of(figure: Figure, name: str) -> str:
     """The <svg> element alone, its ids unique and its ink the page's."""
     written = StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)

@@ -1,172 +1,254 @@
-"""QuantizeStatic: INT8 weights and activations in QDQ form, calibrated in constant memory."""
+"""QuantizeStatic: INT8 weights and activations in QDQ form, by the quantization engine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from workbench.artifact import Artifact, Format, feed, is_fixed_to_one, stored
-from workbench.errors import DependencyError, StepError
+from workbench.errors import StepError, did_you_mean
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
+    import onnx
+
+    from workbench.quantization.choice import Choice
+    from workbench.quantization.engine import Calibrated
+    from workbench.quantization.scores import Score
     from workbench.recipe import Context
 
-BATCH = 2  # larger ones are no faster, and hold as many samples' activations
-
-# Why each: u8s8 runs on VNNI and is exact there; without VNNI its 16-bit sums saturate, so weights
-# get 7 bits; ARM's dot products are signed, and both are exact. Symmetric is signed with zero
-# points of 0, all that TensorRT takes.
-SCHEMES: dict[str, tuple[str, bool]] = {
-    "u8s8": ("QUInt8", False),
-    "u8s8-reduced": ("QUInt8", True),
-    "s8s8": ("QInt8", False),
-    "s8s8-symmetric": ("QInt8", False),
-}
+FEW = 32  # calibration samples below which a user is told so
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeStatic:
-    """FP32 ONNX to INT8 ONNX (QDQ), with min-max ranges over calibration samples.
+    """FP32 ONNX to INT8 ONNX (QDQ), near to FP32 without labels or training.
 
-    samples: how many, from the calibration split; all of it by default. per_channel: one weight
-    scale for each output channel. scheme: activation and weight types; `auto` follows the
-    device's ISA.
+    The graph is equalized, weights are rounded and biases corrected so that the outputs keep what
+    they were, on calibration samples. Weights have one scale for each output channel.
+
+    preset: how much is done: `fast` without rounding by reconstruction and with at most 64 samples,
+    `balanced` and `best` with at most 300. runtime: whose kernels it is for; a file for `tflite` is
+    what ToTflite takes. optimize: `latency` also leaves float what is slower in INT8 on the device,
+    measured there, and hands on the FP32 file where no INT8 file is faster. max_drop: points of
+    top-1 (of agreement with FP32 where there are no labels) that may be lost; layers go back to
+    float until it holds. samples: how many, from the calibration split; by default, and at most,
+    what the preset takes. scheme: activation and weight types; `auto` follows the device's ISA, for
+    TFLite it is `s8s8`. exclude: names of nodes to leave in float. whole: every layer in INT8, even
+    first ones that cost accuracy and gain no time.
     """
 
+    preset: Literal["fast", "balanced", "best"] = "balanced"
+    runtime: Literal["ort", "tflite"] = "ort"
+    optimize: Literal["accuracy", "latency"] = "accuracy"
+    max_drop: Annotated[float, Between(0, 100)] | None = None
     samples: Annotated[int, Between(1)] | None = None
-    per_channel: bool = True
     scheme: Literal["auto", "u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric"] = "auto"
+    exclude: tuple[str, ...] = ()
+    whole: bool = False
 
     name: ClassVar[str] = "quantize"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
     gives: ClassVar[Format] = Format.ONNX
     precision: ClassVar[str] = "int8"
     needs_data: ClassVar[bool] = True
-    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
-    seconds: ClassVar[float] = 5
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "torch", "numpy")
+    seconds: ClassVar[float] = 20
 
     def __post_init__(self) -> None:
         validate(self)
 
     def run(self, subject: Artifact, context: Context) -> Artifact:
-        """Write `model.int8.onnx` and `ranges.json`, the calibrated ranges.
+        """Write `model.int8.onnx`, `ranges.json` (onnxruntime's calibration file) and
+        `quantization.json`: every layer's figures and what each technique gave.
 
-        Raises StepError where nothing was quantized or the file does not run, DatasetError for
-        calibration samples that are too few or not finite.
+        Raises StepError where nothing was quantized, where the model is quantized already, or the
+        file does not run; DatasetError for calibration samples that are too few or not finite.
         """
         import onnx
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        from workbench import graph
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench.quantization import choice, engine, evidence
 
-        scheme = context.device.quantization if self.scheme == "auto" else self.scheme
-        activations, reduce_range = SCHEMES[scheme]
-        prepared = context.folder / "prepared.onnx"
-        context.progress(0.05, "preparing the graph")
-        # Symbolic shape inference asserts on some transformers; onnx's own suffices here.
-        quant_pre_process(subject.path, prepared, skip_symbolic_shape=True)
-        ranges = context.folder / "ranges.json"
-        samples = self._calibrate(prepared, ranges, subject, context)
-        context.progress(0.85, scheme)
-        path = context.folder / "model.int8.onnx"
-        quantize_static(
-            prepared,
-            path,
-            quant_format=QuantFormat.QDQ,
-            per_channel=self.per_channel,
-            reduce_range=reduce_range,
-            activation_type=QuantType[activations],
-            weight_type=QuantType.QInt8,
-            calibration_cache_path=ranges,
-            extra_options={"ActivationSymmetric": scheme.endswith("-symmetric")},
-            # What makes values of pixels, and probabilities of values, is cheap and exact as it is.
-            nodes_to_exclude=[
-                node.name
-                for node in onnx.load(prepared, load_external_data=False).graph.node
-                if node.name.startswith(graph.BAKED)
-            ],
+        model = onnx.load(subject.path)
+        self._check(model)
+        scheme = self._scheme(context)
+        options = engine.Options(
+            preset=self.preset, scheme=scheme, runtime=self.runtime,
+            floats=frozenset((*self.exclude, *_baked(model))), whole=self.whole, seed=context.seed,
+        )  # fmt: skip
+        samples = self._samples(context)
+        ready = engine.calibrated(
+            model, lambda size: _batches(subject, context, size, samples), options, context.progress
         )
-        prepared.unlink()
-        model = onnx.load(path)
-        counts = graph.operators(model)
-        if not counts["QuantizeLinear"]:
+        floats = frozenset(_baked(ready.network.model))
+        if not ready.placed(floats).nodes:
+            return self._nothing(model, subject, context)
+        made = choice.chosen(
+            ready, floats, device=context.device, folder=context.folder, original=model,
+            latency=self.optimize == "latency", max_drop=self.max_drop,
+            score=self._score(model, subject, context), progress=context.progress,
+        )  # fmt: skip
+        if made.placement is None:
+            return _handed_on(subject, context, made.notes)
+        path = context.folder / "model.int8.onnx"
+        written = ready.written(made.placement, made.plan)
+        onnx.save(written, path)
+        artifact = self._artifact(subject, written, ready, made, scheme, samples, context)
+        context.progress(0.92, "what each layer lost")
+        evidence.save(evidence.found(ready, made, written, model), artifact.companions[1])
+        context.progress(0.98, "loading it")
+        _check_outputs(artifact, subject, context)
+        return artifact
+
+    def _check(self, model: onnx.ModelProto) -> None:
+        """Raise StepError for what is quantized already, and for names that are not there."""
+        from workbench.quantization.prepare import already_quantized
+
+        if kinds := already_quantized(model):
             raise StepError(
-                "nothing could be quantized",
-                f"the graph's operators are {', '.join(sorted(counts))}",
-                "static INT8 fits convolutional networks; see 'wb recipes' for others",
+                "the model is quantized already",
+                f"it has {kinds}",
+                "give the float model; 'wb profile FILE' measures this one as it is",
             )
-        inputs, outputs = graph.signature(model, (*subject.inputs, *subject.outputs))
-        artifact = Artifact(
-            path=path,
+        known = {node.name for node in model.graph.node if node.name}
+        if unknown := [name for name in self.exclude if name not in known]:
+            raise StepError(
+                f"there is no node '{unknown[0]}' to leave alone",
+                "",
+                did_you_mean(unknown[0], known),
+            )
+
+    def _scheme(self, context: Context) -> str:
+        if self.scheme != "auto":
+            return self.scheme
+        # LiteRT's kernels are signed, and exact, everywhere.
+        return "s8s8" if self.runtime == "tflite" else context.device.quantization
+
+    def _samples(self, context: Context) -> int:
+        """How many calibration samples are used."""
+        from workbench.quantization.presets import PRESETS
+
+        _, have = context.dataset.calibrating(self.samples)
+        return min(have, PRESETS[self.preset].samples)
+
+    def _score(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Score | None:
+        """What the budget is held on, where there is one: the evaluation split, if there is one."""
+        if self.max_drop is None or context.dataset.evaluation is None:
+            return None
+        from workbench.quantization import scores
+
+        return scores.of_dataset(model, subject, context.dataset)
+
+    def _nothing(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Artifact:
+        """What becomes of a graph without a layer for INT8: refused, or left to TFLite's own."""
+        from workbench import graph
+
+        if self.runtime == "tflite":
+            note = "no layer for INT8 in the ONNX graph: TensorFlow's converter quantizes"
+            return _handed_on(subject, context, (note,))
+        raise StepError(
+            "nothing could be quantized",
+            f"the graph's operators are {', '.join(sorted(graph.operators(model)))}",
+            "static INT8 fits convolutional networks; see 'wb recipes' for others",
+        )
+
+    def _artifact(
+        self, subject: Artifact, written: onnx.ModelProto, ready: Calibrated, made: Choice,
+        scheme: str, samples: int, context: Context,
+    ) -> Artifact:  # fmt: skip
+        """The artifact with its ranges beside it."""
+        from workbench import graph
+        from workbench.quantization.ranges_file import save_calibration
+
+        ranges = context.folder / "ranges.json"
+        save_calibration(made.plan.ranges, ranges)
+        inputs, outputs = graph.signature(written, (*subject.inputs, *subject.outputs))
+        target = " for tflite" if self.runtime == "tflite" else ""
+        return Artifact(
+            path=context.folder / "model.int8.onnx",
             format=Format.ONNX,
             precision="int8",
             inputs=inputs,
             outputs=outputs,
-            history=(*subject.history, f"{self.name} {scheme} samples={samples}"),
-            companions=(ranges,),
-            notes=(f"{scheme}{', per channel' if self.per_channel else ''}, min-max",
-                   f"{samples} calibration samples", *subject.notes),
+            history=(
+                *subject.history, f"{self.name} {scheme} {self.preset}{target} samples={samples}"
+            ),
+            companions=(ranges, context.folder / "quantization.json"),
+            notes=(f"{scheme}, per channel, {self.preset}{target}",
+                   *self._notes(ready, made, samples), *subject.notes),
         )  # fmt: skip
-        context.progress(0.95, "loading it")
-        examples = context.dataset.examples(4, context.seed)
-        before = infer(open_session(subject, threads=0), examples)
-        found = parity.compare(before, infer(open_session(artifact, threads=0), examples))
-        if found.sqnr == float("-inf"):
-            raise StepError("the INT8 model gives NaN or Inf", "", "try quantize.per_channel=false")
-        return artifact
 
-    def _calibrate(self, path: Path, ranges: Path, subject: Artifact, context: Context) -> int:
-        """Write min-max ranges of every tensor, in memory that does not grow with the samples.
+    def _notes(self, ready: Calibrated, made: Choice, samples: int) -> Iterator[str]:
+        from workbench.quantization.placement import weighted
 
-        The calibrator keeps what it collected until it is asked for ranges, and merges ranges
-        exactly: so it is given one batch at a time. Returns the number of samples.
-        """
-        try:
-            from onnxruntime.quantization.calibrate import (
-                CalibrationMethod,
-                TensorsData,
-                create_calibrator,
-                save_tensors_data,
-            )
-        except ImportError as error:  # a variant, onnxruntime-openvino say, may be behind
-            raise DependencyError(
-                "static INT8 needs onnxruntime 1.31 or newer",
-                str(error),
-                "make the files where onnxruntime is, then measure them here: 'wb profile FILE…'",
-            ) from error
-
-        split, samples = context.dataset.calibrating(self.samples)
-        augmented = context.folder / "augmented.onnx"
-        calibrator = create_calibrator(
-            path, augmented_model_path=str(augmented), calibrate_method=CalibrationMethod.MinMax
+        most = self.samples or 0
+        yield f"{samples} calibration samples" + (
+            f" of the {most} asked for: preset {self.preset} takes no more"
+            if most > samples
+            else ""
         )
-        size = 1 if is_fixed_to_one(subject.inputs) else BATCH
-        for batch in split.batches(size, samples):
-            given = feed(subject.inputs, batch.inputs)
-            calibrator.collect_data(
-                _Once({spec.name: stored(spec, given[spec.name]) for spec in subject.inputs})
+        if samples < FEW:
+            yield (
+                f"fewer than {FEW} calibration samples: ranges and biases are less certain, "
+                "100 to 300 are better"
             )
-            done = batch.start + len(batch)
-            context.progress(0.1 + 0.7 * done / samples, f"calibrating {done}/{samples}")
-        found = calibrator.compute_data()
-        if not isinstance(found, TensorsData):
-            raise StepError("calibration gave no ranges")
-        save_tensors_data(found, ranges)
-        augmented.unlink(missing_ok=True)
-        return samples
+        assert made.placement is not None
+        layers = [node.name for node in weighted(ready.network)]
+        inside = sum(name in made.placement.nodes for name in layers)
+        yield f"{inside} of {len(layers)} layers in INT8"
+        if first := [name for name in made.prefix if name in layers]:
+            yield f"first layers in float, where 8 bits cost most: {', '.join(first)}"
+        if self.exclude:
+            yield f"in float as asked: {', '.join(self.exclude)}"
+        yield from made.notes
+        folded = [note for note in ready.notes if note[:1].isdigit()]
+        if folded:
+            yield f"prepared: {', '.join(folded)}"
+        yield from (note for note in ready.notes if note not in folded)
 
 
-class _Once:
-    """A CalibrationDataReader of one batch."""
+def _baked(model: onnx.ModelProto) -> list[str]:
+    """What makes values of pixels, and probabilities of values: cheap and exact as it is."""
+    from workbench import graph
 
-    def __init__(self, inputs: dict[str, Any]) -> None:
-        self._inputs: dict[str, Any] | None = inputs
+    return [node.name for node in model.graph.node if node.name.startswith(graph.BAKED)]
 
-    def get_next(self) -> dict[str, Any] | None:
-        inputs, self._inputs = self._inputs, None
-        return inputs
+
+def _batches(
+    subject: Artifact, context: Context, size: int, samples: int
+) -> Iterator[Mapping[str, Any]]:
+    """Calibration samples as the file takes them, by its names."""
+    split, _ = context.dataset.calibrating(None)
+    size = 1 if is_fixed_to_one(subject.inputs) else size
+    for batch in split.batches(size, samples):
+        given = feed(subject.inputs, batch.inputs)
+        yield {
+            spec.stored_name: stored(spec, given[spec.name]).astype(
+                "uint8" if spec.pixels else spec.dtype, copy=False
+            )
+            for spec in subject.inputs
+        }
+        done = batch.start + len(batch)
+        context.progress(0.05 * done / samples, f"reading samples {done}/{samples}")
+
+
+def _handed_on(subject: Artifact, context: Context, notes: tuple[str, ...]) -> Artifact:
+    """The float file as it came, with the reasons."""
+    path = context.folder / "model.float32.onnx"
+    shutil.copyfile(subject.path, path)
+    return replace(subject, path=path, companions=(), notes=(*subject.notes, *notes))
+
+
+def _check_outputs(artifact: Artifact, subject: Artifact, context: Context) -> None:
+    """Raise StepError where the file does not run, or gives NaN where the float file does not."""
+    from workbench.measure import parity
+    from workbench.steps.trial import outputs_of
+
+    examples = context.dataset.examples(4, context.seed)
+    before, after = (outputs_of(one, examples) for one in (subject, artifact))
+    if parity.compare(before, after).sqnr == float("-inf"):
+        raise StepError(
+            "the INT8 model gives NaN or Inf", "", "leave layers out: --set quantize.exclude=NAME"
+        )
