@@ -176,7 +176,10 @@ def digest(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One deployable file. Size and SHA-256 are derived from it, never stored instead of it."""
+    """One deployable file. Size and SHA-256 are derived from it, never stored instead of it.
+
+    intermediate: made for the next step alone, and no file to ship: tables leave it out.
+    """
 
     path: Path
     format: Format
@@ -186,6 +189,7 @@ class Artifact:
     history: tuple[str, ...] = ()
     companions: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    intermediate: bool = False
 
     @cached_property
     def size(self) -> int:
@@ -215,6 +219,7 @@ class Artifact:
             "history": list(self.history),
             "companions": [path.name for path in self.companions],
             "notes": list(self.notes),
+            "intermediate": self.intermediate,
         }
 
     @classmethod
@@ -228,4 +233,5 @@ class Artifact:
             history=tuple(data["history"]),
             companions=tuple(folder / name for name in data["companions"]),
             notes=tuple(data["notes"]),
+            intermediate=data.get("intermediate", False),
         )

@@ -324,9 +324,9 @@ def rows_of(outcome: Outcome) -> list[StepResult]:
     """The results that stand in the table: of each path, the last artifact of its kind.
 
     An artifact that the next step only rewrites, in the same format and precision, is superseded;
-    so FP32 ONNX appears once, simplified. The trunk's end is the baseline and always stays; what a
-    branch's first step hands on just as it got it is the same file. Failed steps stay too, as error
-    rows.
+    so FP32 ONNX appears once, simplified. One that was made for the next step is left out too. The
+    trunk's end is the baseline and always stays; what a branch's first step hands on just as it got
+    it is the same file. Failed steps stay too, as error rows.
     """
     following = zip(outcome.results, (*outcome.results[1:], None), strict=True)
     end = next((one for one in reversed(outcome.results) if not one.located.branch), None)
@@ -346,7 +346,9 @@ def _handed_on(one: StepResult, end: StepResult | None, after: StepResult) -> bo
 
 
 def _supersedes(after: StepResult, one: StepResult) -> bool:
-    return after.located.branch == one.located.branch and _same_kind(one, after)
+    if after.located.branch != one.located.branch or one.artifact is None:
+        return False
+    return one.artifact.intermediate or _same_kind(one, after)
 
 
 def _same_kind(one: StepResult, other: StepResult) -> bool:

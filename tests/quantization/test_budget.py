@@ -41,7 +41,7 @@ def planned() -> Planned:
 def integers(model: onnx.ModelProto) -> set[str]:
     """The layers of a file that have INT8 weights."""
     return {node.name for node in model.graph.node
-            if node.name in LAYERS and node.input[1].endswith("_dequantized")}  # fmt: skip
+            if node.name in LAYERS and node.input[1].endswith("_dq8")}  # fmt: skip
 
 
 @dataclass

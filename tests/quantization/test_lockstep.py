@@ -14,6 +14,7 @@ from workbench.quantization.lockstep import Lockstep, Techniques, nonlinearity
 from workbench.quantization.network import Network
 from workbench.quantization.placement import place
 from workbench.quantization.plan import SCHEMES, Plan, Range
+from workbench.quantization.qdq import write
 
 NONE = Techniques(False, False, False, False, False)
 
@@ -108,6 +109,17 @@ def test_known_ranges_are_kept() -> None:
     found = Lockstep(network, placement, stats, SCHEMES["u8s8"],
                      known={name: Range(-1, 7)}).run(batches)  # fmt: skip
     assert found.ranges[name] == Range(-1, 7)
+
+
+def test_a_range_ends_where_a_clip_does_so_that_the_clip_is_not_needed() -> None:
+    made = random_net(16)
+    network, stats, batches = parts(made)
+    placement = place(network)
+    clip = next(node for node in network.nodes if node.op == "Clip")
+    plan = Lockstep(network, placement, stats, SCHEMES["u8s8"],
+                    known={clip.output: Range(0, 7)}).run(batches)  # fmt: skip
+    assert plan.ranges[clip.output].high == 6
+    assert "Clip" not in {node.op_type for node in write(network, placement, plan).graph.node}
 
 
 def test_the_same_samples_give_the_same_plan() -> None:

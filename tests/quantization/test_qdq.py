@@ -45,7 +45,7 @@ def test_every_scheme_loads_and_agrees(scheme: str) -> None:
             assert zero.dtype == (np.int8 if how.signed else np.uint8)
             assert not how.symmetric or zero == 0
         if one.op_type == "Conv":
-            integers = weights[one.input[1].replace("_dequantized", "_quantized")]
+            integers = weights[one.input[1].replace("_dq8", "_q8")]
             assert integers.dtype == np.int8
             assert np.abs(integers.astype(int)).max() <= how.weight_max
 
@@ -126,8 +126,8 @@ def test_biases_are_int32_with_the_scale_of_input_times_weights() -> None:
     convs = [one for one in found.model.graph.node if one.op_type == "Conv"]
     assert len(convs) == 2
     for one in convs:
-        x, w, b = (name.removesuffix("_dequantized") for name in one.input)
-        assert weights[f"{b}_quantized"].dtype == np.int32
+        x, w, b = (name.removesuffix("_dq8") for name in one.input)
+        assert weights[f"{b}_q8"].dtype == np.int32
         wanted = weights[f"{x}_scale"] * weights[f"{w}_scale"]
         np.testing.assert_allclose(weights[f"{b}_scale"], wanted, rtol=1e-6)
 

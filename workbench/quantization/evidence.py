@@ -168,12 +168,12 @@ def _traces(
     made_there = {name for node in written.graph.node for name in node.output}
     names = [
         name for name in placement.tensors
-        if name in plan.ranges and f"{name}_dequantized" in made_there
+        if name in plan.ranges and f"{name}_dq8" in made_there
     ]  # fmt: skip
     traces = dict.fromkeys(names, _Trace())
     for feeds in samples:
         arrays = {name: one.numpy() for name, one in feeds.items()}
-        (made,) = run(written, [arrays], [f"{name}_dequantized" for name in names])
+        (made,) = run(written, [arrays], [f"{name}_dq8" for name in names])
         with torch.no_grad():
             floats = {**feeds, **network.run(feeds, keep=names)}
         for name, values in zip(names, made, strict=True):

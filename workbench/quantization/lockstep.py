@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from workbench.quantization import rounding
 from workbench.quantization.clipping import quantized, searched
-from workbench.quantization.placement import Placement
+from workbench.quantization.placement import FUSED, Placement
+from workbench.quantization.placement import clipped as bounds
 from workbench.quantization.plan import Plan, Range, Scheme, Weight, fitted, rounded
 from workbench.quantization.rounding import Moments
 from workbench.quantization.shelf import Shelf, Store
@@ -145,17 +146,30 @@ class Lockstep:
     def _range_of(
         self, name: str, floats: Sequence[torch.Tensor], quants: Sequence[torch.Tensor]
     ) -> None:
-        """Set the range of a tensor from both paths' values."""
+        """Set the range of a tensor: the known one, or by both paths' values."""
+        if name in self.known:
+            self._ranges[name] = self._bounded(name, self.known[name])
+        else:
+            self._ranges[name] = self._bounded(name, self._found(name, floats, quants))
+
+    def _bounded(self, name: str, found: Range) -> Range:
+        """A range that ends at a Clip's bound: a wider one would not clip, and nothing fuses."""
+        maker = self.network.producers.get(name)
+        if maker is None or maker.op not in FUSED or maker.inputs[0] not in self.placement.fused:
+            return found
+        _, high = bounds(maker, self.network)
+        return found if high is None else Range(found.low, min(found.high, high))
+
+    def _found(
+        self, name: str, floats: Sequence[torch.Tensor], quants: Sequence[torch.Tensor]
+    ) -> Range:
+        """The range of a tensor by both paths' values."""
         import torch
 
-        if name in self.known:
-            self._ranges[name] = self.known[name]
-            return
         ends = [(float(one.min()), float(one.max())) for one in quants]
         low, high = min(one for one, _ in ends), max(one for _, one in ends)
         if not self.techniques.search or name in self.network.inputs:
-            self._ranges[name] = Range(low, high)
-            return
+            return Range(low, high)
         generator = torch.Generator().manual_seed(self.seed)
         each = -(-ELEMENTS // len(floats))
         taken_f, taken_q, weights = [], [], []
@@ -174,7 +188,7 @@ class Lockstep:
                 weights.append(importance.float()[channel])
             else:
                 weights.append(torch.ones(each))
-        self._ranges[name] = searched(
+        return searched(
             torch.cat(taken_f), torch.cat(taken_q), torch.cat(weights), (low, high),
             self.scheme, self._after(name),
         )  # fmt: skip

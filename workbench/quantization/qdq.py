@@ -32,6 +32,7 @@ class _Writer:
         self.network, self.placement, self.plan = network, placement, plan
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.paired: set[str] = set()  # tensors that have their QuantizeLinear and DequantizeLinear
         self.renamed: dict[str, str] = {}  # an output to what stands for it: a Relu left out
 
     def written(self) -> onnx.ModelProto:
@@ -85,15 +86,10 @@ class _Writer:
         if name in self.placement.quantized and (
             integer or (maker is not None and maker.name in self.placement.nodes)
         ):
-            if f"{name}_dequantized" not in self.initializers and name not in self._paired:
+            if name not in self.paired:
                 self._pair(name)
-            return f"{name}_dequantized"
+            return f"{name}_dq8"
         return self.renamed.get(name, name)
-
-    @property
-    def _paired(self) -> set[str]:
-        return {one.name.removesuffix("/dq") for one in self.nodes
-                if one.op_type == "DequantizeLinear" and one.name.endswith("/dq")}  # fmt: skip
 
     def _dropped(self, node: Node) -> bool:
         """Whether a Relu or Clip only does what quantization of its output does anyway."""
@@ -110,37 +106,43 @@ class _Writer:
     def _pair(self, name: str) -> None:
         from onnx.helper import make_node
 
+        self.paired.add(name)
         root = self.placement.root(name)
         scale, zero = self._parameters(root, self.plan.ranges[root])
         source = self.renamed.get(name, name)
         self.nodes += [
-            make_node("QuantizeLinear", [source, scale, zero], [f"{name}_quantized"], f"{name}/q"),
-            make_node("DequantizeLinear", [f"{name}_quantized", scale, zero],
-                      [f"{name}_dequantized"], f"{name}/dq"),
+            make_node("QuantizeLinear", [source, scale, zero], [f"{name}_q8"], f"{name}/q"),
+            make_node("DequantizeLinear", [f"{name}_q8", scale, zero],
+                      [f"{name}_dq8"]),
         ]  # fmt: skip
 
     def _parameters(self, name: str, found: Range) -> tuple[str, str]:
         scale, zero = found.grid(self.plan.scheme)
         signed = self.plan.scheme.signed
         point = np.array(zero - 128, np.int8) if signed else np.array(zero, np.uint8)
-        return self._add(f"{name}_scale", scale), self._add(f"{name}_zero_point", point)
+        return self._add(f"{name}_scale", scale), self._zero_point(point)
+
+    def _zero_point(self, value: Array) -> str:
+        """A zero point, or one for each channel, of which there is one for the whole file: of many
+        small layers they would be a good part of it.
+        """
+        size = "".join(f"_{one}" for one in value.shape)
+        return self._add(f"zero_point_{value.dtype}{size}_{int(value.flat[0])}", value)
 
     def _constant(self, name: str) -> str:
         """A constant operand of an INT8 operator on a grid of its own."""
         from onnx.helper import make_node
 
-        if f"{name}_dequantized" not in {one for node in self.nodes for one in node.output}:
+        if f"{name}_dq8" not in {one for node in self.nodes for one in node.output}:
             value = self.network.constants[name].numpy()
             found = Range(float(value.min()), float(value.max()))
             scale, zero = found.grid(self.plan.scheme)
             signed = self.plan.scheme.signed
             integers = np.clip(np.rint(value / scale) + zero, 0, 255)
             made = (integers - 128).astype(np.int8) if signed else integers.astype(np.uint8)
-            names = [self._add(f"{name}_quantized", made), *self._parameters(name, found)]
-            self.nodes.append(
-                make_node("DequantizeLinear", names, [f"{name}_dequantized"], f"{name}/dq")
-            )
-        return f"{name}_dequantized"
+            names = [self._add(f"{name}_q8", made), *self._parameters(name, found)]
+            self.nodes.append(make_node("DequantizeLinear", names, [f"{name}_dq8"]))
+        return f"{name}_dq8"
 
     def _weights(self, node: Node, copy: onnx.NodeProto) -> None:
         from onnx.helper import make_node
@@ -155,15 +157,15 @@ class _Writer:
             found = fitted(found, bias, float(scale))
         name = node.inputs[1]
         names = [
-            self._add(f"{name}_quantized", found.integers),
+            self._add(f"{name}_q8", found.integers),
             self._add(f"{name}_scale", found.scales),
-            self._add(f"{name}_zero_point", np.zeros(len(found.scales), np.int8)),
+            self._zero_point(np.zeros(len(found.scales), np.int8)),
         ]
         self.nodes.append(
-            make_node("DequantizeLinear", names, [f"{name}_dequantized"], f"{name}/dq",
+            make_node("DequantizeLinear", names, [f"{name}_dq8"],
                       axis=found.axis)
         )  # fmt: skip
-        copy.input[1] = f"{name}_dequantized"
+        copy.input[1] = f"{name}_dq8"
         if bias is None:
             return
         scales = (found.scales * scale).astype(np.float32)
@@ -171,14 +173,12 @@ class _Writer:
         integers = np.clip(np.rint(bias.astype(np.float64) / scales), -most, most).astype(np.int32)
         name = node.inputs[2]
         names = [
-            self._add(f"{name}_quantized", integers),
+            self._add(f"{name}_q8", integers),
             self._add(f"{name}_scale", scales),
-            self._add(f"{name}_zero_point", np.zeros(len(scales), np.int32)),
+            self._zero_point(np.zeros(len(scales), np.int32)),
         ]
-        self.nodes.append(
-            make_node("DequantizeLinear", names, [f"{name}_dequantized"], f"{name}/dq", axis=0)
-        )
-        copy.input[2] = f"{name}_dequantized"
+        self.nodes.append(make_node("DequantizeLinear", names, [f"{name}_dq8"], axis=0))
+        copy.input[2] = f"{name}_dq8"
 
     def _add(self, name: str, array: Any) -> str:
         import onnx

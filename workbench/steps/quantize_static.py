@@ -176,6 +176,7 @@ class QuantizeStatic:
                 *subject.history, f"{self.name} {scheme} {self.preset}{target} samples={samples}"
             ),
             companions=(ranges, context.folder / "quantization.json"),
+            intermediate=self.runtime == "tflite",
             notes=(f"{scheme}, per channel, {self.preset}{target}",
                    *self._notes(ready, made, samples), *subject.notes),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ class ToOrt:
         # The converter names its input by the path of a folder that is gone.
         text = config.read_text(encoding="utf-8").replace(f"{context.folder.resolve()}/", "")
         config.write_text(text, encoding="utf-8")
-        usability = _usability(source)
+        usability = (*self._layout(text, context), *_usability(source))
         shutil.rmtree(source.parent)
         artifact = replace(
             subject,
@@ -95,6 +96,17 @@ class ToOrt:
             # Fused differently, a sum may round to the next step; more than that is wrong.
             parity.check_sqnr(self.name, before, after, least=30)
         return artifact
+
+    def _layout(self, operators: str, context: Context) -> tuple[str, ...]:
+        """What float convolutions lose on x86, said there. operators: the file's, as config."""
+        floats = re.search(r"\b(Fused)?Conv\b", operators)
+        if self.target_platform == "amd64" or context.device.architecture != "x86" or not floats:
+            return ()
+        return (
+            "on x86 ONNX Runtime lays float convolutions out in blocks (NCHWc), which a file for "
+            "phones cannot hold: here they run slower than in the ONNX file, on ARM they do not; "
+            "for x86 set to_ort.target_platform=amd64",
+        )
 
 
 def _usability(path: Path) -> tuple[str, ...]:

@@ -112,6 +112,7 @@ class ToTflite:
                 inputs=_placed(subject.inputs, conversion["inputs"], facts["inputs"]),
                 outputs=_placed(subject.outputs, conversion["outputs"], facts["outputs"]),
                 companions=(),
+                intermediate=False,
                 history=(*subject.history, f"{self.name} precision={self.precision}"),
                 notes=(*subject.notes, *conversion["notes"], *self._notes(samples, facts, subject)),
             )
