@@ -41,10 +41,6 @@ def checked(folder, done):
     for row in report["rows"]:
         assert row["error"] is None
         assert row["figures"]["accuracy"] is not None
-    # The two runtimes quantize one model with ranges from the same samples.
-    assert figures["ort.to_ort"]["sqnr"] == pytest.approx(
-        figures["tflite.to_tflite"]["sqnr"], abs=3
-    )
     ort = next(row for row in report["rows"] if row["key"] == "ort.to_ort")
     assert any(note.startswith("NNAPI: ") for note in ort["notes"])
     assert any(note.startswith("CoreML ") for note in ort["notes"])
@@ -58,6 +54,7 @@ def test_the_default_run_keeps_its_accuracy_in_every_format(tmp_path):
     for key in ("ort.to_ort", "tflite.to_tflite"):
         assert figures[key]["accuracy"] > 97
         assert figures[key]["agreement"] > 98
+        assert figures[key]["sqnr"] > 40  # 37 with min-max
     assert all(row["median"]["value"] > 0 for row in figures.values())
 
 
@@ -76,3 +73,8 @@ def test_a_real_imagenet_network_goes_through(tmp_path, shared):
     )  # fmt: skip
     assert 44 < figures["eager"]["accuracy"] < 60
     assert figures["eager"]["top5"] > figures["eager"]["accuracy"]
+    # onnxruntime's min-max: 43 % and 6 dB. First layers in float bring the ONNX file nearer still.
+    assert figures["ort.quantize"]["agreement"] > 93
+    assert figures["ort.quantize"]["sqnr"] > 25
+    assert figures["tflite.to_tflite"]["agreement"] > 83
+    assert figures["tflite.to_tflite"]["sqnr"] > 18

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What the names of tensors and nodes that BakePreprocess adds begin with.
 BAKED = "baked/"
+EQUALIZED = "workbench.equalized"  # in the metadata of a file whose channels were scaled
+EVIDENCE = "quantization.json"  # beside a file that was quantized: what became of its layers
 
 
 def opset(model: onnx.ModelProto) -> int:

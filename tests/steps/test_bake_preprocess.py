@@ -343,16 +343,23 @@ def test_int8_leaves_preprocessing_and_head_in_float(head: Any, tmp_path: Path) 
     (front,) = (node for node in onnx.load(small.path).graph.node
                 if node.name.startswith(graph.BAKED) and node.op_type == "Conv")  # fmt: skip
     assert kinds[front.input[0]] == "Cast"
-    # The same ranges from the same samples: the network in it is the unbaked file's.
-    images = pixels(8, seed=1)
+    # The network in it is quantized as in the file without: planned on logits, whatever the head.
+    images = pixels(64, seed=1)
     inputs = {"image": normalized(images)}
-    expected = parity.headed(
-        infer(open_session(reference, 1), inputs), "" if head == "none" else head
-    )
+    ending = "" if head == "none" else head
+    wanted = infer(open_session(plain, 1), inputs)
+    bare = parity.headed(infer(open_session(reference, 1), inputs), ending)
     found = infer(open_session(small, 1), inputs)
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
     ort = ToOrt().run(small, nets.context(tmp_path / "ort", data))
-    np.testing.assert_allclose(infer(open_session(ort, 1), inputs)[0], expected[0], 1e-5, 1e-6)
+    for made_there in (found, infer(open_session(ort, 1), inputs)):
+        if head == "argmax":
+            floats = parity.headed(wanted, ending)[0]
+            agreement, least = ((one == floats).all(1).mean() for one in (made_there[0], bare[0]))
+            assert agreement >= least - 0.1
+        else:
+            float_there = parity.headed(wanted, ending)[0]
+            least = nets.decibels(float_there, bare[0]) - 2
+            assert nets.decibels(float_there, made_there[0]) > max(least, 15)
 
 
 @pytest.mark.heavy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.artifact import Artifact, feed, stored
-from workbench.errors import DeviceError, first_line
-from workbench.graph import BAKED
+from workbench.errors import DeviceError, StepError, first_line
+from workbench.graph import BAKED, EQUALIZED, EVIDENCE
 from workbench.measure.parity import sqnr
 from workbench.process import Progress
+from workbench.quantization.statistics import channel_axis
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +39,7 @@ BEST = {8: 49.9, 11: 68.0, 24: 146.2}
 _QUANTIZING = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
                "ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"}  # fmt: skip
 # What ONNX Runtime's quantizer calls the tensors that it puts in the place of `X`.
-_DEQUANTIZED = "_DequantizeLinear_Output"
+_DEQUANTIZED = ("_DequantizeLinear_Output", "_dq8")  # of onnxruntime's quantizer, of our own
 _PRODUCED = "_QuantizeLinear_Input"
 
 
@@ -105,7 +107,9 @@ def layers(
 
     A tensor of the reference and what stands for it in the other are known by their names: the
     same one, or what ONNX Runtime's quantizer makes of it. Both graphs run node by node, without
-    any optimization, which would fuse layers away. Raises DeviceError where one does not run so.
+    any optimization, which would fuse layers away. What the quantization engine equalized is
+    compared as it was before. Raises DeviceError where one does not run so, StepError where it is
+    not known by what an equalized graph was scaled.
     """
     with tempfile.TemporaryDirectory(prefix="wb-layers-") as folder:
         one = _Graph(reference, Path(folder) / "reference")
@@ -123,8 +127,8 @@ def layers(
                 progress((number + at / len(chunks)) / samples, f"{number}/{samples}")
                 wanted = one_session.run([a for a, _ in chunk], sample)
                 found = other_session.run([b for _, b in chunk], sample)
-                for (a, _), left, right in zip(chunk, wanted, found, strict=True):
-                    _add(sums, a, left, right)
+                for (a, b), left, right in zip(chunk, wanted, found, strict=True):
+                    _add(sums, a, one.unscaled(a, left), other.unscaled(b, right))
         bits = min(one.bits, other.bits)
         compared = tuple(_layers(one, other, dict(pairs), sums, BEST[bits]))
         return Divergence(
@@ -220,7 +224,18 @@ class _Graph:
         kinds = {node.op_type for node in nodes}
         half = any(tensor.data_type == onnx.TensorProto.FLOAT16
                    for tensor in self.model.graph.initializer)  # fmt: skip
+        self.scales = _scales(self.model, artifact.path)
         self.bits = 8 if kinds & _QUANTIZING else 11 if half else 24
+
+    def unscaled(self, name: str, value: Array) -> Array:
+        """A tensor's values as they would be without equalization."""
+        scales = self.scales.get(_original(name))
+        axis = channel_axis(value.ndim)
+        if scales is None or value.ndim < 2 or value.shape[axis] != len(scales):
+            return value
+        shape = [-1 if place == axis else 1 for place in range(value.ndim)]
+        found: Array = value * scales.reshape(shape).astype(value.dtype)
+        return found
 
     def sources(self, name: str, known: Mapping[str, Any]) -> set[str]:
         """The nearest tensors before this one that are known, on every path."""
@@ -294,7 +309,24 @@ class _Session:
 
 def _original(name: str) -> str:
     """The name that a tensor had before ONNX Runtime's quantizer and BakePreprocess."""
-    return name.removeprefix(BAKED).removesuffix(_DEQUANTIZED).removesuffix(_PRODUCED)
+    name = name.removeprefix(BAKED).removesuffix(_PRODUCED)
+    for suffix in _DEQUANTIZED:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _scales(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
+    """By what the channels of equalized tensors were divided, from the figures beside the file."""
+    if not any(one.key == EQUALIZED for one in model.metadata_props):
+        return {}
+    for beside in (path.with_name(f"{path.name}.{EVIDENCE}"), path.with_name(EVIDENCE)):
+        if beside.is_file():
+            found = json.loads(beside.read_text(encoding="utf-8"))
+            return {name: np.array(one) for name, one in found["scales"].items()}
+    raise StepError(
+        f"the layers of {path.name} cannot be compared",
+        f"its channels are equalized, and {path.name}.{EVIDENCE} is not beside it",
+    )
 
 
 def _constants(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> set[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.graph import EQUALIZED
 from workbench.quantization import (
     channels,
     equalization,
@@ -62,7 +63,8 @@ class Options:
 class Calibrated:
     """A prepared and equalized network with its statistics: whatever is planned starts here.
 
-    samples: the calibration samples in batches, by input name.
+    samples: the calibration samples in batches, by input name. scales: of tensors that were
+    equalized, by what each channel was divided.
     """
 
     network: Network
@@ -70,6 +72,7 @@ class Calibrated:
     samples: list[Mapping[str, torch.Tensor]]
     options: Options
     notes: tuple[str, ...] = ()
+    scales: Mapping[str, Array] = field(default_factory=dict)
     progress: Callable[[float, str], None] = field(default=lambda _fraction, _note: None)
     _ranges: dict[str, Range] = field(default_factory=dict)
 
@@ -168,7 +171,10 @@ class Calibrated:
 
     def written(self, placement: Placement, plan: Plan) -> onnx.ModelProto:
         """The quantized graph; `plan` may hold more than the placement asks for."""
-        return qdq.write(self.network, placement, plan)
+        model = qdq.write(self.network, placement, plan)
+        if self.scales:  # its inner tensors are not to be compared with FP32's as they are
+            model.metadata_props.add(key=EQUALIZED, value="1")
+        return model
 
     @cached_property
     def prefix(self) -> tuple[str, ...]:
@@ -245,7 +251,7 @@ def calibrated(
         found = statistics.weighed(
             found, statistics.importances(network, names, lambda: few, options.seed)
         )
-    ready = Calibrated(network, found, samples, options, notes, progress)
+    ready = Calibrated(network, found, samples, options, notes, progress=progress)
     if "equalization" not in recipe.techniques or not weighted(network):
         return ready
     progress(0.2, "equalizing")
@@ -278,7 +284,9 @@ def _equalized(ready: Calibrated, placement: Placement) -> Calibrated:
         note = f"not equalized: {after:.1f} dB simulated, {before:.1f} without"
         return replace(ready, notes=(*ready.notes, note))
     note = f"equalized: {before:.1f} dB with min-max became {after:.1f}, simulated"
-    return replace(ready, network=changed, stats=scaled, notes=(*ready.notes, note))
+    scales = {name: factor[classes] for name, classes in scaling.tensors.items()}
+    scales = {name: one for name, one in scales.items() if not np.allclose(one, 1)}
+    return replace(ready, network=changed, stats=scaled, scales=scales, notes=(*ready.notes, note))
 
 
 def first(

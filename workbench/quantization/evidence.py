@@ -75,6 +75,9 @@ def found(
             _rounded(one) for one in layers(ready, made.placement, made.plan, written, traced)
         ],
         "prefix": list(made.prefix),
+        "scales": {
+            name: [float(f"{one:.6g}") for one in found] for name, found in ready.scales.items()
+        },
         **made.evidence,
     }
 

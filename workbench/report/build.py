@@ -12,6 +12,7 @@ from workbench.device import probe, providers
 from workbench.device.placement import Placement
 from workbench.engine import Outcome, Request, StepResult, rows_of
 from workbench.errors import WorkbenchError
+from workbench.graph import EVIDENCE
 from workbench.measure.cached import EAGER
 from workbench.measure.checks import Checks
 from workbench.measure.latency import Latency, Preset
@@ -20,8 +21,6 @@ from workbench.report.data import Report, Row, label_of, label_of_step
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",
 )  # fmt: skip
-
-EVIDENCE = "quantization.json"
 
 
 def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row]) -> Report:

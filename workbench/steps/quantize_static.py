@@ -69,10 +69,11 @@ class QuantizeStatic:
         """
         import onnx
 
-        from workbench.quantization import choice, engine, evidence
+        from workbench.quantization import choice, engine, evidence, head
 
-        model = onnx.load(subject.path)
-        self._check(model)
+        whole = onnx.load(subject.path)
+        self._check(whole)
+        model, ending = head.off(whole)
         scheme = self._scheme(context)
         options = engine.Options(
             preset=self.preset, scheme=scheme, runtime=self.runtime,
@@ -94,10 +95,11 @@ class QuantizeStatic:
             return _handed_on(subject, context, made.notes)
         path = context.folder / "model.int8.onnx"
         written = ready.written(made.placement, made.plan)
-        onnx.save(written, path)
-        artifact = self._artifact(subject, written, ready, made, scheme, samples, context)
         context.progress(0.92, "what each layer lost")
-        evidence.save(evidence.found(ready, made, written, model), artifact.companions[1])
+        evident = evidence.found(ready, made, written, model)
+        onnx.save(head.on(written, ending, whole), path)
+        artifact = self._artifact(subject, written, ready, made, scheme, samples, context)
+        evidence.save(evident, artifact.companions[1])
         context.progress(0.98, "loading it")
         _check_outputs(artifact, subject, context)
         return artifact
@@ -175,7 +177,7 @@ class QuantizeStatic:
             history=(
                 *subject.history, f"{self.name} {scheme} {self.preset}{target} samples={samples}"
             ),
-            companions=(ranges, context.folder / "quantization.json"),
+            companions=(ranges, context.folder / graph.EVIDENCE),
             intermediate=self.runtime == "tflite",
             notes=(f"{scheme}, per channel, {self.preset}{target}",
                    *self._notes(ready, made, samples), *subject.notes),
