@@ -14,6 +14,7 @@ from tests.quantization.prepare_graphs import graph_of, same, weights_of
 from tests.structures.vision import Head, SqueezeExcite, conv
 from workbench.quantization.alignment import aligned
 from workbench.quantization.prepare import prepared
+from workbench.quantization.prepare_graph import Target
 
 node = helper.make_node
 
@@ -55,14 +56,15 @@ class Residual(nn.Module):
         return made
 
 
-def made_of(folder: Path, module: nn.Module) -> onnx.ModelProto:
+def made_of(folder: Path, module: nn.Module, target: Target = "tflite") -> onnx.ModelProto:
+    """Prepared; for LiteRT channels stay as they are."""
     samples = {"x": nets.normal(4, 3, 24, 24)}
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             torch.manual_seed(1)
             nn.init.uniform_(part.bias, 0.5, 1)
     path = nets.exported(folder, module.eval(), nets.dataset_of(**samples)).path
-    return prepared(onnx.load(path), samples).model
+    return prepared(onnx.load(path), samples, target=target).model
 
 
 def groups(model: onnx.ModelProto) -> list[int]:
@@ -89,6 +91,12 @@ def test_depthwise_channels_become_a_multiple(
         for one in (model, made)
     )
     np.testing.assert_allclose(new, old)
+
+
+def test_preparation_aligns_for_onnx_runtime_alone(tmp_path: Path) -> None:
+    module = nets.build(Chain, channels=24)
+    ours, theirs = (made_of(tmp_path / one, module, one) for one in ("ort", "tflite"))
+    assert [max(groups(one)) for one in (ours, theirs)] == [32, 24]
 
 
 def test_what_costs_more_than_a_third_or_is_aligned_stays(tmp_path: Path) -> None:

@@ -54,11 +54,13 @@ def chosen(
 ) -> Choice:
     """The placement that leaves `floats` alone, and what accuracy, speed and a budget ask for.
 
-    latency: leave float what is slower in INT8 on `device`; TFLite's files are not searched.
+    latency: leave float what is slower in INT8 on `device`; TFLite's files are not searched. The
+    search starts with every layer in INT8, for a first layer that is better in float is soon found.
     max_drop: points that may be lost of what `score` says, without it of agreement with FP32 on
     calibration samples. folder: for files while it lasts.
     """
-    prefix = ready.prefix
+    searched = latency and ready.options.runtime == "ort"
+    prefix = ready.wiped if searched else ready.prefix
     placement = ready.placed(floats | set(prefix))
     made = Choice(placement, _planned(ready, placement), prefix)
     if latency:

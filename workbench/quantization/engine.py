@@ -20,7 +20,7 @@ from workbench.quantization import (
     statistics,
 )
 from workbench.quantization.lockstep import Lockstep, nonlinearity
-from workbench.quantization.network import Network, Node
+from workbench.quantization.network import Network, multiplications
 from workbench.quantization.placement import Placement, Runtime, place, weighted
 from workbench.quantization.plan import SCHEMES, Plan, Range
 from workbench.quantization.projection import projected
@@ -185,6 +185,15 @@ class Calibrated:
             return ()
         return noisy_prefix(self.network, self.placed(), self.stats)
 
+    @property
+    def wiped(self) -> tuple[str, ...]:
+        """What must stay in float, for 8 bits would leave nothing of a channel (see `prefix`)."""
+        from workbench.quantization.prefix import wiped
+
+        if self.options.whole or "prefix" not in self.recipe.techniques:
+            return ()
+        return wiped(self.network, self.placed(), self.stats)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -301,22 +310,3 @@ def first(
         found.append(feeds)
         held += len(next(iter(feeds.values())))
     return found
-
-
-def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:
-    """Multiply-accumulates of convolutions and matrix products for one of a batch's samples."""
-    import torch
-
-    total = 0.0
-
-    def hook(node: Node, made: list[torch.Tensor]) -> list[torch.Tensor]:
-        nonlocal total
-        if node.op in ("Conv", "Gemm", "MatMul") and node.inputs[1] in network.constants:
-            weights = network.constants[node.inputs[1]]
-            each = weights[0].numel() if node.op == "Conv" else weights.numel() / made[0].shape[-1]
-            total += made[0].numel() * each
-        return made
-
-    with torch.no_grad():
-        network.run({name: one[:1] for name, one in feeds.items()}, hook)
-    return total

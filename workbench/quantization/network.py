@@ -201,3 +201,22 @@ def _session(model: onnx.ModelProto, node: Node, arrays: Mapping[str, Array]) ->
     return onnxruntime.InferenceSession(
         single.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:
+    """Multiply-accumulates of convolutions and matrix products for one of a batch's samples."""
+    import torch
+
+    total = 0.0
+
+    def hook(node: Node, made: list[torch.Tensor]) -> list[torch.Tensor]:
+        nonlocal total
+        if node.op in ("Conv", "Gemm", "MatMul") and node.inputs[1] in network.constants:
+            weights = network.constants[node.inputs[1]]
+            each = weights[0].numel() if node.op == "Conv" else weights.numel() / made[0].shape[-1]
+            total += made[0].numel() * each
+        return made
+
+    with torch.no_grad():
+        network.run({name: one[:1] for name, one in feeds.items()}, hook)
+    return total

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import StepError, first_line
+from workbench.quantization.alignment import channels
 from workbench.quantization.prepare_activations import hard_sigmoids, hard_swishes
 from workbench.quantization.prepare_constants import (
     at_opset,
@@ -62,6 +63,7 @@ REWRITES: tuple[tuple[Rewrite, str], ...] = (
     (spatial_means, "ReduceMean written as GlobalAveragePool"),
     (changes_of_shape, "Reshape, Flatten or Transpose merged with the next"),
     (names, "new nodes named"),
+    (channels, "depthwise channels padded to a multiple of 16"),
 )
 
 QUANTIZED = (
