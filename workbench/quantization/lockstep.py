@@ -260,8 +260,11 @@ class Lockstep:
         import torch
 
         size = int(np.prod(self.network.constants[node.inputs[1]].shape[1:]))
-        # Enough columns for a matrix of that size, not more: large ones take time as K² n.
-        places = min(PLACES, max(4 * size, 2_000_000_000 // size**2, 4096))
+        # Enough columns for a matrix of that size, not more: large ones take time as K² n, and
+        # many small ones, of a depthwise convolution, as g K n.
+        group = int(node.attributes.get("group", 1)) if node.op == "Conv" else 1
+        affordable = min(2_000_000_000 // size**2, 20_000_000 // (group * size))
+        places = min(PLACES, max(4 * size, 4096, affordable))
         each = -(-places // count)
         halves: list[Moments | None] = [None, None]
         for index in range(count):
