@@ -108,10 +108,9 @@ def _within(
         ready, placement, made.plan, max_drop, score,
         progress=lambda part, note: progress(0.9 + 0.02 * part, note),
     )  # fmt: skip
-    return made.followed(
-        "layers in float for the budget",
-        replace(
-            made, placement=found.placement, plan=found.plan, notes=(*made.notes, *found.notes),
-            evidence={**made.evidence, "budget": found.evidence},
-        ),
+    after = replace(
+        made, placement=found.placement, plan=found.plan, notes=(*made.notes, *found.notes),
+        evidence={**made.evidence, "budget": found.evidence},
     )  # fmt: skip
+    same = found.placement == placement
+    return after if same else made.followed("layers in float for the budget", after)

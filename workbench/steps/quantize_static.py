@@ -184,6 +184,7 @@ class QuantizeStatic:
         )  # fmt: skip
 
     def _notes(self, ready: Calibrated, made: Choice, samples: int) -> Iterator[str]:
+        from workbench.quantization.budget import named
         from workbench.quantization.placement import weighted
 
         most = self.samples or 0
@@ -202,7 +203,7 @@ class QuantizeStatic:
         inside = sum(name in made.placement.nodes for name in layers)
         yield f"{inside} of {len(layers)} layers in INT8"
         if first := [name for name in made.prefix if name in layers]:
-            yield f"first layers in float, where 8 bits cost most: {', '.join(first)}"
+            yield f"first layers in float, where 8 bits cost most: {named(first)}"
         if self.exclude:
             yield f"in float as asked: {', '.join(self.exclude)}"
         yield from made.notes
