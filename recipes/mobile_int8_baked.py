@@ -14,6 +14,6 @@ recipe = Recipe(
     BakePreprocess(),
     branches={
         "ort": (QuantizeStatic(), ToOrt()),
-        "tflite": (ToTflite(precision="int8"),),
+        "tflite": (QuantizeStatic(runtime="tflite", whole=True), ToTflite(precision="int8")),
     },
 )

@@ -52,7 +52,7 @@ def written(folder: Path, text: str, name: str = "mine.py") -> str:
 def test_the_shipped_recipe_has_its_steps_in_place():
     assert [one.id for one in MOBILE.located()] == [
         "export", "simplify", "ort.quantize", "ort.to_ort",
-        "tflite-float32.to_tflite", "tflite.to_tflite",
+        "tflite-float32.to_tflite", "tflite.quantize", "tflite.to_tflite",
     ]  # fmt: skip
     assert [[one.id for one in path][-1] for path in MOBILE.paths()] == [
         "ort.to_ort", "tflite-float32.to_tflite", "tflite.to_tflite",
@@ -94,7 +94,7 @@ def test_a_recipe_that_cannot_run_fails_when_written(build, words):
 
 def test_an_option_is_replaced_by_step_and_by_branch():
     changed = MOBILE.with_options(
-        ["quantize.whole=true", "tflite.to_tflite.precision=float16", "export.opset=15"]
+        ["ort.quantize.whole=true", "tflite.to_tflite.precision=float16", "export.opset=15"]
     )
     assert step(changed, "ort.quantize") == QuantizeStatic(whole=True)
     assert step(changed, "tflite.to_tflite") == ToTflite(precision="float16")

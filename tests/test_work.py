@@ -117,7 +117,7 @@ def test_a_recipes_steps_run_by_their_ids(project: Path) -> None:
     assert exported.history == ("export opset=17",)
     assert simplified.history == ("export opset=17", "simplify")
     assert int8.format is Format.ONNX
-    assert int8.history[-1] == "quantize u8s8 samples=20"
+    assert int8.history[-1] == "quantize u8s8 balanced samples=20"
     some = nets.normal(6, 3, 8, 8, seed=9)
     (before,), (after,) = nets.run_onnx(exported.path, some), nets.run_onnx(int8.path, some)
     assert nets.decibels(before, after) > 15
@@ -127,7 +127,7 @@ def test_settings_reach_the_step_in_the_worker(project: Path) -> None:
     settings = ("export.opset=14", "quantize.samples=3")
     made = steps(project, "export", "int8.quantize", settings=settings)
     assert made[0].history == ("export opset=14",)
-    assert made[1].history[-1] == "quantize u8s8 samples=3"
+    assert made[1].history[-1] == "quantize u8s8 balanced samples=3"
 
 
 def test_an_opened_target_answers_until_the_next_is_opened(project: Path) -> None:

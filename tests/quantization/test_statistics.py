@@ -12,6 +12,7 @@ from workbench.quantization.statistics import (
     Channels,
     channel_axis,
     collected,
+    grows,
     highest,
     importances,
     weighed,
@@ -34,6 +35,18 @@ def test_extremes_and_power_are_those_of_every_channel_whatever_the_batches() ->
         np.testing.assert_allclose(found["y"].high, np.maximum(-x.min((0, 2, 3)), 0))
         np.testing.assert_allclose(found["x"].power, np.square(x).mean((0, 2, 3)), rtol=1e-6)
     assert found["x"].low[2] == 0
+
+
+def test_a_batch_in_the_channels_place_is_no_channel() -> None:
+    """As in attention, where queries, keys and values are taken apart: [3, N, heads, T, D]."""
+    network = Network(graph_of([node("Transpose", ["x"], ["y"], perm=[1, 0, 2, 3])]))
+    x = normal(16, 4, 6, 6)
+    assert grows(network, {"x": torch.from_numpy(x[:10])}) == {"y"}
+    assert grows(network, {"x": torch.from_numpy(x[:1])}) == frozenset()
+    found = collected(network, {"x", "y"}, batches(x, 10))["y"]
+    assert (found.low, found.high) == (x.min(), x.max())
+    np.testing.assert_allclose(found.power, np.square(x).mean(), rtol=1e-6)
+    np.testing.assert_allclose(importances(network, {"y"}, batches(x, 10))["y"], 4 * 36)
 
 
 def test_where_channels_stand() -> None:

@@ -181,7 +181,8 @@ class Lockstep:
             axis = channel_axis(f.ndim) if f.ndim > 1 else 0
             below = int(np.prod(f.shape[axis + 1 :]))
             channel = (places // below) % f.shape[axis]
-            if stats is not None and self.techniques.importance and f.ndim > 1:
+            known = stats is not None and len(stats.importance) == f.shape[axis]
+            if stats is not None and known and self.techniques.importance and f.ndim > 1:
                 importance = torch.from_numpy(
                     stats.importance / max(stats.importance.mean(), 1e-30)
                 )

@@ -48,16 +48,52 @@ def channel_axis(rank: int) -> int:
     return rank - 1 if rank in (2, 3) else 1
 
 
+def grows(network: Network, feeds: Feeds) -> frozenset[str]:
+    """The tensors in whose channels' place the batch stands, as in [3, N, heads, T, D]."""
+    import torch
+
+    count = len(next(iter(feeds.values())))
+    lengths: list[dict[str, int]] = []
+    with torch.no_grad():
+        for some in (1, count) if count > 1 else ():
+            seen: dict[str, int] = {}
+            lengths.append(seen)
+
+            def hook(
+                node: Node, made: list[torch.Tensor], seen: dict[str, int] = seen
+            ) -> list[torch.Tensor]:
+                for name, value in zip(node.outputs, made, strict=False):
+                    if value.ndim > 1:
+                        seen[name] = value.shape[channel_axis(value.ndim)]
+                return made
+
+            network.run({name: value[:some] for name, value in feeds.items()}, hook)
+    if not lengths:
+        return frozenset()
+    return frozenset(name for name, one in lengths[1].items() if lengths[0].get(name) != one)
+
+
+def _rows(value: torch.Tensor, together: bool) -> torch.Tensor:
+    """Values by channel [C, …], or as one channel."""
+    if together:
+        return value.reshape(1, -1)
+    return value.movedim(channel_axis(value.ndim), 0).flatten(1)
+
+
 def collected(network: Network, tensors: Collection[str], batches: Batches) -> dict[str, Channels]:
-    """Extremes and power of the channels of `tensors`, in one pass; importance 1."""
+    """Extremes and power of the channels of `tensors`, in one pass; importance 1.
+
+    Where the batch stands in the channels' place, all values count as one channel.
+    """
     import torch
 
     found: dict[str, list[Any]] = {}
+    together: frozenset[str] | None = None
 
     def watch(name: str, value: torch.Tensor) -> None:
         if not value.is_floating_point() or value.ndim < 2:
             return
-        rows = value.detach().movedim(channel_axis(value.ndim), 0).flatten(1)
+        rows = _rows(value.detach(), name in (together or ()))
         new = [rows.amin(1), rows.amax(1), rows.double().square().sum(1), rows.shape[1]]
         if name in found:
             low, high, power, count = found[name]
@@ -77,6 +113,8 @@ def collected(network: Network, tensors: Collection[str], batches: Batches) -> d
 
     with torch.no_grad():
         for feeds in batches():
+            if together is None:
+                together = grows(network, feeds)
             for name, value in feeds.items():
                 if name in tensors:
                     watch(name, value)
@@ -106,7 +144,10 @@ def importances(
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, torch.Tensor] = {}
     samples = 0
+    together: frozenset[str] | None = None
     for feeds in batches():
+        if together is None:
+            together = grows(network, feeds)
         leaves: dict[str, torch.Tensor] = {}
 
         def hook(
@@ -145,7 +186,7 @@ def importances(
             for name, gradient in zip(names, gradients, strict=True):
                 if gradient is None or gradient.ndim < 2:
                     continue
-                rows = gradient.movedim(channel_axis(gradient.ndim), 0).flatten(1)
+                rows = _rows(gradient, name in together)
                 each = rows.double().square().sum(1)
                 sums[name] = sums[name] + each if name in sums else each
     return {name: total.numpy() / (samples * draws) for name, total in sums.items()}
