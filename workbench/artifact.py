@@ -151,6 +151,17 @@ def stored(spec: TensorSpec, array: Array) -> Array:
     return np.ascontiguousarray(values[..., ::-1]) if spec.pixels.reversed else values
 
 
+def fed(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """A dataset's inputs as the file keeps them: its names, axes, pixels and types."""
+    given = feed(specs, inputs)
+    return {
+        spec.stored_name: stored(spec, given[spec.name]).astype(
+            "uint8" if spec.pixels else spec.dtype, copy=False
+        )
+        for spec in specs
+    }
+
+
 def canonical(spec: TensorSpec, array: Array) -> Array:
     """An output of the file as the original has it; of a class's index, ones and zeros."""
     import numpy as np

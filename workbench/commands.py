@@ -107,8 +107,8 @@ def budget(recipe: Recipe, max_drop: float | None) -> list[str]:
     if not taking:
         raise RecipeError(
             f"recipe {recipe.name} takes no --max-drop",
-            "none of its steps quantizes activations with calibration samples",
-            "use a recipe with QuantizeStatic, such as mobile-int8",
+            "none of its steps quantizes to INT8 layer by layer",
+            "use a recipe with QuantizeStatic or QuantizeDynamic, such as mobile-int8",
         )
     return [f"{step}.max_drop={max_drop!r}" for step in taking]
 

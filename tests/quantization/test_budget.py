@@ -248,7 +248,7 @@ def test_outputs_that_are_no_classes_are_refused(planned: Planned) -> None:
 
 
 def test_names_of_many_layers_are_not_all_in_the_note() -> None:
-    from workbench.quantization.budget import named
+    from workbench.quantization.budget_search import named
 
     assert named(("a", "b")) == "a, b"
     assert named(tuple("abcdefgh")) == "a, b, c, d and 4 others"

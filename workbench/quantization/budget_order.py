@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.quantization import prefix
+from workbench.quantization.budget_search import Stage
 from workbench.quantization.sensitivity import Simulated, floats_of, groups
 
 if TYPE_CHECKING:
@@ -30,15 +31,6 @@ Progress = Callable[[float, str], None]
 
 WINDOW = 3  # layers in a row that move at once
 STEPS = 40  # moves, about: networks of more layers move several at a time
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Layers in float beyond a placement's, by name, and the noise that is left by the model, as a
-    share of the signal's power."""
-
-    floats: tuple[str, ...]
-    noise: float
 
 
 @dataclass(frozen=True)

@@ -114,31 +114,31 @@ def classes(model: onnx.ModelProto, batches: Iterable[Feeds]) -> Array:
 
 
 def of_dataset(
-    model: onnx.ModelProto, subject: Artifact, dataset: Dataset, most: int = MOST
+    model: onnx.ModelProto,
+    subject: Artifact,
+    dataset: Dataset,
+    most: int = MOST,
+    *,
+    each: bool = False,
 ) -> Classes | None:
     """The score on a dataset's evaluation samples (`most`, drawn by a fixed seed), None without.
 
-    subject: the float file that `model` was read from. Labels are used where they are classes; a
+    subject: the float file that `model` was read from. each: samples one at a time, for graphs that
+    take ranges from a batch. Labels are used where they are classes; a
     metric of the user's is not, for it tells nothing of single samples.
     """
-    from workbench.artifact import feed, is_fixed_to_one, stored
+    from workbench.artifact import fed, is_fixed_to_one
 
     split = dataset.evaluation
     if split is None:
         return None
     chosen = np.sort(np.random.default_rng(SEED).permutation(len(split))[:most])
-    size = 1 if is_fixed_to_one(subject.inputs) else BATCH
+    size = 1 if each or is_fixed_to_one(subject.inputs) else BATCH
 
     def feeds(rows: Sequence[int]) -> Iterable[Feeds]:
         part = replace(split, indices=split.indices[chosen[np.asarray(rows, int)]])
         for batch in part.batches(size):
-            given = feed(subject.inputs, batch.inputs)
-            yield {
-                spec.stored_name: stored(spec, given[spec.name]).astype(
-                    "uint8" if spec.pixels else spec.dtype, copy=False
-                )
-                for spec in subject.inputs
-            }
+            yield fed(subject.inputs, batch.inputs)
 
     labels = split.labels
     usable = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"

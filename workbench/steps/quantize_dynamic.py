@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format
+from workbench.artifact import Artifact, Format, fed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 
 if TYPE_CHECKING:
     import onnx
 
+    from workbench.quantization.budget_search import Found
     from workbench.recipe import Context
 
 # Below LEAST dB the file counts as wrongly converted: weights that a quantizer mixed up gave 0 dB
@@ -24,8 +25,8 @@ LEAST, GOOD = 5.0, 14.0
 
 PER_AXIS = 13  # the opset from which DequantizeLinear takes a scale for each row
 
-LIBRARY = ("MatMul", "LSTM", "Attention")  # what onnxruntime has dynamic INT8 kernels for
 WEIGHTS = {"MatMul": (1,), "Attention": (1,), "LSTM": (1, 2), "GRU": (1, 2)}
+LIBRARY = ("MatMul", "LSTM", "Attention")  # what onnxruntime has dynamic INT8 kernels for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,10 @@ class QuantizeDynamic:
     nothing in speed and gains 1 to 3 dB. weights: their type; `auto` is `s8`, which runs twice as
     fast as `u8` on x86 with VNNI, and with 7 bits on x86 without it, where 8 saturate. smallest:
     weights of fewer elements stay float; below 4096 INT8 was slower for any number of rows.
-    exclude: names of nodes to leave alone.
+    exclude: names of nodes to leave alone. max_drop: points of top-1 (of agreement with FP32 where
+    there are no labels) that may be lost; layers go back to float, those with most noise first,
+    until it holds on evaluation samples. Ranges of weights are not clipped: at 8 bits with a scale
+    for each channel that gains nothing (docs/quantization.md).
     """
 
     per_channel: bool = True
@@ -46,6 +50,7 @@ class QuantizeDynamic:
     embeddings: bool = True
     smallest: Annotated[int, Between(0)] = 4096
     exclude: tuple[str, ...] = ()
+    max_drop: Annotated[float, Between(0, 100)] | None = None
 
     name: ClassVar[str] = "quantize_dynamic"
     takes: ClassVar[tuple[Format, ...]] = (Format.ONNX,)
@@ -68,7 +73,7 @@ class QuantizeDynamic:
         import onnx
 
         from workbench import graph
-        from workbench.steps import rewrites, weight_only
+        from workbench.steps import rewrites, trial, weight_only
 
         model = onnx.load(subject.path)
         if graph.opset(model) < PER_AXIS:
@@ -93,6 +98,14 @@ class QuantizeDynamic:
             raise _nothing(kinds, self.smallest)
         context.progress(0.2, f"{len(chosen)} nodes")
         path = context.folder / "model.dynamic-int8.onnx"
+        held: tuple[str, ...] = ()
+        if self.max_drop is not None:
+            found = self._within(model, chosen, subject, context)
+            if found.made is None:
+                path.unlink(missing_ok=True)
+                return trial.handed_on(subject, context, found.notes)
+            chosen = {name: kind for name, kind in chosen.items() if name not in found.made}
+            held = found.notes
         scheme = self._quantize(model, chosen, path, context)
         written = onnx.load(path)
         inputs, outputs = graph.signature(written, (*subject.inputs, *subject.outputs))
@@ -104,10 +117,38 @@ class QuantizeDynamic:
             outputs=outputs,
             companions=(),
             history=(*subject.history, f"{self.name} {scheme}"),
-            notes=(*subject.notes, *self._notes(written.graph, chosen, tables, whole, scheme)),
+            notes=(
+                *subject.notes,
+                *held,
+                *self._notes(written.graph, chosen, tables, whole, scheme),
+            ),
         )
         context.progress(0.8, "comparing with the FP32 file")
         return replace(artifact, notes=(*artifact.notes, *_checked(artifact, subject, context)))
+
+    def _within(
+        self, model: onnx.ModelProto, chosen: dict[str, str], subject: Artifact, context: Context
+    ) -> Found[tuple[str, ...]]:
+        """The layers that a budget leaves in float."""
+        import onnx
+
+        from workbench.steps import dynamic_budget
+
+        path = context.folder / "tried.onnx"
+
+        def written(some: dict[str, str]) -> onnx.ModelProto:
+            fresh = onnx.ModelProto()
+            fresh.CopyFrom(model)
+            self._quantize(fresh, some, path, context)
+            return onnx.load(path)
+
+        samples = fed(subject.inputs, context.dataset.examples(dynamic_budget.SAMPLES))
+        files = dynamic_budget.Files(model, chosen, written, samples)
+        try:
+            assert self.max_drop is not None
+            return dynamic_budget.within(files, subject, context, self.max_drop)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _chosen(self, graph: onnx.GraphProto) -> dict[str, str]:
         """The nodes to quantize, name to operator: constant weights, and enough of them."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, feed, is_fixed_to_one, stored
+from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
 from workbench.errors import StepError, did_you_mean
 from workbench.options import Between, validate
 
@@ -70,6 +69,7 @@ class QuantizeStatic:
         import onnx
 
         from workbench.quantization import choice, engine, evidence, head
+        from workbench.steps import trial
 
         whole = onnx.load(subject.path)
         self._check(whole)
@@ -92,7 +92,7 @@ class QuantizeStatic:
             score=self._score(model, subject, context), progress=context.progress,
         )  # fmt: skip
         if made.placement is None:
-            return _handed_on(subject, context, made.notes)
+            return trial.handed_on(subject, context, made.notes)
         path = context.folder / "model.int8.onnx"
         written = ready.written(made.placement, made.plan)
         context.progress(0.92, "what each layer lost")
@@ -146,10 +146,11 @@ class QuantizeStatic:
     def _nothing(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Artifact:
         """What becomes of a graph without a layer for INT8: refused, or left to TFLite's own."""
         from workbench import graph
+        from workbench.steps import trial
 
         if self.runtime == "tflite":
             note = "no layer for INT8 in the ONNX graph: TensorFlow's converter quantizes"
-            return _handed_on(subject, context, (note,))
+            return trial.handed_on(subject, context, (note,))
         raise StepError(
             "nothing could be quantized",
             f"the graph's operators are {', '.join(sorted(graph.operators(model)))}",
@@ -184,7 +185,7 @@ class QuantizeStatic:
         )  # fmt: skip
 
     def _notes(self, ready: Calibrated, made: Choice, samples: int) -> Iterator[str]:
-        from workbench.quantization.budget import named
+        from workbench.quantization.budget_search import named
         from workbench.quantization.placement import weighted
 
         most = self.samples or 0
@@ -227,22 +228,9 @@ def _batches(
     split, _ = context.dataset.calibrating(None)
     size = 1 if is_fixed_to_one(subject.inputs) else size
     for batch in split.batches(size, samples):
-        given = feed(subject.inputs, batch.inputs)
-        yield {
-            spec.stored_name: stored(spec, given[spec.name]).astype(
-                "uint8" if spec.pixels else spec.dtype, copy=False
-            )
-            for spec in subject.inputs
-        }
+        yield fed(subject.inputs, batch.inputs)
         done = batch.start + len(batch)
         context.progress(0.05 * done / samples, f"reading samples {done}/{samples}")
-
-
-def _handed_on(subject: Artifact, context: Context, notes: tuple[str, ...]) -> Artifact:
-    """The float file as it came, with the reasons."""
-    path = context.folder / "model.float32.onnx"
-    shutil.copyfile(subject.path, path)
-    return replace(subject, path=path, companions=(), notes=(*subject.notes, *notes))
 
 
 def _check_outputs(artifact: Artifact, subject: Artifact, context: Context) -> None:

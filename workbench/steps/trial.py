@@ -1,14 +1,19 @@
-"""What a step's input and its output give for the same samples."""
+"""What steps have in common: trying a file just made, and handing one on as it came."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from workbench.artifact import Artifact
 from workbench.errors import StepError, first_line
+
+if TYPE_CHECKING:
+    from workbench.recipe import Context
 
 Array = NDArray[Any]
 
@@ -31,3 +36,10 @@ def outputs_of(
             first_line(error)[:300],
             "the conversion is at fault: report it with the run's manifest",
         ) from error
+
+
+def handed_on(subject: Artifact, context: Context, notes: tuple[str, ...]) -> Artifact:
+    """The float file as it came, with the reasons."""
+    path = context.folder / "model.float32.onnx"
+    shutil.copyfile(subject.path, path)
+    return replace(subject, path=path, companions=(), notes=(*subject.notes, *notes))

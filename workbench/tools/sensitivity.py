@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import align, files
 from workbench import dataset as datasets
-from workbench.artifact import Artifact, Format, feed, is_fixed_to_one, stored
+from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
 from workbench.device import profile
 from workbench.errors import (
     InputError,
@@ -257,11 +257,7 @@ def _batches(
     split, _ = dataset.calibrating(None)
     size = 1 if is_fixed_to_one(artifact.inputs) else size
     for batch in split.batches(size, count):
-        given = feed(artifact.inputs, batch.inputs)
-        yield {
-            spec.stored_name: stored(spec, given[spec.name]).astype(spec.dtype, copy=False)
-            for spec in artifact.inputs
-        }
+        yield fed(artifact.inputs, batch.inputs)
 
 
 def show(found: Table, as_json: bool, out: Path | None = None) -> None:
