@@ -80,3 +80,30 @@ def test_tensors_that_samples_show_little_of_are_absent() -> None:
         stats = collected(network, {"a"}, lambda feeds=feeds: feeds)
         found = projected(network, {"a": None}, stats, lambda feeds=feeds: feeds)
         assert ("a" in found) == (count >= FEW)
+
+
+def test_tokens_in_rows_are_projected_and_a_batch_in_the_channels_place_is_not() -> None:
+    """[N, T, C] flattened to [N·T, C], as of BERT; and [T, N, C, 1], where no channel stands."""
+    weights = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    nodes = [
+        node("Reshape", ["x", "flat"], ["a"]),
+        node("MatMul", ["a", "w"], ["m"]),
+        node("Reshape", ["m", "tokens"], ["y"]),
+        node("Unsqueeze", ["x", "end"], ["u"]),
+        node("Transpose", ["u"], ["b"], perm=[1, 0, 2, 3]),
+        node("ReduceSum", ["b"], ["z"]),
+    ]
+    model = graph_of(
+        nodes, {"x": ("n", 200, 6)}, outputs=("y", "z"), w=weights, flat=np.int64([-1, 6]),
+        tokens=np.int64([-1, 200, 5]), end=np.int64([3]),
+    )  # fmt: skip
+    network = Network(model)
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(26, 200, 6)).astype(np.float32))
+    batches = [{"x": x[:10]}, {"x": x[10:20]}, {"x": x[20:]}]
+    stats = collected(network, {"a", "b"}, lambda: batches)
+    assert (len(stats["a"].low), len(stats["b"].low)) == (6, 1)
+    found = projected(network, {"a": None, "b": None}, stats, lambda: batches)
+    assert set(found) == {"a"}
+    best = found["a"].best(SCHEMES["u8s8"])
+    assert -6 < best.low < -2 < 2 < best.high < 6
+    assert projected(network, {"b": None}, stats, lambda: batches) == {}

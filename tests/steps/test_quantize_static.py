@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
 from workbench.artifact import Artifact
+from workbench.dataset import Dataset
 from workbench.device.profile import Device
 from workbench.errors import DatasetError, RecipeError, StepError
 from workbench.quantization.ranges_file import load_calibration
@@ -242,3 +244,64 @@ def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
 def test_wrong_options_are_refused_at_construction(options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=next(iter(options))):
         QuantizeStatic(**options)
+
+
+def test_named_nodes_stay_float(float_file: Artifact, tmp_path: Path) -> None:
+    names = [n.name for n in onnx.load(float_file.path).graph.node if n.op_type == "Conv"]
+    made = quantized(float_file, tmp_path, exclude=(names[1],))
+    graph = Graph(made.path)
+    stored = {n.name: graph.makers.get(n.input[1]) for n in graph.of("Conv")}
+    assert stored[names[1]] is None
+    assert stored[names[0]] is not None
+    assert f"in float as asked: {names[1]}" in made.notes
+    with pytest.raises(StepError, match="there is no node") as caught:
+        quantized(float_file, tmp_path / "typo", exclude=(names[1] + "x",))
+    assert names[1] in caught.value.fix
+
+
+def test_a_quantized_model_is_refused(float_file: Artifact, tmp_path: Path) -> None:
+    made = quantized(float_file, tmp_path / "once")
+    with pytest.raises(StepError, match="quantized already") as caught:
+        QuantizeStatic().run(made, nets.context(tmp_path / "twice", nets.images(SAMPLES)))
+    assert "wb profile" in caught.value.fix
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
+def test_every_preset_is_near_to_float(preset: str, float_file: Artifact, tmp_path: Path) -> None:
+    made = quantized(float_file, tmp_path, preset=preset)
+    assert made.history[-1] == f"quantize u8s8 {preset} samples={SAMPLES}"
+    new = nets.normal(40, 3, 32, 32, seed=9)
+    before, after = (nets.run_onnx(one.path, new)[0] for one in (float_file, made))
+    assert nets.decibels(before, after) > 28
+
+
+def budgeted(float_file: Artifact, folder: Path, max_drop: float) -> Artifact:
+    calibration = nets.split_of(image=nets.normal(SAMPLES, 3, 32, 32))
+    evaluation = nets.split_of("evaluation", image=nets.normal(400, 3, 32, 32, seed=4))
+    context = nets.context(folder, Dataset("made", calibration, evaluation))
+    return QuantizeStatic(max_drop=max_drop).run(float_file, context)
+
+
+def test_a_budget_is_held_on_evaluation_samples(float_file: Artifact, tmp_path: Path) -> None:
+    made = budgeted(float_file, tmp_path, 20)
+    (note,) = [one for one in made.notes if one.startswith("max_drop=20: agreement with FP32")]
+    assert "that the search never used" in note
+    found = json.loads((tmp_path / "quantization.json").read_text(encoding="utf-8"))
+    assert found["budget"]["held"] == "interval"
+    assert found["budget"]["drop"]["high"] <= 20
+
+
+def test_where_no_int8_holds_the_budget_fp32_is_handed_on(
+    float_file: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.quantization import scores
+
+    def wrong(self: Any, model: onnx.ModelProto, rows: Any) -> Any:
+        return np.zeros(len(rows), bool)  # whatever is in INT8
+
+    monkeypatch.setattr(scores.Classes, "__call__", wrong)
+    made = budgeted(float_file, tmp_path, 1)
+    assert made.precision == "float32"
+    assert made.path.read_bytes() == float_file.path.read_bytes()
+    assert made.notes[-1].endswith("handed on in FP32")
+    assert [one.name for one in tmp_path.iterdir()] == [made.path.name]

@@ -87,8 +87,8 @@ class Calibrated:
     def planned(self, placement: Placement) -> Plan:
         """Ranges, weights and biases for a placement: the second pass over the samples.
 
-        Where the preset has several ways, each is tried on four fifths of the samples, and that
-        which is nearest to float on the fifth that is held back is taken.
+        Where the preset has several ways, each is tried on four fifths of the samples; that which
+        is nearest to float on the fifth that is held back is then planned on all.
         """
         variants = self.recipe.variants
         samples = first(self.samples, self.passed)
@@ -97,14 +97,15 @@ class Calibrated:
         kept = max(1, len(samples) * 4 // 5)
         held = samples[kept:] or samples
         expected = simulation.outputs(self.network, held)
-        found: list[tuple[float, Plan]] = []
+        part = 0.6 / (len(variants) + 1)
+        found: list[float] = []
         for number, without in enumerate(variants):
-            part = 0.6 / len(variants)
             span = 0.3 + number * part, 0.3 + (number + 1) * part
             plan = self._pass(placement, samples[:kept], self.recipe.techniques - {*without}, span)
             made = simulation.outputs(self.network, held, placement, plan)
-            found.append((simulation.sqnr(expected, made), plan))
-        return max(found, key=lambda one: one[0])[1]
+            found.append(simulation.sqnr(expected, made))
+        nearest = self.recipe.techniques - {*variants[int(np.argmax(found))]}
+        return self._pass(placement, samples, nearest, (0.9 - part, 0.9))
 
     def _pass(
         self,

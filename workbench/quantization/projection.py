@@ -125,17 +125,17 @@ def projected(
         ends = [outputs[name] for name in network.outputs if outputs[name].requires_grad]
         if not ends:
             return {}
-        # By sample: so not where something else than the batch stands first.
-        count = len(next(iter(feeds.values())))
+        # By channel: so not where the batch stands in the channels' place (`statistics.grows`).
         index = {
             name: _bins(leaves[name].detach(), stats[name])
             for name in tensors
             if name in leaves
             and name in stats
             and leaves[name].ndim > 1
-            and len(leaves[name]) == count
             and len(stats[name].low) == leaves[name].shape[channel_axis(leaves[name].ndim)]
         }
+        if not index:
+            return {}
         for name, bins in index.items():
             found = _by_channel(bins, leaves[name].ndim)
             counts[name] = counts[name] + found if name in counts else found
