@@ -5,21 +5,22 @@ import pytest
 
 from tests.quantization.test_sensitivity import LAYERS, images, prepared
 from workbench.quantization import simulation
+from workbench.quantization.plan import SCHEMES
 from workbench.quantization.prepare_trial import run
 
 
 @pytest.mark.parametrize("scheme", ["u8s8", "u8s8-reduced", "s8s8"])
 @pytest.mark.parametrize("floats", [(), ("first",), ("first", "wide"), ("third",)])
 def test_it_gives_what_the_file_gives(floats: tuple[str, ...], scheme: str) -> None:
-    ready, _, _ = prepared(without=(), scheme=scheme)
+    ready, _, _ = prepared(scheme=scheme)
     placement = ready.placed(floats)
-    plan = ready.planned(placement)
+    plan = simulation.plain(ready.network, placement, ready.stats, SCHEMES[scheme])
     (simulated,) = simulation.outputs(ready.network, ready.samples, placement, plan)
     feeds = [{"image": images()}]
     (written,) = run(ready.written(placement, plan), feeds, ["logits"])[0]
     (floating,) = simulation.outputs(ready.network, ready.samples)
     lost = simulation.sqnr([floating], [written])
-    assert lost < 45  # so that the next line says something
+    assert lost < 50  # so that the next line says something
     # Ties are rounded apart by the two now and then: far below what quantization loses.
     assert simulation.sqnr([written], [simulated]) > lost + 10
 
@@ -42,8 +43,6 @@ def test_sqnr_is_in_decibels_over_all_float_outputs() -> None:
 
 
 def test_a_plain_plan_is_min_max_and_rounds_to_the_nearest() -> None:
-    from workbench.quantization.plan import SCHEMES
-
     ready, placement, _ = prepared()
     plan = simulation.plain(ready.network, placement, ready.stats, SCHEMES["u8s8"])
     assert set(plan.weights) == set(LAYERS)
