@@ -73,7 +73,7 @@ def test_the_waterfall_goes_from_min_max_to_the_file(
 def test_what_a_preset_leaves_out_is_no_stage() -> None:
     found, _ = made("fast")
     assert found["waterfall"][-1]["name"] == "all samples"
-    plain, _ = made(without=("equalization", "projection", "search", "bias_correction",
+    plain, _ = made(without=("equalization", "projection", "bias_correction",
                              "reconstruction", "compensation"))  # fmt: skip
     assert [one["name"] for one in plain["waterfall"]] == [
         "min-max, weights to the nearest", "all samples",

@@ -16,7 +16,7 @@ from workbench.quantization.placement import place
 from workbench.quantization.plan import SCHEMES, Plan, Range
 from workbench.quantization.qdq import write
 
-NONE = Techniques(False, False, False, False, False)
+NONE = Techniques(False, False, False)
 
 
 def parts(made: Net) -> tuple[Network, Any, list[dict[str, torch.Tensor]]]:
@@ -67,7 +67,7 @@ def test_corrected_biases_give_the_float_means(seed: int) -> None:
             for feeds in batches
         ]
     )
-    from workbench.quantization.clipping import quantized
+    from workbench.quantization.grid import quantized
 
     wanted = network.apply(first, [x, *(network.constants[one] for one in first.inputs[1:])])[0]
     got = network.apply(first, [

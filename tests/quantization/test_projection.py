@@ -5,7 +5,7 @@ import torch
 from onnx import helper
 
 from tests.quantization.prepare_graphs import graph_of
-from workbench.quantization.clipping import quantized
+from workbench.quantization.grid import quantized
 from workbench.quantization.network import Network
 from workbench.quantization.plan import SCHEMES, Range
 from workbench.quantization.projection import FEW, projected

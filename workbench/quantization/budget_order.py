@@ -55,7 +55,7 @@ def simulated(
     What its tensors add together is shared among them as `prefix.noise` has it.
     """
     tried = Simulated(ready, plan, samples)
-    shares = prefix.noise(placement, ready.stats)
+    shares = prefix.noise(placement, ready.weighed)
     owned = groups(ready.network, placement)
     tensors: dict[str, float] = {}
     for number, names in enumerate(owned.values()):

@@ -128,6 +128,15 @@ class Calibrated:
         ).run(samples)  # fmt: skip
 
     @cached_property
+    def weighed(self) -> Mapping[str, Channels]:
+        """The statistics with each channel's importance: what its noise does to the outputs."""
+        few = first(self.samples, GRADIENTS)
+        return statistics.weighed(
+            self.stats,
+            statistics.importances(self.network, self.stats, lambda: few, self.options.seed),
+        )
+
+    @cached_property
     def macs(self) -> float:
         """Multiply-accumulates for one sample."""
         return max(1.0, multiplications(self.network, self.samples[0]))
@@ -184,7 +193,7 @@ class Calibrated:
 
         if self.options.whole or "prefix" not in self.recipe.techniques:
             return ()
-        return noisy_prefix(self.network, self.placed(), self.stats)
+        return noisy_prefix(self.network, self.placed(), self.weighed)
 
     @property
     def wiped(self) -> tuple[str, ...]:
@@ -193,7 +202,7 @@ class Calibrated:
 
         if self.options.whole or "prefix" not in self.recipe.techniques:
             return ()
-        return wiped(self.network, self.placed(), self.stats)
+        return wiped(self.network, self.placed(), self.weighed)
 
 
 @dataclass(frozen=True)
@@ -256,11 +265,6 @@ def calibrated(
     progress(0.1, "statistics")
     names = {*placement.quantized, *network.producers, *network.inputs}
     found = statistics.collected(network, names, lambda: samples)
-    if "importance" in recipe.techniques:
-        few = first(samples, GRADIENTS)
-        found = statistics.weighed(
-            found, statistics.importances(network, names, lambda: few, options.seed)
-        )
     ready = Calibrated(network, found, samples, options, notes, progress=progress)
     if "equalization" not in recipe.techniques or not weighted(network):
         return ready

@@ -104,7 +104,7 @@ def layers(
     """
     network = ready.network
     traces = _traces(network, placement, plan, written, samples)
-    shares = noise(placement, ready.stats)
+    shares = noise(placement, ready.weighed)
     total = sum(shares.values()) or 1.0
     owners = {node.name for node in weighted(network)}
 

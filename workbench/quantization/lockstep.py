@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.quantization import rounding
-from workbench.quantization.clipping import quantized, searched
+from workbench.quantization.grid import quantized
 from workbench.quantization.placement import FUSED, Placement
 from workbench.quantization.placement import clipped as bounds
 from workbench.quantization.plan import Plan, Range, Scheme, Weight, fitted, rounded
@@ -35,7 +35,6 @@ Array = NDArray[Any]
 Paths = dict[str, Any]  # a tensor's batches by its name: a Shelf, or a list
 
 PLACES = 40_000  # columns of im2col for second moments
-ELEMENTS = 30_000  # for the search of a range
 # Operators behind which an error looks different, and that change single values.
 NONLINEAR = {"LeakyRelu", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu",
              "Gelu", "PRelu", "Softplus", "Mish"}  # fmt: skip
@@ -48,8 +47,6 @@ class Techniques:
     compensation: bool = True
     reconstruction: bool = True
     bias_correction: bool = True
-    search: bool = True
-    importance: bool = True
 
 
 @dataclass
@@ -146,11 +143,12 @@ class Lockstep:
     def _range_of(
         self, name: str, floats: Sequence[torch.Tensor], quants: Sequence[torch.Tensor]
     ) -> None:
-        """Set the range of a tensor: the known one, or by both paths' values."""
-        if name in self.known:
-            self._ranges[name] = self._bounded(name, self.known[name])
-        else:
-            self._ranges[name] = self._bounded(name, self._found(name, floats, quants))
+        """Set the range of a tensor: the known one, or what the quantized path's values span."""
+        found = self.known.get(name)
+        if found is None:
+            ends = [(float(one.min()), float(one.max())) for one in quants]
+            found = Range(min(low for low, _ in ends), max(high for _, high in ends))
+        self._ranges[name] = self._bounded(name, found)
 
     def _bounded(self, name: str, found: Range) -> Range:
         """A range that ends at a Clip's bound: a wider one would not clip, and nothing fuses."""
@@ -159,48 +157,6 @@ class Lockstep:
             return found
         _, high = bounds(maker, self.network)
         return found if high is None else Range(found.low, min(found.high, high))
-
-    def _found(
-        self, name: str, floats: Sequence[torch.Tensor], quants: Sequence[torch.Tensor]
-    ) -> Range:
-        """The range of a tensor by both paths' values."""
-        import torch
-
-        ends = [(float(one.min()), float(one.max())) for one in quants]
-        low, high = min(one for one, _ in ends), max(one for _, one in ends)
-        if not self.techniques.search or name in self.network.inputs:
-            return Range(low, high)
-        generator = torch.Generator().manual_seed(self.seed)
-        each = -(-ELEMENTS // len(floats))
-        taken_f, taken_q, weights = [], [], []
-        stats = self.stats.get(name)
-        for f, q in zip(floats, quants, strict=True):
-            places = torch.randint(0, f.numel(), (each,), generator=generator)
-            taken_f.append(f.reshape(-1)[places])
-            taken_q.append(q.reshape(-1)[places])
-            axis = channel_axis(f.ndim) if f.ndim > 1 else 0
-            below = int(np.prod(f.shape[axis + 1 :]))
-            channel = (places // below) % f.shape[axis]
-            known = stats is not None and len(stats.importance) == f.shape[axis]
-            if stats is not None and known and self.techniques.importance and f.ndim > 1:
-                importance = torch.from_numpy(
-                    stats.importance / max(stats.importance.mean(), 1e-30)
-                )
-                weights.append(importance.float()[channel])
-            else:
-                weights.append(torch.ones(each))
-        return searched(
-            torch.cat(taken_f), torch.cat(taken_q), torch.cat(weights), (low, high),
-            self.scheme, self._after(name),
-        )  # fmt: skip
-
-    def _after(self, name: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """The nonlinearity that alone takes a tensor, as a function."""
-        node = nonlinearity(self.network, name)
-        if node is None:
-            return None
-        rest = [self.network.constants.get(one) for one in node.inputs[1:]]
-        return lambda x: self.network.apply(node, [x, *rest])[0]
 
     def _weighted(self, node: Node, given: Any, floats: Any, quants: Any, made_f: Shelf) -> Shelf:
         """Round a node's weights, correct its bias; its outputs on the quantized path."""

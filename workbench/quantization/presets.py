@@ -14,11 +14,9 @@ Preset = Literal["fast", "balanced", "best"]
 TECHNIQUES = (
     "preparation",  # batch norms, Pads and constants folded: `prepare`
     "equalization",  # factors between channels that minimise the outputs' noise: `equalization`
-    "importance",  # channels weighed by the gradients of the outputs: `statistics`
     "compensation",  # weights that take their inputs' error into account: `rounding`
     "reconstruction",  # GPTQ rounding: `rounding`
     "bias_correction",  # each output's mean as in float, on the quantized path: `lockstep`
-    "search",  # ranges by the error behind the nonlinearity: `clipping`
     "projection",  # ranges by their effect on the outputs, where gradients tell: `projection`
     "prefix",  # the first layers in float, where these make most of the noise: `prefix`
 )
@@ -38,7 +36,7 @@ class Recipe:
 
     @property
     def lockstep(self) -> Techniques:
-        names = ("compensation", "reconstruction", "bias_correction", "search", "importance")
+        names = ("compensation", "reconstruction", "bias_correction")
         return Techniques(**{name: name in self.techniques for name in names})
 
 

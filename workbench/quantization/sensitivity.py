@@ -211,7 +211,7 @@ def sensitivities(
     tried = Simulated(ready, plan, samples)
     whole = tried.of(placement, limited(ready, placement, plan, placement))
     base = floats_of(ready, placement)
-    modelled = prefix.noise(placement, ready.stats)
+    modelled = prefix.noise(placement, ready.weighed)
     found = []
     owned = groups(ready.network, placement)
     for number, (name, tensors) in enumerate(owned.items()):

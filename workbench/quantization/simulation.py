@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.quantization.clipping import quantized
+from workbench.quantization.grid import quantized
 from workbench.quantization.placement import weighted
 from workbench.quantization.plan import Plan, Range, Scheme, rounded
 

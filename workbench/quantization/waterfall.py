@@ -80,7 +80,7 @@ def _planned(
     floats = ready.options.floats
     if "equalization" in done:
         arrays = [{name: one.numpy() for name, one in feeds.items()} for feeds in samples]
-        plain = replace(ready.options, without=("equalization", "importance"))
+        plain = replace(ready.options, without=("equalization",))
         bare = engine.calibrated(original, lambda _size: arrays, plain)
         whole = bare.placed(floats)
         start = simulation.plain(bare.network, whole, bare.stats, scheme)
@@ -98,7 +98,7 @@ def _planned(
         few = replace(ready, samples=list(samples), options=options, progress=_silent)
         return few.planned(placement)
 
-    if done & {"search", "projection"}:
+    if "projection" in done:
         yield "ranges by their effect", network, whole, planned(whole)
     if made.prefix:
         whole = ready.placed(floats | set(made.prefix))

@@ -218,7 +218,7 @@ def _measured(
         Layer(found=one, place=place, milliseconds=times.get(one.layer))
         for place, one in enumerate(found)
     ]
-    first = prefix.noisy_prefix(ready.network, placement, ready.stats)
+    first = prefix.noisy_prefix(ready.network, placement, ready.weighed)
     return Table(
         model=artifact.path.name,
         dataset=dataset.name,
