@@ -97,6 +97,13 @@ def test_max_drop_goes_to_every_step_that_takes_it(here: Path) -> None:
     assert all("max_drop" not in setting for setting in request("net.pt").settings)
 
 
+def test_what_a_budget_does_not_reach_is_named() -> None:
+    from workbench.recipe import load
+
+    assert commands.beyond_budget(load("mobile-int8")) == []
+    assert commands.beyond_budget(load("mobile-dynamic-int8")) == ["tflite.to_tflite"]
+
+
 def test_max_drop_is_refused_where_no_step_takes_it_and_out_of_bounds(here: Path) -> None:
     from workbench.errors import RecipeError
     from workbench.recipe import load

@@ -127,6 +127,8 @@ def recipe(
     )  # fmt: skip
     from workbench.cache import Cache
 
+    for step in commands.beyond_budget(request.recipe) if max_drop is not None else ():
+        typer.echo(f"note: {step} takes no --max-drop: its file may lose more", err=True)
     cache = Cache(enabled=not no_cache)
     if dry_run:
         commands.print_plan(request, preset, cache, as_json)

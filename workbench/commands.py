@@ -113,6 +113,16 @@ def budget(recipe: Recipe, max_drop: float | None) -> list[str]:
     return [f"{step}.max_drop={max_drop!r}" for step in taking]
 
 
+def beyond_budget(recipe: Recipe) -> list[str]:
+    """The last steps of the paths that lose accuracy, and have no step that takes --max-drop."""
+    return [
+        path[-1].id
+        for path in recipe.paths()
+        if not any(hasattr(one.step, "max_drop") for one in path)
+        and any(getattr(one.step, "precision", "float32") != "float32" for one in path)
+    ]
+
+
 def _source(
     model: str | None, weights: Path | None, sha256: str | None, seed: int, task: str
 ) -> ModelSource:
