@@ -21,7 +21,7 @@ from workbench.quantization.sensitivity import Simulated
 Array = NDArray[Any]
 
 COUNT = 40
-PLAIN = ("equalization", "compensation", "reconstruction", "projection")
+PLAIN = ("equalization", "importance", "compensation", "reconstruction", "projection")
 LAYERS = ("first", "wide", "third", "last")
 
 

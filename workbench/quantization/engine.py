@@ -11,14 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.graph import EQUALIZED
-from workbench.quantization import (
-    channels,
-    equalization,
-    presets,
-    qdq,
-    simulation,
-    statistics,
-)
+from workbench.quantization import presets, qdq, simulation, statistics
 from workbench.quantization.lockstep import Lockstep, nonlinearity
 from workbench.quantization.network import Network, multiplications
 from workbench.quantization.placement import Placement, Runtime, place, weighted
@@ -243,6 +236,8 @@ def calibrated(
     """Prepare the graph, collect statistics and equalize."""
     import torch
 
+    from workbench.quantization.equalizing import equalized
+
     recipe = presets.chosen(options.preset, options.without)
     samples: list[Mapping[str, torch.Tensor]] = []
     count = 0
@@ -269,38 +264,7 @@ def calibrated(
     if "equalization" not in recipe.techniques or not weighted(network):
         return ready
     progress(0.2, "equalizing")
-    return _equalized(ready, placement)
-
-
-def _equalized(ready: Calibrated, placement: Placement) -> Calibrated:
-    network, found = ready.network, ready.stats
-    one = {name: value[:1] for name, value in ready.samples[0].items()}
-    scaling = channels.scaling(network, one, found)
-    scheme = SCHEMES[ready.options.scheme]
-    factor = equalization.factors(
-        network, scaling, found, placement.tensors, placement.nodes, scheme.weight_max
-    )
-    scaled = {
-        name: value.scaled(factor[scaling.tensors[name]]) if name in scaling.tensors else value
-        for name, value in found.items()
-    }
-    changed = Network(equalization.applied(network.model, network, scaling, factor))
-    few = first(ready.samples, CHECKED)
-    expected = simulation.outputs(network, few)
-
-    def score(network: Network, stats: Mapping[str, Channels]) -> float:
-        plain = simulation.plain(network, placement, stats, scheme)
-        return simulation.sqnr(expected, simulation.outputs(network, few, placement, plain))
-
-    # It can destroy a network: so it is taken where it simulates better than nothing.
-    before, after = score(network, found), score(changed, scaled)
-    if after < before:
-        note = f"not equalized: {after:.1f} dB simulated, {before:.1f} without"
-        return replace(ready, notes=(*ready.notes, note))
-    note = f"equalized: {before:.1f} dB with min-max became {after:.1f}, simulated"
-    scales = {name: factor[classes] for name, classes in scaling.tensors.items()}
-    scales = {name: one for name, one in scales.items() if not np.allclose(one, 1)}
-    return replace(ready, network=changed, stats=scaled, scales=scales, notes=(*ready.notes, note))
+    return equalized(ready, placement)
 
 
 def first(

@@ -4,10 +4,11 @@ Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721) divides a convolu
 channels by factors s and multiplies its consumers' columns by them: the function stays, the grids
 change. There s equals weight ranges; here it minimises a model of the noise that reaches the
 outputs. A tensor with one grid for all channels has noise of variance ((H + L) / 255)² / 12 in
-every element, H = max_c high_c / s_c, L likewise, which is that times s_c² in terms of the unscaled
-channel. A consumer's row o, of scale m_o / 127, adds (m_o / 127)² / 12 for each weight,
+every element, H = max_c high_c / s_c, L likewise; a channel's share of it reaches the outputs with
+importance I_c s_c². A consumer's row o, of scale m_o / 127, adds (m_o / 127)² / 12 for each weight,
 times the power of what the weight multiplies, E[x_c²] / s_c². With a scale for each row, the
-producer's rows and depthwise consumers absorb any factor for free.
+producer's rows and depthwise consumers absorb any factor for free. Importance is 1 for all
+channels, or what gradients say (`statistics.weighed`): which is better differs between networks.
 """
 
 from __future__ import annotations
@@ -38,23 +39,25 @@ POWER = 20  # of the mean that stands for the maximum, so that a gradient reache
 
 @dataclass(frozen=True)
 class _Grid:
-    """A quantized tensor: classes [C] and extremes of its channels."""
+    """A quantized tensor: classes [C], extremes and importance of its channels."""
 
     classes: Array
     low: Array
     high: Array
+    importance: Array
 
 
 @dataclass(frozen=True)
 class _Consumer:
     """Weights as the largest of each row and column [O, I/g], over the kernel; size of the kernel.
 
-    classes: of the input channels, as rows see them [O, I/g].
+    classes: of the input channels, as rows see them [O, I/g]. importance: of the rows [O].
     """
 
     largest: Array
     classes: Array
     power: Array
+    importance: Array
     kernel: int
 
 
@@ -73,7 +76,8 @@ def factors(
     import torch
 
     grids = [
-        _Grid(scaling.tensors[name], stats[name].low, highest(network, stats, name))
+        _Grid(scaling.tensors[name], stats[name].low, highest(network, stats, name),
+              stats[name].importance)
         for name in tensors
         if name in scaling.tensors and name in stats and scaling.tensors[name].any()
     ]  # fmt: skip
@@ -115,6 +119,7 @@ def _noise_of(one: _Grid | _Consumer, weight_max: int) -> Any:
     import torch
 
     index = torch.from_numpy(np.ascontiguousarray(one.classes))
+    importance = torch.from_numpy(one.importance)
 
     def top(value: Any) -> Any:
         peak = value.detach().amax(-1, keepdim=True).clamp_min(1e-30)
@@ -127,7 +132,7 @@ def _noise_of(one: _Grid | _Consumer, weight_max: int) -> Any:
         def of_grid(s: Any) -> Any:
             own = s[index]
             span = top(high / own) + (top(low / own) if one.low.any() else 0.0)
-            return (span / 255) ** 2 / 12 * (own**2).sum()
+            return (span / 255) ** 2 / 12 * (importance * own**2).sum()
 
         return of_grid
     largest, power = torch.from_numpy(one.largest), torch.from_numpy(one.power)
@@ -135,7 +140,7 @@ def _noise_of(one: _Grid | _Consumer, weight_max: int) -> Any:
     def of_consumer(s: Any) -> Any:
         own = s[index]
         rows = (top(largest * own) / weight_max) ** 2 / 12
-        return (rows * one.kernel * (power / own**2).sum(-1)).sum()
+        return (importance * rows * one.kernel * (power / own**2).sum(-1)).sum()
 
     return of_consumer
 
@@ -154,10 +159,12 @@ def _consumers(
         if not classes.any() or rows.shape[1] == 1 or node.op == "MatMul":
             continue
         spread = columns(np.arange(len(classes)), rows.shape[0], group)
+        after = stats.get(node.output)
+        importance = after.importance if after is not None else np.ones(len(rows))
         found.append(
             _Consumer(
                 np.abs(rows).max(axis=2).astype(np.float64), classes[spread],
-                stats[taken].power[spread], kernel,
+                stats[taken].power[spread], importance, kernel,
             )
         )  # fmt: skip
     return found
