@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from tests import structures  # noqa: E402
 from workbench import commands  # noqa: E402
 from workbench.cache import Cache  # noqa: E402
+from workbench.device import probe  # noqa: E402
 from workbench.display import Quiet  # noqa: E402
 from workbench.errors import WorkbenchError  # noqa: E402
 from workbench.library import recipe_summaries  # noqa: E402
@@ -32,6 +33,16 @@ from workbench.measure.latency import PRESETS  # noqa: E402
 from workbench.run import execute  # noqa: E402
 
 Cell = dict[str, Any]
+
+HEAD = """\
+# Every structure through every recipe
+
+`make matrix` (`python benchmarks/matrix.py --processes {processes}`) printed this on {machine}. A
+cell is the median latency and the SQNR against PyTorch eager, or the number of the reason why there
+is no artifact. The networks are small and untrained (`tests/structures`): the figures show that a
+file was made, agrees and runs, not how a trained network would do. –: there was nothing to fuse, so
+the branch has no FP32 file of its own.
+"""
 
 
 def run(project: Path, recipe: str, cache: Cache, processes: int) -> dict[str, Any]:
@@ -136,7 +147,8 @@ def main() -> None:
             for recipe in recipes:
                 found[recipe][name] = run(project, recipe, cache, arguments.processes)
                 print(f"{time.monotonic() - began:6.0f} s  {name}  {recipe}", file=sys.stderr)
-    lines = [__doc__.split("\n\n")[0].strip() if __doc__ else "", ""]
+    machine = f"{probe.cores()} cores of {probe.cpu_model()}"
+    lines = [HEAD.format(processes=arguments.processes, machine=machine)]
     for recipe, reports in found.items():
         lines += table(recipe, reports)
     text = "\n".join(lines).rstrip() + "\n"
