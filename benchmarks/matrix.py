@@ -49,7 +49,7 @@ def run(project: Path, recipe: str, cache: Cache, processes: int) -> dict[str, A
     """The report of one run as plain values, or `{"error": …}` where its trunk failed."""
     try:
         request, _ = commands.request(
-            recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], "cpu", None,
+            recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None,
             0, {"quick": True},
         )  # fmt: skip
         preset = dataclasses.replace(PRESETS["quick"], processes=processes)

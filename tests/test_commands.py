@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def request(model: str, inputs: list[str] = DATA, **more: Any) -> Request:
     weights = more.pop("weights", None)
     return commands.request(
-        "mobile-int8", model, weights, None, [], inputs, "cpu", None, 0, {}, **more
+        "mobile-int8", model, weights, None, [], inputs, ["cpu"], None, 0, {}, **more
     )[0]  # fmt: skip
 
 

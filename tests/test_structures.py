@@ -71,7 +71,7 @@ def test_structure(projects, name, recipe, tmp_path):
     made, cache = projects
     project = made[name]
     request, _ = commands.request(
-        recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], "cpu", None, 0,
+        recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None, 0,
         {"quick": True},
     )  # fmt: skip
     whole = REASONS.get((name, recipe, "run"))

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -136,8 +137,16 @@ class Cache:
             shutil.rmtree(made, ignore_errors=True)
 
     @contextmanager
-    def locked(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold a key's lock; a process that dies lets go of it. `waiting` is called once."""
+    def locked(
+        self,
+        key: str,
+        waiting: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[None]:
+        """Hold a key's lock; a process that dies lets go of it. `waiting` is called once.
+
+        stop: ends the waiting with KeyboardInterrupt, for a thread that no signal reaches.
+        """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / "locks" / f"{key}.lock")
@@ -146,7 +155,7 @@ class Cache:
         except Timeout:
             if waiting is not None:
                 waiting()
-            lock.acquire()
+            _acquire(lock, stop)
         try:
             yield
         finally:
@@ -224,6 +233,20 @@ class Cache:
         for name in ("entries", "records", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir(exist_ok=True)  # a run that goes on finds its folders
+
+
+def _acquire(lock: Any, stop: threading.Event | None) -> None:
+    from filelock import Timeout
+
+    while stop is not None:
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            if stop.is_set():
+                raise KeyboardInterrupt from None
+        else:
+            return
+    lock.acquire()
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench import __version__
+from workbench import __version__, cli_devices
 
 if TYPE_CHECKING:
     from workbench.display import Display
@@ -59,6 +59,21 @@ Inputs = Annotated[
     typer.Option("--input", metavar="NAME:SHAPE[:DTYPE]", help="Inputs where there is no data."),
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="A device profile in devices/.")]
+DeviceNames = Annotated[
+    list[str],
+    typer.Option(
+        "--device", help="A profile in devices/, tag:NAME, class:NAME, or all; repeatable."
+    ),
+]
+Samples = Annotated[
+    int, typer.Option("--samples", help="Samples whose outputs a device gives back, to be scored.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Keep what an interrupted run finished on the devices.")
+]
+Operators = Annotated[
+    bool, typer.Option("--op-profile", help="Ask devices for the time of each operator.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Measure briefly.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Measure for a minute an artifact.")]
 NoLatency = Annotated[
@@ -94,7 +109,9 @@ def recipe(
     data: Data = None,
     settings: Settings = [],  # noqa: B006 - typer copies it
     inputs: Inputs = [],  # noqa: B006
-    device: DeviceName = "cpu",
+    device: DeviceNames = [],  # noqa: B006
+    samples: Samples = 64,
+    op_profile: Operators = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, instead of runs/….")] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Digest that the weights (or the ONNX file) must have.")
@@ -123,7 +140,8 @@ def recipe(
 
     request, preset = commands.request(
         name, model, weights, data, settings, inputs, device, sha256, seed,
-        {"quick": quick, "strict": strict, "none": no_latency}, task, max_drop,
+        {"quick": quick, "strict": strict, "none": no_latency}, task, max_drop, samples,
+        op_profile,
     )  # fmt: skip
     from workbench.cache import Cache
 
@@ -138,8 +156,8 @@ def recipe(
     with contextlib.closing(cache), _display(as_json) as display:
         finished = execute(request, preset, cache, display, out)
     commands.print_report(finished, as_json)
-    if finished.report.failed:
-        raise typer.Exit(3)
+    if finished.report.exit_code:
+        raise typer.Exit(finished.report.exit_code)
 
 
 @app.command()
@@ -230,26 +248,32 @@ def profile(
     files: Annotated[list[Path], typer.Argument(help="Model files of any formats.")],
     data: Data = None,
     inputs: Inputs = [],  # noqa: B006
-    device: DeviceName = "cpu",
+    device: DeviceNames = [],  # noqa: B006
     out: Annotated[
         Path | None, typer.Option(help="A folder for the report; none is written without.")
     ] = None,
+    samples: Samples = 64,
+    resume: Resume = False,
+    op_profile: Operators = False,
     quick: Quick = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure model files as they are: size, load time, latency, memory; accuracy with --data.
 
-    The first file is what the others are held against.
+    The first file is what the others are held against. On several devices, a block for each.
     """
     from workbench.tools import profile as tool
 
     presets = {"quick": quick, "strict": strict}
     with _display(as_json) as display:
-        report = tool.command(files, data, inputs, device, presets, display, out)
+        report = tool.command(
+            files, data, inputs, device, presets, display, out,
+            samples=samples, resume=resume, operators=op_profile,
+        )  # fmt: skip
     tool.show(report, as_json, out)
-    if report.failed:
-        raise typer.Exit(3)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -293,6 +317,9 @@ def verify(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None
     from workbench.tools import verify as tool
 
     tool.command(run)
+
+
+app.add_typer(cli_devices.app)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from workbench import library
 from workbench import recipe as recipes
 from workbench.cache import Cache
-from workbench.device import profile
+from workbench.device.choice import chosen as chosen_devices
+from workbench.device.profile import Device
 from workbench.device.providers import PROVIDERS
 from workbench.engine import Data, Request
 from workbench.errors import InputError, ModelError, RecipeError
@@ -43,12 +44,14 @@ def request(
     data: str | None,
     settings: list[str],
     inputs: list[str],
-    device: str,
+    devices: list[str],
     sha256: str | None,
     seed: int,
     presets: dict[str, bool],
     task: str = "",
     max_drop: float | None = None,
+    samples: int = 64,
+    operators: bool = False,
 ) -> tuple[Request, Preset]:
     """A run's request and preset from the command's words. Raises InputError for wrong ones."""
     preset = chosen_preset(presets)
@@ -71,14 +74,30 @@ def request(
         chosen = declared_inputs(source)
     else:
         chosen = str(library.find("calibration", data or DEFAULT_DATA))
+    device, *others = chosen_devices(devices or ["cpu"])
+    _check_optimize(recipe, device)
     made = Request(
         recipe=recipe,
         settings=tuple(settings),
         source=source,
         data=chosen,
-        device=profile.load(device),
+        device=device,
+        others=tuple(others),
+        samples=samples,
+        operators=operators,
     )
     return made, preset
+
+
+def _check_optimize(recipe: Recipe, device: Device) -> None:
+    """A step that measures layers does it here: not for another machine's sake."""
+    for one in recipe.located():
+        if getattr(one.step, "optimize", "") == "latency" and device.remote:
+            raise RecipeError(
+                f"{one.id}.optimize=latency does not go with --device {device.name}",
+                "it times layers in this machine's ONNX Runtime, and not on the device",
+                "leave it out, or optimize for --device cpu",
+            )
 
 
 def chosen_preset(presets: dict[str, bool]) -> Preset:
@@ -172,11 +191,10 @@ def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) ->
     source = request.source
     print(f"model    {source.spec}{f' with {source.weights}' if source.weights else ''}")
     print(f"data     {request.data if isinstance(request.data, str) else 'random inputs'}")
-    device = request.device
-    where = "" if device.provider == "cpu" else f"{PROVIDERS[device.provider].ort}, "
-    print(
-        f"device   {device.name}: {where}{device.threads} thread(s), INT8 as {device.quantization}"
-    )
+    for device in (request.device, *request.others):
+        where = "" if device.provider == "cpu" else f"{PROVIDERS[device.provider].ort}, "
+        known = device.quantization if device.architecture else "its CPU asks, once it is asked"
+        print(f"device   {device.name}: {where}{device.threads} thread(s), INT8 as {known}")
     print(f"measure  {preset.name}: {preset.processes} processes an artifact")
     print(f"time     about {sum(tasks.values()):.0f} s where nothing is cached")
 

@@ -29,7 +29,9 @@ class Request:
     """One run, as plain values: which recipe, on which model, with which data, for which device.
 
     data: a dataset's path, or input specs where there are no samples. settings: the `--set` texts
-    that `recipe` already carries, so that a worker can rebuild it.
+    that `recipe` already carries, so that a worker can rebuild it. device: whose CPU decides the
+    INT8 arithmetic; others: where the same artifacts are measured too. samples: how many of them
+    are run on devices with a runner for their outputs. operators: see `wb profile --op-profile`.
     """
 
     recipe: Recipe
@@ -37,6 +39,9 @@ class Request:
     source: ModelSource
     data: Data
     device: Device
+    others: tuple[Device, ...] = ()
+    samples: int = 64
+    operators: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,7 @@ class Engine:
         evaluation = dataset["splits"].get("evaluation", {}).get("fingerprint")
         # Steps that decide by samples where there are any, and do without where there are none.
         looks = getattr(step, "looks_at_data", False)
+        device = self.request.device
         return key_of(
             "step",
             type(step).__qualname__,
@@ -271,7 +277,7 @@ class Engine:
             given,
             dataset["inputs"],
             calibration if step.needs_data else (calibration or evaluation) if looks else None,
-            self.request.device.quantization,
+            (device.quantization, device.architecture, device.provider),
             self.request.source.seed,
             versions(step.packages),
         )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from workbench import rundir
+from workbench.artifact import Artifact
 from workbench.cache import Cache, read_json, write_json
-from workbench.device import providers
+from workbench.device import profile, providers
+from workbench.device.profile import Device
 from workbench.display import Display
 from workbench.engine import Engine, Outcome, Request
+from workbench.errors import WorkbenchError
 from workbench.measure.cached import latencies_of, placements_of, scores_of, targets_of
 from workbench.measure.checks import checks_of
 from workbench.measure.latency import Preset
+from workbench.measure.run import Target
 from workbench.process import Pool
+from workbench.report.blocks import beside
 from workbench.report.build import report_of, rows_from
 from workbench.report.data import Report
 
@@ -57,27 +62,113 @@ def execute(
     created = datetime.now().astimezone()
     display.plan(expected(request, preset, cache))
     with closing(Pool()) as pool:
-        providers.require(request.device, pool)
+        for device in (request.device, *request.others):
+            if not device.remote:
+                providers.require(device, pool)
         folder = rundir.prepare(request, created, out)
+        if request.device.remote:
+            request = dataclasses.replace(request, device=probed(request.device))
         outcome = Engine(request, cache, pool, display).run()
-        targets = targets_of(request, outcome)
-        timed, when = latencies_of(request, preset, outcome, targets, cache, display)
-        placements = placements_of(request, outcome, targets, cache, pool)
-        scored = scores_of(request, outcome, targets, cache, pool, display)
-        checks = checks_of(request, outcome, targets, cache, display)
+        blocks, when = _measured(request, preset, outcome, cache, pool, display)
     display.update("report", 0.0)
-    rows = rows_from(request, outcome, timed, scored, placements, checks)
-    report = report_of(request, preset, outcome, rows)
-    report = dataclasses.replace(
-        report,
-        created=created.isoformat(timespec="seconds"),
-        measured=when,
-        seconds=round(time.perf_counter() - started, 2),
-    )
+    report, *others = [
+        dataclasses.replace(
+            one,
+            created=created.isoformat(timespec="seconds"),
+            measured=when,
+            seconds=round(time.perf_counter() - started, 2),
+        )
+        for one in blocks
+    ]
+    report = dataclasses.replace(report, others=tuple(map(beside, others)))
     folder, report = rundir.write(folder, report, request, outcome, replace=out is not None)
     display.done("report")
     _remember(cache, outcome)
     return Finished(report, folder)
+
+
+def probed(device: Device) -> Device:
+    """A device with what it says of itself, before anything is worked for it.
+
+    Raises DeviceError where it does not answer.
+    """
+    from workbench.device.connection import resolved, transport_of
+    from workbench.device.health.identity import identify
+
+    transport = transport_of(device)
+    try:
+        return resolved(device, identify(transport))
+    finally:
+        with suppress(WorkbenchError):
+            transport.close()
+
+
+def _measured(
+    request: Request,
+    preset: Preset,
+    outcome: Outcome,
+    cache: Cache,
+    pool: Pool,
+    display: Display,
+) -> tuple[list[Report], str]:
+    """A report for each device, the request's first, and when they were measured."""
+    devices = (request.device, *request.others)
+    targets = targets_of(request, outcome)
+    local = [one for one in devices if not one.remote]
+    away = [one for one in devices if one.remote]
+    found: dict[str, Report] = {}
+    when = datetime.now().astimezone().isoformat(timespec="seconds")
+    if away:
+        found |= _away(away, request, preset, outcome, targets, cache, pool, display)
+    # After the others: what runs here would be measured with them.
+    for device in local:
+        one = dataclasses.replace(request, device=device)
+        timed, when = latencies_of(one, preset, outcome, targets, cache, display)
+        placements = placements_of(one, outcome, targets, cache, pool)
+        scored = scores_of(one, outcome, targets, cache, pool, display)
+        checks = checks_of(one, outcome, targets, cache, display)
+        rows = rows_from(one, outcome, timed, scored, placements, checks)
+        found[device.name] = report_of(one, preset, outcome, rows)
+    return [found[device.name] for device in devices], when
+
+
+def _away(
+    devices: list[Device],
+    request: Request,
+    preset: Preset,
+    outcome: Outcome,
+    targets: dict[str, Target],
+    cache: Cache,
+    pool: Pool,
+    display: Display,
+) -> dict[str, Report]:
+    """A report for each device with a runner; this machine scores and checks."""
+    from workbench.device.bundle import RUNTIMES
+    from workbench.report import away
+    from workbench.work import load_dataset
+
+    host = profile.load("cpu")
+    here = dataclasses.replace(request, device=host)
+    checks = checks_of(here, outcome, targets, cache, display)
+    bare = report_of(here, preset, outcome, rows_from(here, outcome, {}, {}, {}, checks))
+    runs = {
+        key: one
+        for key, one in targets.items()
+        if not isinstance(one, Artifact) or one.format in RUNTIMES
+    }
+    dataset = load_dataset(request.data)
+    example = dataset.examples(1, request.source.seed)
+    asked = away.Asked(
+        targets=runs,
+        reference=next(iter(targets)),
+        timed=dict.fromkeys(runs, example),
+        dataset=dataset,
+        count=request.samples,
+        preset=preset,
+        operators=request.operators,
+        resume=cache.enabled,
+    )
+    return away.blocks(devices, bare, asked, host, pool, cache, display)
 
 
 def _remember(cache: Cache, outcome: Outcome) -> None:

@@ -29,8 +29,10 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 KEYS = st.sampled_from(
-    ["transport", "threads", "cores", "isa", "provider", "options", "thread", '""', '"a.b"']
-)
+    ["transport", "threads", "cores", "isa", "provider", "options", "thread", '""', '"a.b"',
+     "host", "port", "serial", "runner", "libraries", "limits", "tags", "class", "emulated",
+     "folder", "capacity_mb", "architecture"]
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def test_an_empty_file_is_the_default_with_the_probed_isa(file):
     ("text", "what", "hint"),
     [
         ("thread = 1", "mine.toml: no key 'thread'", "did you mean 'threads'?"),
-        ('transport = "ssh"', "mine.toml: transport cannot be 'ssh'", "it is local"),
+        ('transport = "usb"', "mine.toml: transport cannot be 'usb'", "local or ssh or adb"),
         ("threads = 0", "threads must be a whole number, 1 to 1024", ""),
         ("threads = true", "threads must be a whole number, 1 to 1024", ""),
         ("threads = 1.0", "threads must be a whole number, 1 to 1024", ""),
@@ -183,3 +185,76 @@ def test_any_bytes_are_a_device_or_a_profile_error(file, data):
         assert isinstance(profile.load(str(file)), Device)
     except ProfileError as error:
         assert str(error)
+
+
+ADB = 'transport = "adb"\n'
+SSH = 'transport = "ssh"\nhost = "pi@board"\n'
+
+
+def test_every_key_of_a_device_elsewhere_is_read(file):
+    (file.parent / "here.so").write_bytes(b"")
+    device = load(
+        file,
+        SSH + 'port = 2222\nrunner = "python"\nthreads = 4\ncores = [4, 5]\narchitecture = "arm"\n'
+        'isa = ["asimddp"]\nfolder = "/tmp/wb"\ncapacity_mb = 50\ntags = ["a"]\nclass = "board"\n'
+        "emulated = true\n[libraries]\n"
+        'litert = { push = "here.so", sha256 = "' + "AB" * 32 + '" }\n'
+        'python = { path = "/opt/python3" }\n'
+        "[limits]\ncool_down = 1\ntemperature = 40\nbattery = 20\ntimeout = 9\nwait = 3\n"
+        "retries = 0",
+    )
+    assert device.remote
+    assert (device.host, device.port, device.runner) == ("pi@board", 2222, "python")
+    assert device.cores == (4, 5)
+    assert (device.architecture, device.quantization) == ("arm", "s8s8")
+    assert device.libraries["litert"] == profile.Library(
+        path=str(file.parent / "here.so"), pushed=True, sha256="ab" * 32
+    )
+    assert device.libraries["python"] == profile.Library(path="/opt/python3", pushed=False)
+    assert device.limits == profile.Limits(
+        cool_down=1, temperature=40, battery=20, timeout=9, wait=3, retries=0
+    )
+    assert (device.tags, device.group, device.emulated) == (("a",), "board", True)
+    assert device.address == "ssh pi@board port 2222"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('transport = "ssh"', ["no host", "as you type it after ssh"]),
+        ('host = "x"', ["host is given, and transport is local", "ssh"]),
+        (SSH + 'serial = "1"', ["serial is given", "adb"]),
+        (SSH + "port = 0", ["port must be a whole number, 1 to 65535"]),
+        (ADB + 'provider = "cuda"', ["provider cuda with runner native", "xnnpack"]),
+        (ADB + "[libraries]\nlitert = {}", ["litert needs one of path and push"]),
+        (ADB + '[libraries]\nlitert = { path = "a", push = "b" }', ["one of path and push"]),
+        (ADB + '[libraries]\nlitert = { path = "a", sha256 = "1" }', ["64 hexadecimal"]),
+        (ADB + '[libraries]\nliteert = { path = "a" }', ["libraries.liteert", "litert"]),
+        (ADB + "[limits]\ncooldown = 1", ["limits.cooldown", "cool_down"]),
+        (ADB + "[limits]\nbattery = 101", ["limits.battery must be a number, 0 to 100"]),
+        (ADB + "[limits]\ntimeout = nan", ["limits.timeout"]),
+        (ADB + 'runner = "benchmark_model"', ["no libraries.benchmark_model", "push"]),
+        (ADB + '[libraries]\nbenchmark_model = { path = "/x" }', ["has no sha256", "sha256sum"]),
+        (ADB + 'emulated = "yes"', ["emulated must be true or false"]),
+        ('runner = "jvm"', ["runner cannot be 'jvm'", "python or native"]),
+    ],
+)
+def test_a_mistake_of_a_device_elsewhere_is_named(file, text, words):
+    with pytest.raises(ProfileError) as caught:
+        load(file, text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_devices_are_told_apart_by_address_and_not_by_name():
+    here, native = profile.load("cpu"), profile.load("cpu-native")
+    assert here.lock == native.lock
+    one = Device(name="a", transport="adb", serial="1")
+    assert one.lock == Device(name="b", transport="adb", serial="1").lock
+    assert one.lock != Device(name="a", transport="adb", serial="2").lock
+    assert (here.remote, native.remote, one.remote) == (False, True, True)
+
+
+def test_the_examples_are_read():
+    for name in ("android", "raspberry-pi"):
+        assert profile.load(name).tags == ("example",)

@@ -26,7 +26,7 @@ def measured(folder: Path, *names: str, data: str = "", out: Path | None = None,
              inputs: tuple[str, ...] = ()) -> Report:  # fmt: skip
     return profile.command(
         [folder / name for name in names], str(folder / data) if data else None, list(inputs),
-        "cpu", {"quick": True}, Quiet(), out,
+        ["cpu"], {"quick": True}, Quiet(), out,
     )  # fmt: skip
 
 

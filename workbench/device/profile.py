@@ -10,29 +10,103 @@ from typing import Any
 
 from workbench import library
 from workbench.device import probe
+from workbench.device.keys import Keys
 from workbench.device.providers import PROVIDERS
 from workbench.errors import InputError, ProfileError, did_you_mean, shown
 
-TRANSPORTS = ("local",)
+TRANSPORTS = ("local", "ssh", "adb")
+RUNNERS = ("python", "native", "benchmark_model")
+# ONNX Runtime's names of the providers that a runner on a device can ask for by name.
+THERE = ("cpu", "xnnpack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """A file that a runner needs: on the device already, or here and pushed to it.
+
+    sha256: what it must have where it is given; checked before it is used.
+    """
+
+    path: str
+    pushed: bool
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When measuring waits, stops or is repeated.
+
+    cool_down: seconds between two processes. temperature: degrees Celsius above which a round
+    does not begin. battery: percent below which a device that does not charge is left alone.
+    timeout: seconds that one process may take. wait: seconds to wait for a device that is too hot.
+    retries: how often a process is tried again after its device was lost, and a round after it was
+    throttled.
+    """
+
+    cool_down: float = 0.0
+    temperature: float | None = None
+    battery: float | None = None
+    timeout: float = 600.0
+    wait: float = 600.0
+    retries: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """How to reach a device, what runs there, and what its CPU can do.
 
+    transport: `local`, `ssh` (to `host`, as the user's ssh knows it, and `port`) or `adb` (to
+    `serial`, the only one attached without). runner: `python` runs artifacts in this machine's
+    packages, or in the device's own; `native` is the runner in C; `benchmark_model` is LiteRT's.
     threads: intra-op threads of a runtime. cores: CPU numbers that measuring processes are pinned
-    to, none by default. isa: CPU features such as `avx512_vnni`, probed where absent. provider:
-    the execution provider that ONNX Runtime gives the nodes to first, a key of
-    `providers.PROVIDERS`. options: of that provider, as ONNX Runtime names and spells them.
+    to, none by default. machine, isa: its architecture (`x86`, `arm`) and CPU features such as
+    `avx512_vnni`, probed where absent. provider: the execution provider that ONNX Runtime gives
+    the nodes to first, a key of `providers.PROVIDERS`. options: of that provider, as ONNX Runtime
+    names and spells them. libraries: what its runner needs there, by name. folder: where files go
+    on the device, and capacity_mb how much of them stays. tags, group: names to choose
+    devices by, the group being `class` in the file. emulated: its times mean nothing; probed too.
     """
 
     name: str
     transport: str = "local"
+    host: str = ""
+    port: int | None = None
+    serial: str = ""
+    runner: str = "python"
     threads: int = 1
     cores: tuple[int, ...] = ()
+    machine: str = ""
     isa: tuple[str, ...] = field(default=())
     provider: str = "cpu"
     options: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, Library] = field(default_factory=dict)
+    folder: str = ""
+    capacity_mb: int = 2000
+    limits: Limits = field(default_factory=Limits)
+    tags: tuple[str, ...] = ()
+    group: str = ""
+    emulated: bool = False
+
+    @property
+    def remote(self) -> bool:
+        """Whether artifacts run through a runner and not in this package's own processes."""
+        return self.transport != "local" or self.runner != "python"
+
+    @property
+    def address(self) -> str:
+        """What tells one device from another, whatever its profile is called."""
+        if self.transport == "ssh":
+            return f"ssh {self.host}" + (f" port {self.port}" if self.port else "")
+        if self.transport == "adb":
+            return f"adb {self.serial or 'the only one'}"
+        return "local"
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock that one who measures there holds: profiles may share a device."""
+        import hashlib
+
+        return f"device-{hashlib.sha256(self.address.encode()).hexdigest()[:16]}"
 
     @property
     def runtime(self) -> tuple[str, dict[str, str]]:
@@ -41,7 +115,8 @@ class Device:
 
     @property
     def architecture(self) -> str:
-        return probe.architecture()
+        """`x86`, `arm`, or what the machine calls itself; '' of one that was not asked yet."""
+        return self.machine or ("" if self.transport != "local" else probe.architecture())
 
     @property
     def quantization(self) -> str:
@@ -73,7 +148,7 @@ class Device:
         return "u8s8" if vnni else "u8s8-reduced"
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        known: dict[str, Any] = {
             "name": self.name,
             "transport": self.transport,
             "threads": self.threads,
@@ -82,6 +157,14 @@ class Device:
             "provider": self.provider,
             "options": dict(self.options),
         }
+        if self.remote:
+            known |= {
+                "address": self.address,
+                "runner": self.runner,
+                "architecture": self.architecture,
+                "emulated": self.emulated,
+            }
+        return known
 
 
 def load(name: str) -> Device:
@@ -90,80 +173,126 @@ def load(name: str) -> Device:
         path = library.find("devices", name)
     except InputError as error:
         raise ProfileError(error.what, error.why, error.fix) from error
+    return read(path)
+
+
+def read(path: Path) -> Device:
+    """The device profile in a file. Raises ProfileError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ProfileError(f"{path} is not valid TOML", str(error)) from error
-    known = ("transport", "threads", "cores", "isa", "provider", "options")
-    for key in table:
-        if key not in known:
-            raise ProfileError(f"{path.name}: no key '{key}'", "", did_you_mean(key, known))
-    transport = table.get("transport", "local")
-    if transport not in TRANSPORTS:
-        raise ProfileError(
-            f"{path.name}: transport cannot be {shown(transport)}",
-            f"it is {' or '.join(TRANSPORTS)}",
-        )
-    threads = table.get("threads", 1)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise ProfileError(f"{path.name}: threads must be a whole number, 1 to 1024")
-    cores = _list(table, "cores", int, path)
-    missing = set(cores) - set(range(probe.cores()))
-    if missing:
-        raise ProfileError(
-            f"{path.name}: there is no core {shown(min(missing))}, only {probe.cores()}"
-        )
-    isa = _list(table, "isa", str, path) or probe.isa()
+    keys = Keys(table, path, (
+        "transport", "host", "port", "serial", "runner", "threads", "cores", "architecture", "isa",
+        "provider", "options", "libraries", "folder", "capacity_mb", "limits", "tags", "class",
+        "emulated",
+    ))  # fmt: skip
+    transport = keys.one_of("transport", TRANSPORTS, "local")
+    local = transport == "local"
+    runner = keys.one_of("runner", RUNNERS, "python" if local else "native")
     provider = table.get("provider", "cpu")
     if not isinstance(provider, str) or provider not in PROVIDERS:
         raise ProfileError(
             f"{path.name}: provider cannot be {shown(provider)}",
             "",
-            did_you_mean(str(provider)[:80] if isinstance(provider, str) else "", PROVIDERS),
+            did_you_mean(provider[:80] if isinstance(provider, str) else "", PROVIDERS),
         )
-    return Device(
+    found = Device(
         name=path.stem,
         transport=transport,
-        threads=threads,
-        cores=tuple(cores),
-        isa=tuple(isa),
+        host=keys.text("host"),
+        port=keys.whole("port", None, 1, 65535),
+        serial=keys.text("serial"),
+        runner=runner,
+        threads=keys.whole("threads", 1, 1, 1024) or 1,
+        cores=keys.numbers("cores"),
+        machine=keys.text("architecture"),
+        isa=keys.texts("isa") or (probe.isa() if local else ()),
         provider=provider,
-        options=_options(table, provider, path),
+        options=keys.options(provider),
+        libraries=_libraries(keys),
+        folder=keys.text("folder"),
+        capacity_mb=keys.whole("capacity_mb", 2000, 1, 1 << 20) or 2000,
+        limits=_limits(keys),
+        tags=keys.texts("tags"),
+        group=keys.text("class"),
+        emulated=keys.flag("emulated"),
     )
-
-
-def _options(table: dict[str, Any], provider: str, path: Path) -> dict[str, str]:
-    """A provider's options as the texts that ONNX Runtime takes."""
-    given = table.get("options", {})
-    if not isinstance(given, dict):
-        raise ProfileError(f"{path.name}: options must be a table, not {shown(given)}")
-    if given and provider == "cpu":
-        raise ProfileError(
-            f"{path.name}: options are given without a provider",
-            "ONNX Runtime's CPU has none that are kept here",
-            f"add provider = …, one of {', '.join(PROVIDERS)}",
-        )
-    found = {}
-    for key, value in given.items():
-        if isinstance(value, bool):
-            # CoreML's source compares with "1"; the others understand True, TensorRT nothing else.
-            text = str(int(value)) if provider == "coreml" else str(value)
-        elif isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63):
-            text = str(value)
-        else:
-            raise ProfileError(
-                f"{path.name}: option {shown(key)} cannot be {shown(value)}",
-                "ONNX Runtime takes texts, whole numbers, true and false",
-            )
-        if "\0" in key + text:
-            raise ProfileError(f"{path.name}: option {shown(key)} holds a null character")
-        found[key] = text
+    _check(found, table, path)
     return found
 
 
-def _list(table: dict[str, Any], key: str, kind: type, path: Path) -> tuple[Any, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(type(item) is kind for item in value):
-        things = "whole numbers" if kind is int else "texts"
-        raise ProfileError(f"{path.name}: {key} must be a list of {things}, not {shown(value)}")
-    return tuple(value)
+def _check(device: Device, table: Mapping[str, Any], path: Path) -> None:
+    """What two keys together must not say."""
+    owners = {"host": "ssh", "port": "ssh", "serial": "adb"}
+    for key, transport in owners.items():
+        if key in table and device.transport != transport:
+            raise ProfileError(
+                f"{path.name}: {key} is given, and transport is {device.transport}",
+                f"{key} is for {transport}",
+                f'set transport = "{transport}", or leave {key} out',
+            )
+    if device.transport == "ssh" and not device.host:
+        raise ProfileError(
+            f"{path.name}: no host", "transport is ssh", 'add host = "…", as you type it after ssh'
+        )
+    count = probe.cores() if device.transport == "local" else 4096
+    missing = set(device.cores) - set(range(count))
+    if missing:
+        raise ProfileError(f"{path.name}: there is no core {shown(min(missing))}, only {count}")
+    if device.remote and device.provider not in THERE:
+        raise ProfileError(
+            f"{path.name}: provider {device.provider} with runner {device.runner}",
+            "a runner on a device asks ONNX Runtime for the CPU or for XNNPACK",
+            f"use one of {', '.join(THERE)}, or transport local with runner python",
+        )
+    if device.runner == "benchmark_model" and "benchmark_model" not in device.libraries:
+        raise ProfileError(
+            f"{path.name}: runner benchmark_model, and no libraries.benchmark_model",
+            "LiteRT's tool is not in this package",
+            'add under [libraries]: benchmark_model = { push = "FILE", sha256 = "…" }',
+        )
+    tool = device.libraries.get("benchmark_model")
+    if tool is not None and not tool.sha256:
+        raise ProfileError(
+            f"{path.name}: libraries.benchmark_model has no sha256",
+            "it is a program that wb runs on the device",
+            "add its digest: sha256 = \"…\" ('sha256sum FILE' prints it)",
+        )
+
+
+NAMES = ("onnxruntime", "litert", "benchmark_model", "python", "runner")
+
+
+def _libraries(keys: Keys) -> dict[str, Library]:
+    found = {}
+    for name in (table := keys.table_in("libraries", NAMES)).table:
+        one = table.table_in(name, ("path", "push", "sha256"))
+        there, here = one.text("path"), one.text("push")
+        if bool(there) == bool(here):
+            raise ProfileError(
+                f"{keys.file}: libraries.{name} needs one of path and push",
+                "path is where it is on the device, push a file here that is copied to it",
+            )
+        if here:
+            here = str((keys.path.parent / Path(here).expanduser()).resolve())
+        digest = one.text("sha256").lower()
+        if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
+            raise ProfileError(f"{keys.file}: libraries.{name}.sha256 is not 64 hexadecimal digits")
+        found[name] = Library(path=there or here, pushed=bool(here), sha256=digest)
+    return found
+
+
+def _limits(keys: Keys) -> Limits:
+    table = keys.table_in(
+        "limits", ("cool_down", "temperature", "battery", "timeout", "wait", "retries")
+    )
+    default = Limits()
+    return Limits(
+        cool_down=table.number("cool_down", default.cool_down, 0, 3600) or 0.0,
+        temperature=table.number("temperature", None, 0, 150),
+        battery=table.number("battery", None, 0, 100),
+        timeout=table.number("timeout", default.timeout, 1, 86_400) or default.timeout,
+        wait=table.number("wait", default.wait, 0, 86_400) or 0.0,
+        retries=table.whole("retries", default.retries, 0, 20) or 0,
+    )

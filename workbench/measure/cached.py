@@ -73,7 +73,7 @@ def latencies_of(
     inputs = load_dataset(request.data).examples(1, request.source.seed)
     # Two runs at once would measure each other.
     with cache.locked(
-        f"device-{request.device.name}",
+        request.device.lock,
         lambda: display.message(f"{request.device.name} is being measured by another run: waiting"),
     ):
         began = time.perf_counter()

@@ -40,12 +40,32 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class ProcessSamples:
-    """One fresh process: nanoseconds to load, of the first inference, and of each timed one."""
+    """One fresh process: nanoseconds to load, of the first inference, and of each timed one.
+
+    summary: the only sample is the median of them all; the tool that ran told no more.
+    """
 
     load_ns: int
     first_ns: int
     samples_ns: tuple[int, ...]
     peak_bytes: int
+    summary: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        known = {
+            "load_ns": self.load_ns,
+            "first_ns": self.first_ns,
+            "samples_ns": list(self.samples_ns),
+            "peak_bytes": self.peak_bytes,
+        }
+        return {**known, "summary": True} if self.summary else known
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ProcessSamples:
+        return cls(
+            data["load_ns"], data["first_ns"], tuple(data["samples_ns"]), data["peak_bytes"],
+            data.get("summary", False),
+        )  # fmt: skip
 
     @property
     def median_ms(self) -> float:
@@ -68,8 +88,10 @@ class Latency:
         return bootstrap_median([process.median_ms for process in self.processes])
 
     @cached_property
-    def p90(self) -> Estimate:
-        """Milliseconds: the median over processes of each one's 90th percentile."""
+    def p90(self) -> Estimate | None:
+        """Milliseconds: the median over processes of each one's 90th percentile, where known."""
+        if any(process.summary for process in self.processes):
+            return None
         return bootstrap_median([process.p90_ms for process in self.processes])
 
     @property
@@ -97,28 +119,11 @@ class Latency:
         return self.spread > UNSTABLE
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "processes": [
-                {
-                    "load_ns": process.load_ns,
-                    "first_ns": process.first_ns,
-                    "samples_ns": list(process.samples_ns),
-                    "peak_bytes": process.peak_bytes,
-                }
-                for process in self.processes
-            ]
-        }
+        return {"processes": [process.to_json() for process in self.processes]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Latency:
-        return cls(
-            tuple(
-                ProcessSamples(
-                    one["load_ns"], one["first_ns"], tuple(one["samples_ns"]), one["peak_bytes"]
-                )
-                for one in data["processes"]
-            )
-        )
+        return cls(tuple(ProcessSamples.from_json(one) for one in data["processes"]))
 
 
 def speedup(baseline: Latency, candidate: Latency) -> Estimate:

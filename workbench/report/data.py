@@ -16,7 +16,6 @@ from workbench.errors import WorkbenchError
 from workbench.measure.accuracy import Scores
 from workbench.measure.latency import Latency, speedup
 from workbench.measure.statistics import Estimate
-from workbench.report import words
 
 if TYPE_CHECKING:
     from workbench.measure.checks import Checks
@@ -45,7 +44,8 @@ class Row:
     what should accelerate the file left to the CPU's kernels, with counts. checks: what the
     decision tables rest on, None where nothing was found. samples: files of code that loads the
     artifact, relative to the run folder. quantization: what the engine did, on the first row of its
-    branch (see `quantization.evidence`).
+    branch (see `quantization.evidence`). fidelity: of a device's outputs to this machine's, of the
+    same file. operators: milliseconds of a run by operator, as the runtime's own profile has them.
     """
 
     key: str
@@ -65,6 +65,8 @@ class Row:
     checks: Checks | None = None
     samples: tuple[str, ...] = ()
     quantization: Mapping[str, Any] | None = None
+    fidelity: Scores | None = None
+    operators: Mapping[str, float] = field(default_factory=dict)
 
 
 def label_of(artifact: Artifact) -> str:
@@ -87,7 +89,8 @@ class Figures:
     """What a row says, None where it was not measured.
 
     smaller, than_eager, than_onnx: ratios to the baselines, above 1 is better. delta: of the
-    accuracy, in points (or the metric's unit). unit of times: milliseconds.
+    accuracy, in points (or the metric's unit). unit of times: milliseconds. like_host,
+    like_host_sqnr: agreement in percent and SQNR of a device's outputs to this machine's.
     """
 
     bytes: int | None
@@ -104,6 +107,8 @@ class Figures:
     delta: Estimate | None
     agreement: float | None
     sqnr: float | None
+    like_host: float | None = None
+    like_host_sqnr: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: plain(value) for key, value in vars(self).items()}
@@ -122,7 +127,10 @@ class Report:
     """Everything a run found. `eager`, `onnx` and `reference` are keys of baseline rows, or ''.
 
     `onnx` is FP32 ONNX, in a profile or comparison the first file that ran. `reference` is
-    the row that accuracy deltas, agreement and SQNR are taken against.
+    the row that accuracy deltas, agreement and SQNR are taken against. `others` are the same
+    artifacts on further devices. `away`: a runner measured them, see `Device.remote`. `emulated`:
+    the times say nothing and are compared with nothing. `error`: what ended the whole device; its
+    rows have what it gave before.
     """
 
     recipe: str
@@ -145,6 +153,15 @@ class Report:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     verified: Verified | None = None
+    others: tuple[Report, ...] = ()
+    emulated: bool = False
+    away: bool = False
+    error: WorkbenchError | None = None
+
+    @property
+    def blocks(self) -> tuple[Report, ...]:
+        """One report a device."""
+        return (self, *self.others)
 
     def row(self, key: str) -> Row | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -163,6 +180,15 @@ class Report:
     @property
     def failed(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.error is not None)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 where an artifact failed, 5 where a device did."""
+        errors = [one.error for one in self.blocks if one.error is not None]
+        if errors:
+            return errors[0].exit_code
+        away = [one for one in self.blocks if one.failed and one.away]
+        return 5 if away else 3 if any(one.failed for one in self.blocks) else 0
 
     def _figures(self, row: Row) -> Figures:
         base = self.row(self.eager) or self.row(self.onnx)
@@ -188,53 +214,24 @@ class Report:
             delta=delta,
             agreement=scores.agreement if scores and compared else None,
             sqnr=scores.sqnr if scores and compared else None,
+            like_host=row.fidelity.agreement if row.fidelity else None,
+            like_host_sqnr=row.fidelity.sqnr if row.fidelity else None,
         )
 
     def _speedup(self, key: str, row: Row) -> Estimate | None:
         base = self.row(key)
         if base is None or base.latency is None or row.latency is None or row.key == key:
             return None
+        if self.emulated:
+            return None
         return speedup(base.latency, row.latency)
 
     @cached_property
     def findings(self) -> tuple[str, ...]:
         """What the table says, in sentences, the unwelcome ones too."""
-        said = []
-        base, eager = self.row(self.onnx), self.row(self.eager)
-        for row in self.rows:
-            figures = self.figures[row.key]
-            if row.error is not None:
-                said.append(f"{row.label} failed: {row.error.what}.")
-                continue
-            if row.key in (self.eager, self.onnx, self.reference):
-                continue
-            parts = []
-            if base is not None and figures.than_onnx is not None:
-                parts.append(f"{_speed_words(figures.than_onnx)} {base.label}")
-            elif base is None and eager is not None and figures.than_eager is not None:
-                parts.append(f"{_speed_words(figures.than_eager)} {eager.label}")
-            if figures.delta is not None:
-                parts.append(_delta_words(figures.delta, self.metric))
-            elif figures.sqnr is not None or figures.agreement is not None:
-                parts.append(self._closeness(figures))
-            if parts:
-                said.append(f"{row.label}: {'; '.join(parts)}.")
-        unstable = [row.label for row in self.rows if row.latency and row.latency.unstable]
-        if unstable:
-            said.append(
-                f"The machine was not quiet while {', '.join(unstable)} ran: its processes differ "
-                "by more than 10 %. Close other programs, or measure with --strict."
-            )
-        return tuple(said)
+        from workbench.report.findings import findings
 
-    def _closeness(self, figures: Figures) -> str:
-        """What stands for accuracy where there are no labels."""
-        reference = self.row(self.reference)
-        near = "" if figures.sqnr is None else f"SQNR {words.decibels(figures.sqnr)}"
-        if figures.agreement is None or reference is None:
-            return near
-        agrees = f"agrees with {reference.label} on {words.percent(figures.agreement)}"
-        return ", ".join(one for one in (agrees, near) if one)
+        return findings(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: figures, and the raw latencies that they are derived from."""
@@ -259,12 +256,14 @@ class Report:
             "notes": list(self.notes),
             "findings": list(self.findings),
             "rows": [self._row_json(row) for row in self.rows],
+            "emulated": self.emulated,
+            "error": _error_json(self.error),
+            "devices": [one.to_json() for one in self.others],
             "formats": [entry.to_json() for entry in formats.entries(self)],
             "checklist": [line.to_json() for line in checklist.lines(self)],
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
-        error = row.error
         return {
             "key": row.key,
             "label": row.label,
@@ -276,26 +275,13 @@ class Report:
             "notes": list(row.notes),
             "samples": list(row.samples),
             "placement": {"nodes": dict(row.placement), "left": dict(row.left)},
-            "error": {"what": error.what, "why": error.why, "fix": error.fix} if error else None,
+            "error": _error_json(row.error),
+            "operators": dict(row.operators),
             "figures": self.figures[row.key].to_json(),
             "latency": row.latency.to_json() if row.latency else None,
             "quantization": row.quantization,
         }
 
 
-def _speed_words(ratio: Estimate) -> str:
-    interval = words.interval(ratio, 2)
-    if not words.known(ratio):
-        return f"{ratio.value:.2f}× {interval} the speed of"
-    if not ratio.excludes(1):
-        return f"no difference in speed {interval} from"
-    if ratio.value > 1:
-        return f"{ratio.value:.2f}× faster {interval} than"
-    return f"SLOWER, {ratio.value:.2f}× {interval} the speed of"
-
-
-def _delta_words(delta: Estimate, metric: str) -> str:
-    said = words.points(delta, metric)
-    if words.known(delta) and not delta.excludes(0):
-        return f"no difference in {metric} shown, {said}"
-    return f"{metric} {said}"
+def _error_json(error: WorkbenchError | None) -> dict[str, str] | None:
+    return {"what": error.what, "why": error.why, "fix": error.fix} if error else None

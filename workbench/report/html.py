@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from workbench.measure.latency import PRESETS, UNSTABLE
-from workbench.report import checklist, formats, plots, quantized, words
+from workbench.report import blocks, checklist, formats, plots, quantized, words
 from workbench.report.data import PRECISION, Report, Row
 from workbench.report.markdown import FORMATS, caption, cells, headings, named
 
@@ -32,6 +32,18 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Block:
+    """The same artifacts on another device."""
+
+    title: str
+    report: Report
+    headings: list[tuple[str, str]]
+    lines: list[Line]
+    caption: str
+    host: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Plot:
     title: str
     caption: str
@@ -52,6 +64,8 @@ def render(report: Report) -> str:
         headings=[_split(heading) for heading in headings(report)],
         caption=caption(report),
         lines=[_line(report, row) for row in report.rows],
+        others=[_block(other) for other in report.others],
+        alone=blocks.title(report) if report.away or report.others else "",
         plots=list(_plots(report)),
         quantized=[(one, _picture(one)) for one in quantized.sections(report)],
         layer_headings=quantized.HEADINGS,
@@ -64,6 +78,17 @@ def render(report: Report) -> str:
         format_headings=FORMATS,
     )
     return page if page.endswith("\n") else page + "\n"
+
+
+def _block(report: Report) -> Block:
+    return Block(
+        blocks.title(report),
+        report,
+        [_split(heading) for heading in headings(report)],
+        [_line(report, row) for row in report.rows],
+        caption(report),
+        named(report.host),
+    )
 
 
 def _line(report: Report, row: Row) -> Line:
@@ -98,6 +123,7 @@ def _line(report: Report, row: Row) -> Line:
         "first inference": f"{words.milliseconds(figures.first_ms)} ms" if row.latency else "",
         "top-5": words.percent(figures.top5) if figures.top5 is not None else "",
         "ran on": words.placement(row.placement, row.left),
+        "time by operator": words.operators(row.operators),
         "process spread": f"{100 * row.latency.spread:.1f} %" if row.latency else "",
     }
     return Line(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})

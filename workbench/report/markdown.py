@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.measure.statistics import Estimate
 from workbench.report import checklist, formats, quantized, words
+from workbench.report.blocks import title
 from workbench.report.data import Report, Row
 
 FORMATS = ("artifact", "runs on", "size", "speed against eager", "requires")
@@ -29,6 +30,7 @@ def headings(report: Report) -> tuple[str, ...]:
         f"{report.metric} delta [95 % interval]",
         "agreement",
         "SQNR",
+        *(("as on this machine",) if report.away else ()),
     )
 
 
@@ -54,6 +56,7 @@ def cells(report: Report, row: Row) -> tuple[str, ...]:
         words.points(figures.delta, report.metric),
         words.percent(figures.agreement),
         words.decibels(figures.sqnr),
+        *((words.fidelity(figures.like_host, figures.like_host_sqnr),) if report.away else ()),
     )
 
 
@@ -75,6 +78,8 @@ def caption(report: Report) -> str:
     ]
     if report.samples and not report.labelled:
         parts.append("no labels")
+    if scheme := report.host.get("INT8"):
+        parts.append(f"INT8 as {scheme} follows its CPU")
     said = "; ".join(parts) + "."
     if runs:
         said += f" Intervals are 95 %, by bootstrap over {processes} fresh processes."
@@ -84,6 +89,9 @@ def caption(report: Report) -> str:
     reference = report.row(report.reference)
     if reference is not None and report.samples:
         said += f" Delta, agreement and SQNR are against {reference.label}."
+    if report.away:
+        said += " The device's own outputs were scored here; the last column holds them against "
+        said += "this machine's of the same file."
     return said
 
 
@@ -92,17 +100,16 @@ def render(report: Report) -> str:
     lines = [f"# {_text(report.recipe)} on {_text(report.model)}", ""]
     lines += [f"- {_text(finding)}" for finding in report.findings]
     lines += ["", *_table(report), "", _text(caption(report)), ""]
+    for other in report.others:
+        lines += [f"## On {_text(title(other))}", ""]
+        lines += [f"- {_text(finding)}" for finding in other.findings]
+        lines += ["", *_table(other), "", _text(caption(other)), ""]
+        lines += [f"- {_text(note)}" for note in other.notes]
+        lines += [f"- {_text(fact)}" for fact in _pairs(named(other.host))]
+        lines += ["", *_failures(other, "### What failed there")]
     lines += decision(report)
     lines += _quantized(report)
-    if report.failed:
-        lines += ["## What failed", ""]
-        for row in report.failed:
-            error = row.error
-            assert error is not None
-            lines.append(f"- **{_text(row.label)}**: {_text(error.what)}")
-            lines += [f"  - why: {_text(error.why)}"] if error.why else []
-            lines += [f"  - fix: {_text(error.fix)}"] if error.fix else []
-        lines.append("")
+    lines += _failures(report, "## What failed")
     lines += ["## Artifacts", ""]
     for row in report.rows:
         facts = [_code(row.path)] if row.path else []
@@ -113,6 +120,8 @@ def render(report: Report) -> str:
         )
         if row.placement:
             facts.append(_text(f"ran on {words.placement(row.placement, row.left)}"))
+        if row.operators:
+            facts.append(_text(f"time by operator: {words.operators(row.operators)}"))
         if row.samples:
             facts.append(f"samples {', '.join(map(_code, row.samples))}")
         facts += [_text(note) for note in row.notes]
@@ -125,6 +134,18 @@ def render(report: Report) -> str:
     if report.versions:
         lines.append(f"- {_text(', '.join(f'{k} {v}' for k, v in report.versions.items()))}")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _failures(report: Report, heading: str) -> list[str]:
+    """The errors of a device and of its rows; nothing where there are none."""
+    errors = [(report.device, report.error)] if report.error else []
+    errors += [(row.label, row.error) for row in report.failed if row.error is not None]
+    lines = []
+    for name, error in errors:
+        lines.append(f"- **{_text(name)}**: {_text(error.what)}")
+        lines += [f"  - why: {_text(error.why)}"] if error.why else []
+        lines += [f"  - fix: {_text(error.fix)}"] if error.fix else []
+    return [heading, "", *lines, ""] if lines else []
 
 
 def decision(report: Report) -> list[str]:

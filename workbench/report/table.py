@@ -30,44 +30,73 @@ WIDE = 160
 
 
 def show(report: Report, console: Console, *, quality: bool = True) -> None:
-    """Print size and speed, then accuracy where `quality` is wanted, then what they say."""
+    """Print size and speed, then accuracy where `quality` is wanted, then what they say.
+
+    Of several devices each table has a block for each.
+    """
     from rich.markup import escape
 
-    where = f"{report.device}, {report.threads} thread(s), batch 1"
+    blocks = report.blocks
+    several = len(blocks) > 1 or report.away
+    where = "" if several else f"{report.device}, {report.threads} thread(s), "
     speed = dict(SPEED)
-    if report.eager:
+    if any(one.eager for one in blocks):
         speed["than eager"] = lambda f: words.faster(f.than_eager)
     if report.onnx:
         speed[f"than {report.baseline}"] = lambda f: words.faster(f.than_onnx)
-    if all(row.latency is None for row in report.rows):
+    if all(row.latency is None for one in blocks for row in one.rows):
         _print(report, console, "Size", {name: SIZE[name] for name in ("size", "smaller")})
     elif console.width >= WIDE:
-        _print(report, console, f"Size and speed · {where}", SIZE | speed)
+        _print(report, console, f"Size and speed · {where}batch 1", SIZE | speed)
     else:
         _print(report, console, "Size", SIZE)
-        _print(report, console, f"Speed · {where}", speed, folded=True)
-    if report.samples and quality:
-        columns: Columns = {
-            "agreement": lambda f: words.percent(f.agreement),
-            "SQNR": lambda f: words.decibels(f.sqnr),
-        }
-        title = f"Outputs · {report.samples} samples of {report.dataset}"
-        if report.labelled:
-            columns = {
-                report.metric: lambda f: words.accuracy(f.accuracy, report.metric),
-                "delta": lambda f: words.points(f.delta, report.metric),
-                **columns,
-            }
-            title = f"Accuracy · {report.samples} evaluation samples of {report.dataset}"
-        _print(report, console, title, columns)
-    for finding in report.findings:
-        console.print(f"• {finding}", highlight=False, markup=False)
+        _print(report, console, f"Speed · {where}batch 1", speed, folded=True)
+    if quality and (any(one.samples for one in blocks) or _compared(report)):
+        _print_quality(report, console)
+    for one in blocks:
+        for finding in one.findings:
+            begin = f"{one.device}: " if len(blocks) > 1 else ""
+            console.print(f"• {begin}{finding}", highlight=False, markup=False)
+        for row in one.rows:
+            if row.operators:
+                said = f"• {one.device}: {row.label}: {words.operators(row.operators)}"
+                console.print(said, highlight=False, markup=False)
     wanting = checklist.attention(report) if any(row.checks for row in report.rows) else ()
     if wanting:
         said = f"• Checklist, the evidence is in report.html: {'; '.join(wanting)}."
         console.print(said, highlight=False, markup=False)
-    for row in report.failed:
-        console.print(f"[red]{escape(row.label)}[/red]: {escape(str(row.error))}", highlight=False)
+    for one in blocks:
+        begin = f"{one.device}, " if len(blocks) > 1 else ""
+        if one.error is not None:
+            said = f"[red]{escape(one.device)}[/red]: {escape(str(one.error))}"
+            console.print(said, highlight=False)
+        for row in one.failed:
+            said = f"[red]{escape(begin + row.label)}[/red]: {escape(str(row.error))}"
+            console.print(said, highlight=False)
+
+
+def _compared(report: Report) -> bool:
+    """Whether a device's outputs were held against this machine's."""
+    return any(row.fidelity for one in report.blocks for row in one.rows)
+
+
+def _print_quality(report: Report, console: Console) -> None:
+    blocks = report.blocks
+    scored = any(one.samples for one in blocks)
+    columns: Columns = {}
+    if any(one.labelled for one in blocks):
+        columns[report.metric] = lambda f: words.accuracy(f.accuracy, report.metric)
+        columns["delta"] = lambda f: words.points(f.delta, report.metric)
+    if scored:
+        columns["agreement"] = lambda f: words.percent(f.agreement)
+        columns["SQNR"] = lambda f: words.decibels(f.sqnr)
+    if _compared(report):
+        columns["as on this machine"] = lambda f: words.fidelity(f.like_host, f.like_host_sqnr)
+    count = f"{report.samples} " if len(blocks) == 1 and report.samples else ""
+    title = f"Outputs · {count}samples of {report.dataset}"
+    if any(one.labelled for one in blocks):
+        title = f"Accuracy · {count}evaluation samples of {report.dataset}"
+    _print(report, console, title, columns)
 
 
 def _print(
@@ -85,13 +114,23 @@ def _print(
     table.add_column("")
     for name in columns:
         table.add_column(escape(name), justify="right", no_wrap=not folded)
-    for row in report.rows:
-        if row.error is not None:
-            empty = [words.NOTHING] * (len(columns) - 1)
-            table.add_row(escape(row.label), "[red]failed[/red]", *empty)
-            continue
-        cells = [say(report.figures[row.key]) for say in columns.values()]
-        if folded:
-            cells = [cell.replace(" [", "\n[") for cell in cells]
-        table.add_row(*map(escape, [row.label, *cells]))
+    several = len(report.blocks) > 1 or report.away
+    for one in report.blocks:
+        if several:
+            table.add_row(f"[bold]{escape(one.device)}[/bold]")
+        empty = [words.NOTHING] * (len(columns) - 1)
+        for row in one.rows:
+            label = escape(f"  {row.label}" if several else row.label)
+            if row.error is not None:
+                table.add_row(label, "[red]failed[/red]", *empty)
+                continue
+            cells = [say(one.figures[row.key]) for say in columns.values()]
+            if folded:
+                cells = [cell.replace(" [", "\n[") for cell in cells]
+            table.add_row(label, *map(escape, cells))
+    if several:
+        from workbench.report.blocks import title as about
+
+        table.caption = escape("\n".join(about(one) for one in report.blocks if one.host))
+        table.caption_justify = "left"
     console.print(table)

@@ -16,6 +16,7 @@ from workbench import files
 from workbench.artifact import Format
 from workbench.commands import check_samples, chosen_preset
 from workbench.device import profile, providers
+from workbench.device.choice import local_only
 from workbench.errors import InputError, WorkbenchError
 from workbench.measure.difference import Difference, Differences
 from workbench.model import parse_inputs
@@ -101,7 +102,7 @@ def command(
     preset = chosen_preset(presets)
     check_samples(data, inputs)
     given = parse_inputs(inputs)
-    where = profile.load(device)
+    where = local_only(profile.load(device), "wb compare")
     display.plan(planned(2, preset) | {"layers": 2.0})
     display.update("files", 0.0)
     subjects = opened([reference, candidate])

@@ -17,9 +17,10 @@ from workbench.cache import Cache
 from workbench.commands import check_samples, chosen_preset
 from workbench.dataset.core import random_inputs
 from workbench.device import probe, profile, providers
+from workbench.device.choice import chosen
 from workbench.errors import InputError, WorkbenchError
 from workbench.measure.accuracy import Scores
-from workbench.measure.latency import Latency
+from workbench.measure.latency import PRESETS, Latency
 from workbench.measure.run import accuracies, latencies
 from workbench.model import parse_inputs
 from workbench.process import Pool
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from workbench.display import Display
     from workbench.measure.latency import Preset
 
+SAMPLES = 64  # whose outputs come back from a device, where nothing else is asked
+
 Observe = Callable[[Mapping[str, list[Array]]], None]
 
 
@@ -42,58 +45,135 @@ def command(
     paths: list[Path],
     data: str | None,
     inputs: list[str],
-    device: str,
+    devices: Sequence[str],
     presets: dict[str, bool],
     display: Display,
     out: Path | None = None,
+    *,
+    samples: int = SAMPLES,
+    resume: bool = False,
+    operators: bool = False,
 ) -> Report:
-    """Measure the files, and write a folder where one is asked for.
+    """Measure the files on one device or several, and write a folder where one is asked for.
 
+    samples: whose outputs come back from a device and are scored. resume: what an interrupted run
+    finished is kept. operators: the time of each operator is asked for.
     Raises InputError for words and files that are wrong; what keeps a file from running is an error
-    of its row.
+    of its row, what keeps a device from it one of its block.
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
     preset = chosen_preset(presets)
     check_samples(data, inputs)
     given = parse_inputs(inputs)
-    where = profile.load(device)
+    places = chosen(devices or ["cpu"])
+    local = [one for one in places if not one.remote]
+    _check_operators(operators, local)
     if out is not None:
-        from workbench import rundir
-
-        folder = rundir.free(out).resolve()
-        inside = next((path for path in paths if path.resolve().is_relative_to(folder)), None)
-        if inside is not None:
-            raise InputError(
-                f"{inside} lies in {out}", "a run replaces its folder", "give --out a new folder"
-            )
+        _check_folder(out, paths)
     display.plan(planned(len(paths), preset))
     display.update("files", 0.0)
     subjects = opened(paths)
     dataset = datasets.load(data) if data is not None else None
     own: dict[str, dict[str, Array]] = {}
     with closing(Pool()) as pool:
-        providers.require(where, pool)
+        for one in local:
+            providers.require(one, pool)
+        host = local[0] if local else profile.load("cpu")
         if dataset is None:
             subjects, own = _sized(subjects, given)
             example = next(iter(own.values()))
         else:
             dataset.check()
-            subjects = fitted(subjects, dataset, where, pool)
+            subjects = fitted(subjects, dataset, host, pool)
             example = dataset.examples(1, SEED)
         display.done("files")
-        found = measured(subjects, example, dataset, where, preset, pool, display, own=own)
+        blocks = _away(
+            [one for one in places if one.remote], host, subjects, example, dataset, preset, pool,
+            display, own, samples=samples, resume=resume, operators=operators,
+        )  # fmt: skip
+        for one in local:
+            blocks[one.name] = measured(
+                subjects, example, dataset, one, preset, pool, display, own=own
+            )
     named = ", ".join(one.label for one in subjects[:3]) + (", …" if len(subjects) > 3 else "")
-    report = replace(
-        found,
-        recipe="profile",
-        model=named,
-        created=created.isoformat(timespec="seconds"),
-        measured=created.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - started, 2),
-    )
+    when = created.isoformat(timespec="seconds")
+    first, *others = [
+        replace(
+            blocks[one.name],
+            recipe="profile",
+            model=named,
+            created=when,
+            measured=when,
+            seconds=round(time.perf_counter() - started, 2),
+        )
+        for one in places
+    ]
+    report = replace(first, others=tuple(others))
     if out is not None:
+        from workbench import rundir
+
         rundir.write_report(out, report)
     return report
+
+
+def _away(
+    devices: Sequence[Device],
+    host: Device,
+    subjects: Sequence[Subject],
+    example: Mapping[str, Array],
+    dataset: Dataset | None,
+    preset: Preset,
+    pool: Pool,
+    display: Display,
+    own: Mapping[str, Mapping[str, Array]],
+    *,
+    samples: int,
+    resume: bool,
+    operators: bool,
+) -> dict[str, Report]:
+    """A block for each device with a runner."""
+    if not devices:
+        return {}
+    from workbench.report import away
+
+    targets = {one.label: one.artifact for one in subjects if one.error is None}
+    bare = measured(
+        subjects, example, None, host, PRESETS["none"], pool, display, own=own, metric=dataset
+    )
+    asked = away.Asked(
+        targets=targets,
+        reference=next(iter(targets), ""),
+        timed={label: own.get(label, example) for label in targets},
+        dataset=dataset,
+        count=samples,
+        preset=preset,
+        operators=operators,
+        resume=resume,
+    )
+    with closing(Cache()) as cache:
+        return away.blocks(
+            devices, replace(bare, preset=preset.name), asked, host, pool, cache, display
+        )
+
+
+def _check_operators(operators: bool, local: Sequence[Device]) -> None:
+    if operators and local:
+        raise InputError(
+            f"--op-profile needs a runner, and {local[0].name} has none",
+            "this package's own processes time whole runs",
+            "use --device cpu-native for this machine",
+        )
+
+
+def _check_folder(out: Path, paths: Sequence[Path]) -> None:
+    from workbench import rundir
+
+    folder = rundir.free(out).resolve()
+    inside = next((path for path in paths if path.resolve().is_relative_to(folder)), None)
+    if inside is not None:
+        raise InputError(
+            f"{inside} lies in {out}", "a run replaces its folder", "give --out a new folder"
+        )
 
 
 def planned(count: int, preset: Preset) -> dict[str, float]:
@@ -150,30 +230,33 @@ def measured(
     *,
     own: Mapping[str, Mapping[str, Array]] | None = None,
     observe: Observe | None = None,
+    metric: Dataset | None = None,
 ) -> Report:
     """Latency and, with a dataset, scores of the subjects that can run; a row for each.
 
-    The first that runs is the reference of the scores and the baseline of the ratios.
+    The first that runs is the reference of the scores and the baseline of the ratios. metric: the
+    dataset that names the metric and has labels or not, where nothing is scored now.
     """
     targets = {one.label: one.artifact for one in subjects if one.error is None}
     timed = _timed(targets, example, device, preset, display, own)
     scored = _scored(targets, dataset, device, pool, display, observe)
     places = _placements(targets, example, device, pool, own)
     rows = tuple(_row(one, timed, scored, places, device) for one in subjects)
-    split = dataset.evaluation if dataset is not None else None
-    first = next(iter(targets), "") if scored else ""
+    named = dataset or metric
+    split = named.evaluation if named is not None else None
+    first = next(iter(targets), "") if scored or metric else ""
     baseline = next((row.key for row in rows if row.error is None), rows[0].key)
     notes = []
-    if dataset is not None and split is None:
-        notes.append(f"{dataset.name} has no evaluation samples: accuracy was not measured")
+    if named is not None and split is None:
+        notes.append(f"{named.name} has no evaluation samples: accuracy was not measured")
     return Report(
         recipe="",
         model="",
-        dataset=dataset.name if dataset is not None else "random inputs",
+        dataset=named.name if named is not None else "random inputs",
         device=device.name,
         threads=device.threads,
         preset=preset.name,
-        metric=(dataset.metric_name.rpartition(":")[2] if dataset else "") or "top-1",
+        metric=(named.metric_name.rpartition(":")[2] if named else "") or "top-1",
         samples=len(split) if split is not None and scored else 0,
         labelled=split is not None and split.labels is not None,
         rows=rows,
@@ -203,7 +286,7 @@ def _timed(
     with (
         closing(Cache()) as cache,
         cache.locked(
-            f"device-{device.name}",
+            device.lock,
             lambda: display.message(f"{device.name} is being measured by another run: waiting"),
         ),
     ):
@@ -308,5 +391,8 @@ def show(report: Report, as_json: bool, out: Path | None) -> None:
     for row in report.rows:
         for note in row.notes:
             print(f"  {row.label}: {note}")
+    for one in report.blocks if report.away or report.others else ():
+        for note in one.notes:
+            print(f"  {one.device}: {note}")
     said = "" if out is None else f"{out}/report.html  "
     print(f"\n{said}({report.seconds:.1f} s)")

@@ -12,6 +12,7 @@ from workbench import align, files
 from workbench import dataset as datasets
 from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
 from workbench.device import profile
+from workbench.device.choice import local_only
 from workbench.errors import (
     InputError,
     ModelError,
@@ -127,7 +128,7 @@ def command(
         )
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is no folder", "", "give --out a folder")
-    where = profile.load(device)
+    where = local_only(profile.load(device), "wb sensitivity")
     display.plan({"files": 2.0, "calibration": 20.0, "layers": 20.0, "times": 5.0})
     display.update("files", 0.0)
     artifact = files.open_artifact(path)

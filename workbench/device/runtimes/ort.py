@@ -15,6 +15,7 @@ import numpy as np
 
 from workbench.artifact import Artifact, Format, canonical, feed, is_fixed_to_one, stored
 from workbench.device import providers
+from workbench.device.conversion import typed
 from workbench.device.runner import Array, Inputs
 from workbench.errors import DeviceError, WorkbenchError, first_line
 
@@ -135,7 +136,7 @@ class OrtSession:
         specs = self.artifact.inputs
         given = feed(specs, inputs)
         fed = {
-            spec.stored_name: _typed(
+            spec.stored_name: typed(
                 stored(spec, given[spec.name]), self.types.get(spec.stored_name)
             )
             for spec in specs
@@ -166,14 +167,6 @@ def _dtype(kind: str) -> np.dtype[Any] | None:
         return np.dtype({"float": "float32", "double": "float64"}.get(word, word))
     except TypeError:
         return None
-
-
-def _typed(array: Array, dtype: np.dtype[Any] | None) -> Array:
-    """An array in the size that the file takes, never of another kind."""
-    if dtype is None or array.dtype == dtype:
-        return array
-    alike = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
-    return array.astype(dtype) if alike else array
 
 
 def _unloadable(artifact: Artifact, device: Device | None, error: Exception) -> DeviceError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from workbench.artifact import Artifact, canonical, feed, stored
+from workbench.device.conversion import dequantized, quantized
 from workbench.device.runner import Array, Inputs
-from workbench.errors import DeviceError, InputError, first_line
+from workbench.errors import DeviceError, first_line
 
 
 class TfliteSession:
@@ -36,7 +34,7 @@ class TfliteSession:
             np.ascontiguousarray(stored(spec, fed[spec.name])) for spec in self.artifact.inputs
         ]
         taken = [
-            _quantized(array, detail, spec.name)
+            quantized(array, detail["dtype"], detail["quantization"], spec.name)
             for array, detail, spec in zip(
                 arrays, self.input_details, self.artifact.inputs, strict=True
             )
@@ -60,42 +58,8 @@ class TfliteSession:
     def outputs(self, raw: list[list[Array]]) -> list[Array]:
         joined = [np.concatenate(parts) for parts in zip(*raw, strict=True)]
         return [
-            canonical(spec, _dequantized(array, detail))
+            canonical(spec, dequantized(array, detail["quantization"]))
             for array, detail, spec in zip(
                 joined, self.output_details, self.artifact.outputs, strict=True
             )
         ]
-
-
-def _quantized(array: Array, detail: Mapping[str, Any], name: str) -> Array:
-    """Float values as the integers that an input with quantization parameters takes.
-
-    Raises InputError where an input of plain integers, such as ids, cannot hold a value.
-    """
-    scale, zero_point = detail["quantization"]
-    dtype = np.dtype(detail["dtype"])
-    if array.dtype == dtype:
-        return array
-    if scale == 0:
-        with np.errstate(invalid="ignore"):  # of what does not fit, which is refused below
-            cast: Array = array.astype(dtype)
-        if dtype.kind in "iu" and not (cast == array).all():
-            lost = array[cast != array].flat[0]
-            raise InputError(
-                f"input '{name}' holds {lost}, which the file's {dtype} cannot hold",
-                "",
-                "give values that fit",
-            )
-        return cast
-    limits = np.iinfo(dtype)
-    rounded = np.round(array / scale + zero_point)
-    stored: Array = np.clip(rounded, limits.min, limits.max).astype(dtype)
-    return stored
-
-
-def _dequantized(array: Array, detail: Mapping[str, Any]) -> Array:
-    scale, zero_point = detail["quantization"]
-    if scale == 0 or array.dtype.kind == "f":
-        return array
-    real: Array = ((array.astype(np.float32) - zero_point) * scale).astype(np.float32)
-    return real

@@ -1,0 +1,147 @@
+"""LiteRT's `benchmark_model`, for `.tflite`: its words, and what it prints.
+
+https://github.com/google-ai-edge/LiteRT (tflite/tools/benchmark): times are in microseconds, memory
+in MB from the tool's start.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.device.plan import Array, Ran
+from workbench.errors import DeviceError
+
+if TYPE_CHECKING:
+    from workbench.device.bundle import Bundle
+    from workbench.device.connection import Connection
+    from workbench.measure.latency import Preset
+
+NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """A `.tflite` under `benchmark_model`: one sample a process, and of its times the median."""
+
+    place: Connection
+    name: str
+    bundle: Bundle
+    model: str
+    preset: Preset
+
+    def time(self) -> Ran:
+        preset = self.preset
+        done = self.place.run([
+            *self._model(), *self._inputs(0),
+            f"--num_runs={preset.runs}", f"--min_secs={preset.seconds:g}",
+            f"--warmup_runs={preset.warmup}", "--warmup_min_secs=0",
+        ])  # fmt: skip
+        return parsed(done.stdout + "\n" + done.stderr)
+
+    def outputs(self) -> list[Array]:
+        there = f"{self.place.folder}/{self.name}.outputs"
+        rows = []
+        for sample in range(self.bundle.samples):
+            once = ["--num_runs=1", "--min_secs=0", "--warmup_runs=0", "--warmup_min_secs=0"]
+            self.place.run([
+                *self._model(), *self._inputs(sample), *once, f"--output_filepath={there}"
+            ])  # fmt: skip
+            back = self.place.fetch(there)
+            rows.append(self._split(back.read_bytes()))
+            back.unlink(missing_ok=True)
+        return self.bundle.canonical([np.concatenate(row) for row in zip(*rows, strict=True)])
+
+    def operators(self) -> str:
+        done = self.place.run([
+            *self._model(), *self._inputs(0), "--num_runs=5", "--enable_op_profiling=true"
+        ])  # fmt: skip
+        return done.stdout
+
+    def _model(self) -> list[str]:
+        return [f"--graph={self.model}", f"--num_threads={self.place.device.threads}"]
+
+    def _inputs(self, sample: int) -> list[str]:
+        """Its inputs, each from a file of its own: the tool splits its lists at commas."""
+        names, shapes, values = [], [], []
+        for at, (name, dtype, shape, offset) in enumerate(self.bundle.plan.tensors):
+            if "," in name or ":" in name.removesuffix(":0"):
+                raise DeviceError(f"benchmark_model cannot be given an input named '{name}'")
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            data = self.bundle.data[offset + sample * size : offset + (sample + 1) * size]
+            path = self.place.bring_bytes(f"{self.name}.{at}", data)
+            names.append(name)
+            shapes.append(",".join(map(str, shape)))
+            values.append(f"{name}:{path}")
+        return [
+            f"--input_layer={','.join(names)}",
+            f"--input_layer_shape={':'.join(shapes)}",
+            f"--input_layer_value_files={','.join(values)}",
+        ]
+
+    def _split(self, data: bytes) -> list[Array]:
+        """Its outputs, which it writes one after another in the file's order."""
+        found: dict[str, Array] = {}
+        at = 0
+        for tensor in self.bundle.facts.outputs:
+            shape = tuple(size or 1 for size in tensor.shape)
+            dtype = np.dtype(tensor.dtype)
+            size = math.prod(shape) * dtype.itemsize
+            part = data[at : at + size]
+            if len(part) < size:
+                break
+            found[tensor.name] = np.frombuffer(part, dtype).reshape(shape)
+            at += size
+        if at != len(data) or not found.keys() >= set(self.bundle.plan.wanted):
+            raise DeviceError(
+                "benchmark_model wrote outputs that are not whole",
+                f"{len(data)} bytes, where the file's outputs have {at}",
+                "use one that has --output_filepath, or the native runner",
+            )
+        return [found[name] for name in self.bundle.plan.wanted]
+
+
+def benchmark_job(place: Connection, name: str, bundle: Bundle, preset: Preset) -> BenchmarkJob:
+    """Bring a bundle's model. Raises DeviceError for what is no `.tflite`."""
+    if bundle.plan.runtime != "litert":
+        raise DeviceError(
+            f"benchmark_model runs no {bundle.artifact.format} files",
+            "it is LiteRT's, for .tflite",
+            'set runner = "native" in the profile, or measure the .tflite alone',
+        )
+    return BenchmarkJob(place, name, bundle, place.bring(bundle.model), preset)
+
+
+def parsed(text: str) -> Ran:
+    """What the tool says of a timing. Raises DeviceError where that is not there, or untrue."""
+    timings = re.search(rf"Init: {NUMBER}, First inference: {NUMBER}", text)
+    # The last of them is of the inferences, the one before of the warm-up.
+    runs = re.findall(r"^.*\bcount=\d+ .*$", text, re.MULTILINE)
+    if timings is None or not runs:
+        raise DeviceError(
+            "benchmark_model did not print its times",
+            next((one for one in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
+            "use a newer one, and see that its digest in the profile is right",
+        )
+    middle = re.search(rf"\bmedian={NUMBER}", runs[-1])
+    same = re.search(rf"\bcurr={NUMBER} ?\(all same\)", runs[-1])
+    if (found := middle or same) is None:
+        raise DeviceError(
+            "benchmark_model prints no median", "it is older than 2023", "use a newer one"
+        )
+    memory = re.search(rf"overall={NUMBER}", text)
+    load, first, median = (float(one) for one in (*timings.groups(), found.group(1)))
+    if min(load, first, median) <= 0:
+        raise DeviceError("benchmark_model gave times that cannot be true", runs[-1][:200])
+    return Ran(
+        version="benchmark_model",
+        load_ns=round(load * 1e3),
+        first_ns=round(first * 1e3),
+        samples_ns=(round(median * 1e3),),
+        peak_bytes=max(0, round(float(memory.group(1)) * 1e6)) if memory else 0,
+        summary=True,
+    )
