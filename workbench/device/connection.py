@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from workbench.measure.latency import Preset
 
 
+# Where files go on a device: adb's user owns little else, ssh's has a home.
+FOLDERS = {"adb": "/data/local/tmp/workbench", "ssh": ".cache/workbench-device"}
+
+
 def transport_of(device: Device) -> Transport:
     """The way to a device. Nothing is said to it yet."""
     return open_transport(
@@ -120,7 +124,8 @@ def connected(
         here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wb-device-")))
         store, folder = None, str(here)
         if device.transport != "local":
-            store = Store(transport, device.folder, device.capacity_mb * 10**6)
+            where = device.folder or FOLDERS[device.transport]
+            store = Store(transport, where, device.capacity_mb * 10**6)
             folder = stack.enter_context(store.scratch())
         runner = runners.install(
             device, identity, runtimes, lambda path, program: _brought(store, path, program)

@@ -176,7 +176,8 @@ def _runtime(artifact: Artifact) -> str:
 def _same(found: Found, identity: Identity) -> None:
     """What comes back under an address must be the device that was there."""
     before = found.identity
-    if before is not None and (before.model, before.cpus) != (identity.model, identity.cpus):
+    # Not by its cores: a hot phone takes some of them offline.
+    if before is not None and (before.model, before.soc) != (identity.model, identity.soc):
         raise DeviceError(
             f"{found.device.name} is another device than before",
             f"it was {before.model}, and is {identity.model}",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.report import checklist, words
+from workbench.report.blocks import title
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,9 +54,13 @@ def show(report: Report, console: Console, *, quality: bool = True) -> None:
         _print(report, console, f"Speed · {where}batch 1", speed, folded=True)
     if quality and (any(one.samples for one in blocks) or _compared(report)):
         _print_quality(report, console)
+    if several:
+        for one in blocks:
+            console.print(title(one), highlight=False, markup=False, soft_wrap=True)
     for one in blocks:
         for finding in one.findings:
-            begin = f"{one.device}: " if len(blocks) > 1 else ""
+            named = len(blocks) == 1 or finding.startswith(one.device)
+            begin = "" if named else f"{one.device}: "
             console.print(f"• {begin}{finding}", highlight=False, markup=False)
         for row in one.rows:
             if row.operators:
@@ -128,9 +133,4 @@ def _print(
             if folded:
                 cells = [cell.replace(" [", "\n[") for cell in cells]
             table.add_row(label, *map(escape, cells))
-    if several:
-        from workbench.report.blocks import title as about
-
-        table.caption = escape("\n".join(about(one) for one in report.blocks if one.host))
-        table.caption_justify = "left"
     console.print(table)

@@ -52,20 +52,20 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Unreachable(DeviceError):
+class Unreachable(DeviceError):  # noqa: N818
     """The device is offline, absent, not authorized, or was lost in the middle."""
 
 
-class TimedOut(DeviceError):
+class TimedOut(DeviceError):  # noqa: N818
     """A command on the device took longer than it may."""
 
 
-class Interrupted(DeviceError):
+class Interrupted(DeviceError):  # noqa: N818
     """The user ended it: Ctrl-C, or another device's failure that ends the run."""
 
 
 def quoted(argv: Sequence[str]) -> str:
-    """An argument list as one line for a POSIX shell. Raises DeviceError for what no shell takes."""
+    """Arguments as one line for a POSIX shell. Raises DeviceError for what no shell takes."""
     if any("\0" in one for one in argv):
         raise DeviceError("an argument holds a null character", "", "rename the file")
     return shlex.join(argv)
