@@ -46,7 +46,7 @@ def findings(report: Report) -> tuple[str, ...]:
             said.append(f"{row.label}: {'; '.join(parts)}.")
     said += _strays(report)
     unstable = [row.label for row in report.rows if row.latency and row.latency.unstable]
-    if unstable:
+    if unstable and not report.emulated:
         said.append(
             f"The machine was not quiet while {', '.join(unstable)} ran: its processes differ "
             "by more than 10 %. Close other programs, or measure with --strict."

@@ -7,6 +7,7 @@ is said in `workbench/device/plan.py`; the runner in C does the same.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -95,7 +96,8 @@ class Onnx:
             if name not in onnxruntime.get_available_providers():
                 raise Refused(f"onnxruntime {self.version} has no {name}")
             providers.insert(0, (name, dict(plan["option"])))
-        self.open = lambda: onnxruntime.InferenceSession(plan["model"], options, providers)
+        create: Any = onnxruntime.InferenceSession
+        self.open = lambda: create(plan["model"], options, providers)
         self.wanted = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:
@@ -125,17 +127,15 @@ class Tflite:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         try:
-            import ai_edge_litert as package
-            from ai_edge_litert.interpreter import Interpreter
+            found = importlib.import_module("ai_edge_litert.interpreter")
         except ImportError:
-            import tflite_runtime as package  # type: ignore[no-redef]
-            from tflite_runtime.interpreter import Interpreter
-
+            found = importlib.import_module("tflite_runtime.interpreter")
+        package = importlib.import_module(found.__name__.partition(".")[0])
         self.version = str(getattr(package, "__version__", "unknown"))
         if plan.get("profile"):
             raise Refused("LiteRT's Python package does not tell the time of operators")
         threads = int(plan["threads"]) or None
-        self.open = lambda: Interpreter(plan["model"], num_threads=threads)
+        self.open = lambda: found.Interpreter(plan["model"], num_threads=threads)
         self.wanted = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:

@@ -109,7 +109,7 @@ class AdbTransport(Shell):
             raise DeviceError(f"{label} failed", f"{source}: {error.strerror}") from error
         try:
             self._copy("push", str(source.absolute()), part, timeout, label)
-            done = self._script(_KEEP, part, target, size, label=label)
+            done = self._script(_KEEP, part, target, size, label=label, timeout=60)
             self._judge_copy(done.stderr, done.code, label, target)
         except DeviceError as error:
             self._tidy(["rm", "-f", "--", part], error)
@@ -150,8 +150,10 @@ class AdbTransport(Shell):
         if ended.code == 0:
             return
         said = ended.said + ended.stdout.decode(errors="replace")
+        # Names of files may hold any of the words that are looked for.
+        told = said.replace(source, "…").replace(target, "…")
         mine = full("this machine" if verb == "pull" else self.name, said)
-        if mine is None and (found := self._lost(said, label)):
+        if mine is None and (found := self._lost(told, label)):
             raise found
         if mine is None and self._diagnose():
             self._raise_lost(ended, label)

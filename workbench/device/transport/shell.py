@@ -130,7 +130,7 @@ class Shell:
                 self._far(wrapped(argv, nonce)), timeout, label,
                 stdin=stdin, into=out, beat=self._beat(),
             )  # fmt: skip
-        except DeviceError as error:
+        except BaseException as error:
             self._abandon(out, nonce, error)
             raise
         found = unwrapped(ended.stdout, nonce)
@@ -173,16 +173,16 @@ class Shell:
             f"check that {self.address} is on and connected, and run again",
         )
 
-    def _abandon(self, out: bytearray, nonce: str, error: DeviceError) -> None:
+    def _abandon(self, out: bytearray, nonce: str, error: BaseException) -> None:
         """End on the device what was given up here."""
         begin = re.search(rf"{MARK}:{nonce}:begin:(\d+)".encode(), out)
         if begin is not None:
             self._tidy(["sh", "-c", _END, "sh", begin[1].decode(), nonce], error)
 
-    def _tidy(self, command: list[str], error: DeviceError) -> None:
+    def _tidy(self, command: list[str], error: BaseException) -> None:
         """Tidy up on the device after an error: at once, or when commands may run again."""
-        if isinstance(error, Interrupted):
-            self._left.append(command)
+        if isinstance(error, Interrupted) or not isinstance(error, DeviceError):
+            self._left.append(command)  # the user ended it, and waits for nothing now
         elif not isinstance(error, Unreachable):
             self._quietly(command)
 

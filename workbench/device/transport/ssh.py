@@ -118,6 +118,9 @@ class SshTransport(Shell):
             )
         except OSError as error:
             raise DeviceError(f"{label} failed", f"{source}: {error.strerror}") from error
+        except DeviceError as error:
+            self._tidy(["rm", "-f", "--", part], error)
+            raise
         self._judge_copy(done.stderr, done.code, label, target)
 
     def pull(self, source: str, target: Path, timeout: float = 600) -> None:
@@ -132,7 +135,11 @@ class SshTransport(Shell):
                     self._raise_lost(ended, label)
                 self._judge_copy(ended.said, ended.code, label, source)
                 if said is None or part.stat().st_size != int(said[1]):
-                    self._raise_lost(ended, label)
+                    raise Unreachable(
+                        f"{self.name}: {label} brought other bytes than the file's",
+                        "the stream was cut, or the far shell prints something of its own",
+                        "run again; its start-up files must print nothing without a terminal",
+                    )
         except OSError as error:
             raise full("this machine", str(error)) or DeviceError(
                 f"{self.name}: {label} failed", f"{error.filename or target}: {error.strerror}"

@@ -36,11 +36,13 @@ for one; do
 done
 """
 
-# Sizes and names of all objects, the most recently used first. `stat` is one process for all.
+# Sizes and names of all objects, the most recently used first. `stat` is one process for all;
+# where there is none, or a file goes meanwhile, each is asked for.
 _LIST = r"""
 cd "$1" || exit 1
 set -- $(ls -t)
-[ $# -eq 0 ] || stat -c '%s %n' "$@" 2>/dev/null ||
+[ $# -eq 0 ] && exit
+all=$(stat -c '%s %n' "$@" 2>/dev/null) && echo "$all" ||
 for name; do echo "$(wc -c < "$name") $name"; done
 """
 
@@ -80,7 +82,7 @@ class Store:
         self.capacity = capacity
         self._given = folder
         self._folder = ""
-        self._used: dict[str, int] = {}  # what this run brought or found, with sizes
+        self._used: set[str] = set()  # what this run brought or found
 
     @property
     def folder(self) -> str:
@@ -109,7 +111,7 @@ class Store:
             raise DeviceError(f"{error.filename} cannot be read", error.strerror or "") from error
         mode = "755" if executable else "644"
         there = self._sizes(list(sizes), mode)
-        self._used.update(sizes)
+        self._used.update(names.values())
         missing = {name: path for path, name in names.items() if there[name] != sizes[name]}
         if missing:
             self._make_room(sum(sizes[name] for name in missing), set(missing))
