@@ -1,5 +1,5 @@
 # A handful of targets; each is one command that can be typed by hand too.
-.PHONY: install test fast lint bench matrix default
+.PHONY: install test fast lint bench matrix default arm64
 
 install:            ## this checkout, editable, with the tools of development
 	pip install -e '.[dev]'
@@ -19,6 +19,10 @@ bench:              ## prints ratios; nothing fails by them
 	python benchmarks/calibration_memory.py
 	python benchmarks/inspect_speed.py
 	python benchmarks/dynamic_int8.py
+	python benchmarks/devices.py
+
+arm64:              ## the emulated ARM machine for the tests marked arm64
+	tests/arm64/target.sh
 
 matrix:             ## every structure through every recipe, to docs/matrix.md; half an hour
 	python benchmarks/matrix.py

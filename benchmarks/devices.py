@@ -169,8 +169,8 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="measured against Python too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wb-devices-") as folder:
-        one = chain(Path(folder) / "chain.onnx", 20, size=16)
-        slower = chain(Path(folder) / "slower.onnx", 21, size=16)
+        one = chain(Path(folder) / "chain.onnx", 20, size=36)
+        slower = chain(Path(folder) / "slower.onnx", 21, size=36)
         overhead(one)
         for path in (one, *arguments.files):
             against_python(path)

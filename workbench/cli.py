@@ -66,7 +66,8 @@ DeviceNames = Annotated[
     ),
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", help="Samples whose outputs a device gives back, to be scored.")
+    int,
+    typer.Option("--samples", min=0, help="Samples whose outputs a device gives back, scored."),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Keep what an interrupted run finished on the devices.")

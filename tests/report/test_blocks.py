@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.report.reports import latency, normal, scores
+from tests.report.reports import latency, normal
 from workbench.errors import CrashError, DeviceError
 from workbench.measure.accuracy import Scores
 from workbench.report import html, markdown, table, words
@@ -43,7 +44,7 @@ def both(**changes) -> Report:
 
 
 def printed(report: Report, width: int = 200) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     table.show(report, console)
     return console.export_text()
 

@@ -27,7 +27,8 @@ def chosen(words: Iterable[str]) -> list[Device]:
     """The devices of those words, in their order, each once.
 
     `all` means every profile with transport ssh or adb that is no example; `tag:NAME` and
-    `class:NAME` those that have it. Raises ProfileError for a word that means none, and for a wrong profile.
+    `class:NAME` those that have it. Raises ProfileError for a word that means none, and for a
+    wrong profile.
     """
     found: dict[str, Device] = {}
     for word in words:

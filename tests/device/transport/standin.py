@@ -36,7 +36,7 @@ SSH = {
     "timeout": "ssh: connect to host board port 22: Connection timed out",
     "key-changed": "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n"
     "Host key verification failed.",
-    "key-unknown": "No ED25519 host key is known for board and you have requested strict checking.\n"
+    "key-unknown": "No ED25519 host key is known for board and strict checking.\n"
     "Host key verification failed.",
     "denied": "user@board: Permission denied (publickey).",
     "unresolved": "ssh: Could not resolve hostname board: Name or service not known",
@@ -51,8 +51,8 @@ ADB = {
     "closed": "error: closed",
     "server": "* daemon not running; starting now at tcp:5037\nADB server didn't ACK\n"
     "* failed to start daemon\nadb: error: cannot connect to daemon",
-    "permissions": "error: insufficient permissions for device: user in plugdev group; are your udev "
-    "rules wrong?\nSee [http://developer.android.com/tools/device.html] for more information",
+    "permissions": "error: insufficient permissions for device: user in plugdev group; are your "
+    "udev rules wrong?\nSee [http://developer.android.com/tools/device.html] for more information",
 }
 
 
@@ -140,12 +140,13 @@ class Client:
         sys.exit(255 if self.name == "ssh" else 1)
 
     def here(self, path: str) -> Path:
-        return self.root / path.lstrip("/")
+        return self.root / path.removeprefix(str(self.root)).lstrip("/")
 
     def far(self, script: str, verb: str) -> None:
         """Run a script as the device's shell does, and end as the client would."""
         kind = self.fault(verb, script)
-        script = script.replace(FAR, f"{self.root}{FAR}")
+        # A path may be one that an earlier script asked for, and so be here already.
+        script = script.replace(f"{self.root}{FAR}", FAR).replace(FAR, f"{self.root}{FAR}")
         if kind == "hang":
             time.sleep(600)
         if kind == "full":

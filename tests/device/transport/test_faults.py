@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 import pytest
-from tests.device.transport import standin
 
+from tests.device.transport import standin
 from workbench.device.transport import (
-    AdbTransport, Attached, Interrupted, SshTransport, TimedOut, Unreachable, open_transport,
+    AdbTransport,
+    Attached,
+    Interrupted,
+    SshTransport,
+    TimedOut,
+    Unreachable,
+    open_transport,
 )  # fmt: skip
 from workbench.device.transport.adb import attached, listed
 from workbench.errors import DependencyError, DeviceError, ProfileError
@@ -166,6 +173,27 @@ def test_what_is_not_there_is_no_lost_device(kind, reach, tmp_path, file):
     assert not isinstance(caught.value, Unreachable)
     with pytest.raises(DeviceError, match="No such file"):
         far.push(tmp_path / "none", "x")
+
+
+def test_the_name_of_a_file_is_no_message(reach, tmp_path):
+    with pytest.raises(DeviceError, match="phone") as caught:
+        reach(ADB).pull("/data/local/tmp/device offline", tmp_path / "unauthorized")
+    assert not isinstance(caught.value, Unreachable)
+
+
+@both
+def test_ctrl_c_leaves_nothing_that_runs(kind, reach, tmp_path):
+    far = reach(kind)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.8)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            far.run(["sh", "-c", f"sleep 2; touch {tmp_path}/late; sleep 1"])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    far.resume()
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()
 
 
 @both

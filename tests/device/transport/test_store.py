@@ -8,10 +8,14 @@ import threading
 import time
 
 import pytest
-from tests.device.transport import standin
 
+from tests.device.transport import standin
 from workbench.device.transport import (
-    AdbTransport, Interrupted, LocalTransport, SshTransport, Unreachable,
+    AdbTransport,
+    Interrupted,
+    LocalTransport,
+    SshTransport,
+    Unreachable,
 )  # fmt: skip
 from workbench.device.transport.store import Store
 from workbench.errors import DeviceError
@@ -65,10 +69,10 @@ def test_a_file_is_brought_once_and_checked(far, folder, tmp_path, stand):
     name = hashlib.sha256(path.read_bytes()).hexdigest() + ".onnx"
     assert there.endswith(f"/objects/{name}")
     assert objects(folder) == [name]
-    before, count = os.stat(folder[1] / "objects" / name), pushes(stand)
+    before, count = (folder[1] / "objects" / name).stat(), pushes(stand)
     os.utime(folder[1] / "objects" / name, (1, 1))
     assert Store(far, folder[0], 10**6).put(path) == there
-    after = os.stat(folder[1] / "objects" / name)
+    after = (folder[1] / "objects" / name).stat()
     assert after.st_ino == before.st_ino  # not written again
     assert after.st_mtime > 1  # but used
     assert pushes(stand) == count
@@ -118,14 +122,16 @@ def test_what_was_cut_off_there_is_brought_again(far, folder, tmp_path):
 def test_the_least_used_go_first_and_never_this_runs_own(far, folder, tmp_path):
     old = Store(far, folder[0], 10**6)
     names = {}
-    for place, size in enumerate([300, 301, 302]):
-        there = old.put(made(tmp_path / f"{size}.onnx", b"x" * size))
-        names[size] = there.rsplit("/", 1)[-1]
-        os.utime(folder[1] / "objects" / names[size], (1000 + place, 1000 + place))
+    for size in (300, 301, 302):
+        path = made(tmp_path / f"{size}.onnx", b"x" * size)
+        names[old.put(path).rsplit("/", 1)[-1]] = path
+    oldest, middle, newest = sorted(names)  # which a plain listing would have the wrong way round
+    for place, name in enumerate((oldest, middle, newest)):
+        os.utime(folder[1] / "objects" / name, (1000 + place, 1000 + place))
     store = Store(far, folder[0], 1000)
-    store.put(tmp_path / "300.onnx")  # the oldest, used again
+    store.put(names[oldest])  # used again
     new = store.put(made(tmp_path / "new.onnx", b"y" * 350)).rsplit("/", 1)[-1]
-    assert objects(folder) == sorted([names[300], names[302], new])
+    assert objects(folder) == sorted([oldest, newest, new])
     with pytest.raises(DeviceError, match="capacity_mb") as caught:
         store.put(made(tmp_path / "large.onnx", b"z" * 400))
     assert "phone" in str(caught.value)

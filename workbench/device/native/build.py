@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import struct
 import subprocess
@@ -25,7 +26,7 @@ TARGETS: dict[str, tuple[int, str, str]] = {
     "aarch64-linux": (183, "aarch64-linux-gnu-gcc", "aarch64-linux-gnu.2.28"),
     "android-arm64": (183, "", ""),
 }
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra")
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion")
 SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 ANDROID = 24  # the API level from which on ONNX Runtime's and LiteRT's archives run
 
@@ -43,7 +44,7 @@ def runner_for(target: str) -> Path:
     Raises DependencyError where no compiler is found, StepError where one refuses.
     """
     _check(target)
-    command = compiler(target)
+    command = compiler_for(target)
     hashed = hashlib.sha256(repr((command, FLAGS, target)).encode())
     for path in _sources("*.[ch]"):
         hashed.update(path.read_bytes())
@@ -55,18 +56,27 @@ def runner_for(target: str) -> Path:
     return made
 
 
-def build(target: str, folder: Path, *, sanitize: bool = False) -> Path:
+def build(
+    target: str, folder: Path, *, compiler: str | None = None, sanitize: bool = False
+) -> Path:
     """Compile the runner into a folder. sanitize: with AddressSanitizer, for this machine.
 
-    Raises DependencyError where no compiler is found, StepError where it refuses.
+    compiler: its command line, found without. Raises DependencyError where no compiler is found,
+    StepError where it refuses.
     """
     _check(target)
+    words = shlex.split(compiler) if compiler else compiler_for(target)
     path = folder / "wb-runner"
     flags = SANITIZED if sanitize else ("-s",)
     command = [
-        *compiler(target), *FLAGS, *flags, "-o", str(path), *map(str, _sources("*.c")), "-ldl",
+        *words, *FLAGS, *flags, "-o", str(path), *map(str, _sources("*.c")), "-ldl",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise DependencyError(f"the compiler {words[0]} does not start", str(error)) from error
     if done.returncode or not path.is_file():
         said = done.stderr.strip().splitlines()
         raise StepError(
@@ -79,7 +89,7 @@ def build(target: str, folder: Path, *, sanitize: bool = False) -> Path:
     return path
 
 
-def compiler(target: str) -> tuple[str, ...]:
+def compiler_for(target: str) -> tuple[str, ...]:
     """The words that begin a call of a compiler for a target. Raises DependencyError."""
     _, debian, zig = TARGETS[target]
     if target == "android-arm64":
@@ -90,10 +100,11 @@ def compiler(target: str) -> tuple[str, ...]:
             return (name,)
     if find_spec("ziglang") is not None:
         return (sys.executable, "-m", "ziglang", "cc", "-target", zig)
+    package = debian.removesuffix("-gcc").replace("_", "-")
     raise DependencyError(
         f"there is no C compiler for {target} here",
         "the native runner is built from its source",
-        f"pip install ziglang, or on Debian 'apt install gcc-{debian.removesuffix('-gcc')}'; "
+        f"pip install ziglang, or on Debian 'apt install gcc-{package}'; "
         'or set runner = "python" in the profile',
     )
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from workbench.cache import root
-from workbench.device.native.build import host_target
+from workbench.device.native.build import TARGETS, host_target, machine
 from workbench.errors import DependencyError
 
 # By runtime: the package on the registry, and the library inside it.
@@ -77,12 +77,17 @@ def _fetched(runtime: str, target: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".get-") as name:
         wheel = _wheel(package, wanted, Path(name))
         part = Path(name) / "library.so"
-        with zipfile.ZipFile(wheel) as archive:
-            members = [one for one in archive.namelist() if re.fullmatch(pattern, one)]
-            if not members:
-                raise DependencyError(f"{wheel.name} has no library of {runtime}")
-            # The bytes of one member, under a name of ours: nothing is unpacked by its own path.
-            part.write_bytes(archive.read(members[0]))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                members = [one for one in archive.namelist() if re.fullmatch(pattern, one)]
+                if not members:
+                    raise DependencyError(f"{wheel.name} has no library of {runtime}")
+                # The bytes of one member, under our name: nothing is unpacked by its own path.
+                part.write_bytes(archive.read(members[0]))
+        except zipfile.BadZipFile as error:
+            raise DependencyError(f"{wheel.name} is damaged", str(error), "run again") from error
+        if machine(part) != TARGETS[target][0]:
+            raise DependencyError(f"the library in {wheel.name} is for another machine")
         part.replace(kept)
     return kept
 

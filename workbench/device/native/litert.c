@@ -12,6 +12,7 @@
 #define READ 0
 #define WRITE 1
 #define LITERT_RANK 8
+#define PROFILED 20 /* runs at most: its profiler keeps some ten thousand events */
 
 typedef struct {
   unsigned int rank : 7;
@@ -61,7 +62,7 @@ _Static_assert(sizeof(TensorType) == 72, "LiteRtRankedTensorType has 72 bytes");
 FUNCTIONS(DECLARE)
 #undef DECLARE
 
-static void *environment, *options, *model, *signature, *compiled;
+static void *library, *environment, *options, *model, *signature, *compiled;
 static size_t input_count, output_count;
 static const unsigned char **given; /* of each of the file's inputs, the sample's bytes */
 static size_t *given_bytes, *kept_bytes, *places;
@@ -97,9 +98,8 @@ static void check(int status, const char *what) {
 }
 
 static const char *litert_open(const Plan *plan) {
-  if (plan->profile) refuse("LiteRT's library does not tell the time of operators");
   if (plan->provider) refuse("LiteRT takes no execution provider");
-  void *library = open_library(plan->library);
+  library = open_library(plan->library);
 #define FIND(result, name, words) *(void **)&name = symbol(library, #name);
   FUNCTIONS(FIND)
 #undef FIND
@@ -128,15 +128,14 @@ static size_t place_of(const char *name, size_t count, int is_input) {
   refuse("the model has no %s %s", is_input ? "input" : "output", name);
 }
 
-static void set_threads(long threads) {
-  if (threads == 0) return; /* as many as it likes */
+/* Options of a part of LiteRT, which are TOML. */
+static void set_option(const char *part, const char *name, const char *value) {
   char text[64];
-  snprintf(text, sizeof text, "num_threads = %ld\n", threads);
+  snprintf(text, sizeof text, "%s = %s\n", name, value);
   char *payload = taken(strdup(text));
   void *one = NULL;
-  /* The CPU accelerator's options are known as "xnnpack", and written as TOML. */
-  check(LiteRtCreateOpaqueOptions("xnnpack", payload, free, &one), "set threads");
-  check(LiteRtAddOpaqueOptions(options, one), "set threads");
+  check(LiteRtCreateOpaqueOptions(part, payload, free, &one), "set an option");
+  check(LiteRtAddOpaqueOptions(options, one), "set an option");
 }
 
 static TensorType type_of(void *tensor, const char *name) {
@@ -184,7 +183,10 @@ static void litert_load(const Plan *plan) {
   check(LiteRtCreateModelFromFile(environment, plan->model, &model), "load the model");
   check(LiteRtCreateOptions(&options), "start");
   check(LiteRtSetOptionsHardwareAccelerators(options, CPU), "choose the CPU");
-  set_threads(plan->threads);
+  char threads[24];
+  snprintf(threads, sizeof threads, "%ld", plan->threads);
+  if (plan->threads) set_option("xnnpack", "num_threads", threads); /* else what it likes */
+  if (plan->profile) set_option("runtime_options_string", "enable_profiling", "true");
   check(LiteRtCreateCompiledModel(environment, model, options, &compiled), "prepare the model");
   check(LiteRtGetNumModelSignatures(model, &signatures), "read the model");
   if (signatures == 0) refuse("the model has no signature");
@@ -269,7 +271,25 @@ static void litert_write(const Plan *plan, FILE *file) {
 
 static void litert_drop(const Plan *plan) { (void)plan; }
 
-static void litert_finish(const Plan *plan) { (void)plan; }
+/* Some more runs, of which it keeps the times of the operators. */
+static void litert_finish(const Plan *plan) {
+  int (*get)(void *, void **), (*start)(void *), (*stop)(void *);
+  int (*summarize)(void *, void *, const char **);
+  if (!plan->profile) return;
+  *(void **)&get = symbol(library, "LiteRtCompiledModelGetProfiler");
+  *(void **)&start = symbol(library, "LiteRtStartProfiler");
+  *(void **)&stop = symbol(library, "LiteRtStopProfiler");
+  *(void **)&summarize = symbol(library, "LiteRtGetProfileSummary");
+  void *profiler = NULL;
+  const char *summary = NULL;
+  check(get(compiled, &profiler), "profile");
+  if (profiler == NULL) refuse("this LiteRT does not tell the time of operators");
+  check(start(profiler), "profile");
+  for (long i = 0; i < plan->runs && i < PROFILED; i++) litert_run(plan);
+  check(stop(profiler), "profile");
+  check(summarize(profiler, compiled, &summary), "end its profile");
+  write_operators(plan->profile, summary ? summary : "");
+}
 
 const Runtime litert_runtime = {litert_open,  litert_load, litert_bind,  litert_run,
                                 litert_write, litert_drop, litert_finish};

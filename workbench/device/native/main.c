@@ -18,17 +18,33 @@
 
 static FILE *answer; /* stdout is the libraries', and goes to stderr */
 
-static void say_text(const char *text) {
-  fputc('"', answer);
-  for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
+/* Bytes of the UTF-8 sequence that begins here, 0 of what is none. */
+static size_t sequence(const unsigned char *at) {
+  if (at[0] < 0x80) return 1;
+  if (at[0] < 0xc2 || at[0] > 0xf4) return 0;
+  size_t length = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
+  for (size_t i = 1; i < length; i++)
+    if ((at[i] & 0xc0) != 0x80) return 0; /* the final zero is none either */
+  int overlong = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90);
+  int outside = (at[0] == 0xed && at[1] > 0x9f) || (at[0] == 0xf4 && at[1] > 0x8f);
+  return overlong || outside ? 0 : length;
+}
+
+void write_text(FILE *file, const char *text) {
+  fputc('"', file);
+  for (const unsigned char *at = (const unsigned char *)text; *at;) {
+    size_t length = sequence(at);
     if (*at == '"' || *at == '\\')
-      fprintf(answer, "\\%c", *at);
+      fprintf(file, "\\%c", *at);
     else if (*at < 0x20)
-      fprintf(answer, "\\u%04x", *at);
+      fprintf(file, "\\u%04x", *at);
+    else if (length)
+      fwrite(at, 1, length, file);
     else
-      fputc(*at < 0x80 ? *at : '?', answer); /* what libraries say need not be UTF-8 */
+      fputc('?', file); /* what libraries say need not be UTF-8 */
+    at += length ? length : 1;
   }
-  fputc('"', answer);
+  fputc('"', file);
 }
 
 _Noreturn void refuse(const char *format, ...) {
@@ -38,7 +54,7 @@ _Noreturn void refuse(const char *format, ...) {
   vsnprintf(text, sizeof text, format, given);
   va_end(given);
   fputs("{\"wb\": 1, \"error\": ", answer);
-  say_text(text);
+  write_text(answer, text);
   fputs("}\n", answer);
   fflush(answer);
   _exit(3); /* not exit: a runtime's threads may be in the middle of anything */
@@ -172,9 +188,9 @@ int main(int count, char **words) {
   long long peak = memory("VmHWM") - before;
   runtime->finish(&plan);
   fputs("{\"wb\": 1, \"runtime\": ", answer);
-  say_text(plan.runtime);
+  write_text(answer, plan.runtime);
   fputs(", \"version\": ", answer);
-  say_text(version);
+  write_text(answer, version);
   fprintf(answer, ", \"load_ns\": %lld, \"first_ns\": %lld, \"peak_bytes\": %lld, \"samples_ns\": [",
           (long long)loaded, (long long)times.first, peak > 0 ? peak : 0);
   for (size_t i = 0; i < times.count; i++)

@@ -56,6 +56,12 @@ size_t times(size_t a, size_t b);
 size_t plus(size_t a, size_t b);
 void *taken(void *memory); /* refuses NULL */
 
+/* A string as JSON has it. */
+void write_text(FILE *file, const char *text);
+
+/* What LiteRT's profiler says of its operators, as JSON. */
+void write_operators(const char *path, const char *summary);
+
 void write_record(FILE *file, int dtype, int rank, const int64_t *dims, const void *data,
                   size_t bytes);
 

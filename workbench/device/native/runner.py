@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -24,6 +25,7 @@ CODES = {
 }  # fmt: skip
 ONE = ("runtime", "model", "inputs", "samples", "threads", "warmup", "runs", "seconds", "limit",
        "library", "provider", "outputs", "profile")  # fmt: skip
+LISTS = {"input": (4, 20), "output": (1, 1), "option": (2, 2)}  # words, from and to
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
@@ -34,12 +36,15 @@ def read(path: str) -> dict[str, Any]:
     """The plan's words by key. Raises Refused for one that is not whole."""
     plan: dict[str, Any] = {"input": [], "output": [], "option": []}
     with open(path, encoding="ascii") as file:  # noqa: PTH123 - one file, kept small
-        lines = [[unquote(word) for word in line.split()] for line in file]
+        text = file.read()
+    if re.search("%(?![0-9A-Fa-f]{2})|%00", text):
+        raise Refused("the plan has a word that is not percent-encoded")
+    lines = [[unquote(word) for word in line.split()] for line in text.split("\n") if line]
     if not lines or lines[0] != ["wb", "1"]:
         raise Refused("it is no plan of version 1")
     for line in lines[1:]:
         key, *words = line or [""]
-        if key in ("input", "output", "option"):
+        if key in LISTS and LISTS[key][0] <= len(words) <= LISTS[key][1]:
             plan[key].append(words)
         elif key in ONE and len(words) == 1:
             plan[key] = words[0]
@@ -48,6 +53,10 @@ def read(path: str) -> dict[str, Any]:
     missing = [key for key in ONE[:9] if key not in plan]
     if missing:
         raise Refused(f"the plan does not say {missing[0]}")
+    if not 0 <= float(plan["seconds"]) < 1e6:
+        raise Refused("the plan's seconds are no number")
+    if not plan["input"] or not plan["output"]:
+        raise Refused("the plan has no inputs or outputs")
     return plan
 
 
@@ -96,12 +105,11 @@ class Onnx:
             if name not in onnxruntime.get_available_providers():
                 raise Refused(f"onnxruntime {self.version} has no {name}")
             providers.insert(0, (name, dict(plan["option"])))
-        create: Any = onnxruntime.InferenceSession
-        self.open = lambda: create(plan["model"], options, providers)
+        self.open: Any = lambda: onnxruntime.InferenceSession(plan["model"], options, providers)
         self.wanted = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:
-        self.session = self.open()
+        self.session: Any = self.open()
         takes = {one.name for one in self.session.get_inputs()}
         unknown = [name for name, _ in inputs if name not in takes]
         if unknown:
@@ -135,27 +143,39 @@ class Tflite:
         if plan.get("profile"):
             raise Refused("LiteRT's Python package does not tell the time of operators")
         threads = int(plan["threads"]) or None
-        self.open = lambda: found.Interpreter(plan["model"], num_threads=threads)
+        self.open: Any = lambda: found.Interpreter(plan["model"], num_threads=threads)
         self.wanted = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:
         self.model = self.open()
-        details = {one["name"]: one for one in self.model.get_input_details()}
-        for name, array in inputs:
-            if name not in details:
-                raise Refused(f"the model has no input {name}")
-            one = details[name]
+        names = [name for name, _ in inputs]
+        taken = self.found("input", names)
+        for one, (name, array) in zip(taken, inputs):  # noqa: B905 - Python 3.9
             if one["dtype"] != array.dtype:
                 raise Refused(f"input {name} is not {array.dtype}")
             if list(one["shape"]) != list(array.shape[1:]):
-                self.model.resize_tensor_input(one["index"], array.shape[1:])
+                # Strictly: an axis that the file fixes may not be another.
+                self.model.resize_tensor_input(one["index"], array.shape[1:], strict=True)
         self.model.allocate_tensors()
-        self.inputs = [details[name]["index"] for name, _ in inputs]
-        made = {one["name"]: one["index"] for one in self.model.get_output_details()}
-        missing = [name for (name,) in self.wanted if name not in made]
+        self.inputs = [one["index"] for one in taken]
+        for one in self.model.get_input_details():
+            if one["index"] not in self.inputs:
+                raise Refused(f"the plan leaves out the model's input {one['name']}")
+        self.made = [
+            one["index"] for one in self.found("output", [name for (name,) in self.wanted])
+        ]
+
+    def found(self, kind: str, names: list[str]) -> list[dict[str, Any]]:
+        """The model's tensors by the file's names for them, or else by its signature's."""
+        known = {one["name"]: one for one in getattr(self.model, f"get_{kind}_details")()}
+        signatures = list(self.model.get_signature_list())
+        if signatures and not known.keys() >= set(names):
+            signature = self.model.get_signature_runner(signatures[0])
+            known = {**getattr(signature, f"get_{kind}_details")(), **known}
+        missing = [name for name in names if name not in known]
         if missing:
-            raise Refused(f"the model has no output {missing[0]}")
-        self.made = [made[name] for (name,) in self.wanted]
+            raise Refused(f"the model has no {kind} {missing[0]}")
+        return [known[name] for name in names]
 
     def sample(self, inputs: list[tuple[str, Any]], at: int) -> Any:
         return [array[at] for _, array in inputs]
@@ -164,9 +184,10 @@ class Tflite:
         for index, array in zip(self.inputs, sample):  # noqa: B905 - Python 3.9
             self.model.set_tensor(index, array)
         self.model.invoke()
+        return [self.model.get_tensor(index) for index in self.made]
 
     def outputs(self, raw: Any) -> list[Any]:
-        return [self.model.get_tensor(index) for index in self.made]
+        return list(raw)
 
     def end(self) -> None:
         """It has nothing to write."""
@@ -175,7 +196,9 @@ class Tflite:
 def record(array: Any) -> bytes:
     import numpy as np
 
-    array = np.ascontiguousarray(array)
+    if not isinstance(array, (np.ndarray, np.generic)):
+        raise Refused("an output is no tensor")
+    array = np.asarray(array, order="C")  # ascontiguousarray makes a scalar an array of one
     if str(array.dtype) not in CODES:
         raise Refused(f"an output is {array.dtype}, which has no record")
     head = struct.pack("<4sII", b"WBO1", CODES[str(array.dtype)], array.ndim)

@@ -61,13 +61,12 @@ def wrapped(argv: Sequence[str], nonce: str) -> str:
 def unwrapped(stdout: bytes, nonce: str) -> tuple[bytes, int] | None:
     """What a wrapped command wrote, and its exit code; None where it did not come to its end."""
     mark = re.escape(f"{MARK}:{nonce}:".encode())
-    begin = re.search(mark + rb"begin:\d+\r?\n", stdout)
-    ends = list(
-        re.finditer(rb"\r?\n" + mark + rb"(\d+)\r?\n", stdout[begin.end() :] if begin else b"")
-    )
-    if begin is None or not ends:
+    begin = re.search(mark + rb"begin:\d+(\r?\n)", stdout)
+    if begin is None:
         return None
-    return stdout[begin.end() :][: ends[-1].start()], int(ends[-1][1])
+    after, line = stdout[begin.end() :], begin[1]  # old adb ends lines with two characters
+    ends = list(re.finditer(line + mark + rb"(\d+)" + line, after))
+    return (after[: ends[-1].start()], int(ends[-1][1])) if ends else None
 
 
 class Shell:
