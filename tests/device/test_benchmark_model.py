@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.device.benchmark_model import parsed
-from workbench.errors import DeviceError
+from tests.device import fakes
+from tests.device.native import models
+from workbench import files
+from workbench.artifact import digest
+from workbench.device.benchmark_model import operators, parsed
+from workbench.device.profile import Library
+from workbench.errors import DeviceError, ProfileError
+from workbench.inspect import read
+from workbench.measure.remote import Wanted, measure
+from workbench.report.blocks import operator_times
 
 # The lines of benchmark_tflite_model.cc and benchmark_model.cc, with figures of our own.
 SAID = """\
@@ -66,6 +74,46 @@ def test_any_text_is_times_or_an_error(text):
         parsed(text)
 
 
+HEADINGS = "\t[node type]\t[first]\t[avg ms]\t[%]\t[cdf%]\t[mem KB]\t[times called]\t[Name]\n"
+PROFILE = f"""\
+Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+{HEADINGS}\t  AllocateTensors\t   0.5\t   0.5\t100.000%\t100.000%\t 0.000\t  1\tAllocateTensors/0
+
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+{HEADINGS}\t    TfLiteXNNPackDelegate\t   2.1\t   2.0\t 80.000%\t 80.000%\t 0.000\t  1\t[y]:1
+\t                  SOFTMAX\t   0.6\t   0.5\t 20.000%\t100.000%\t 0.000\t  1\t[z]:2
+
+============================== Top by Computation Time ==============================
+{HEADINGS}\t    TfLiteXNNPackDelegate\t   2.1\t   2.0\t 80.000%\t 80.000%\t 0.000\t  1\t[y]:1
+"""
+INSIDE = f"""\
+Delegate internal:
+============================== Run Order ==============================
+{HEADINGS}\t   Delegate/Convolution (NHWC, F32) IGEMM\t  2.0\t  1.9\t100.0%\t100.0%\t 0.0\t  1\tD:0
+
+"""
+
+
+def test_operators_are_those_of_the_regular_runs_and_inside_a_delegate():
+    assert operators(PROFILE) == [
+        {"op": "TfLiteXNNPackDelegate", "ms": 2.0}, {"op": "SOFTMAX", "ms": 0.5}
+    ]  # fmt: skip
+    assert operators(PROFILE + INSIDE) == [
+        {"op": "SOFTMAX", "ms": 0.5}, {"op": "Convolution (NHWC, F32) IGEMM", "ms": 1.9}
+    ]  # fmt: skip
+    # Before 2023 a column more, of when it began.
+    older = PROFILE.replace("\t[first]", "\t[start]\t[first]").replace("\t   0.6", "\t 2.1\t 0.6")
+    assert operators(older)[1] == {"op": "SOFTMAX", "ms": 0.5}
+
+
+@pytest.mark.parametrize("text", ["", SAID, PROFILE.partition("Regular")[0].replace("\t", " ")])
+def test_a_tool_that_tells_no_operators_is_an_error(text):
+    with pytest.raises(DeviceError, match="time of operators"):
+        operators(text)
+
+
 def tool(folder: Path) -> Path:
     """A stand-in for the tool: runs the file in this machine's LiteRT, prints what it prints."""
     path = folder / "benchmark_model"
@@ -98,4 +146,32 @@ def stand_in(arguments: list[str]) -> None:
         with Path(given["output_filepath"]).open("wb") as file:
             for one in model.get_output_details():
                 file.write(model.get_tensor(one["index"]).tobytes())
-    print(SAID)
+    print(SAID + (PROFILE if "enable_op_profiling" in given else ""))
+
+
+def test_a_profile_names_the_tool_by_path_and_digest(tmp_path):
+    """Times, outputs and operators through a connection, as `wb profile` takes them."""
+    inner = models.tflite(tmp_path)
+    program = tool(tmp_path)
+    library = Library(path=str(program), pushed=True, sha256=digest(program))
+    device = fakes.device(
+        tmp_path, runner="benchmark_model", libraries={"benchmark_model": library}
+    )
+    x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    artifact = files.open_artifact(inner)
+    (name,) = [one.name for one in artifact.inputs]
+    wanted = Wanted(
+        targets={"net": artifact}, facts={"net": read(inner)}, timed={"net": {name: x[:1]}},
+        samples={"net": {name: x}}, preset=fakes.BRIEF, operators=True,
+    )  # fmt: skip
+    found = fakes.found(device)
+    measure(fakes.Far(), found, wanted, fakes.Recorder().watch())
+    assert not found.failed
+    assert [one["net"].samples_ns for one in found.rounds] == [(14_501_000,)] * 3
+    assert found.latencies()["net"].p90 is None
+    (made,) = found.outputs["net"]
+    np.testing.assert_allclose(made, np.maximum(x @ models.WEIGHTS + 1, 0), rtol=1e-4, atol=1e-5)
+    assert operator_times(found.operators["net"])["SOFTMAX"] == 0.5
+    program.write_text(program.read_text() + "# another\n")
+    with pytest.raises(ProfileError, match="not the file that the profile names"):
+        measure(fakes.Far(), fakes.found(device), wanted, fakes.Recorder().watch())

@@ -6,10 +6,11 @@ in MB from the tool's start.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class BenchmarkJob:
         done = self.place.run([
             *self._model(), *self._inputs(0), "--num_runs=5", "--enable_op_profiling=true"
         ])  # fmt: skip
-        return done.stdout
+        return json.dumps({"operators": operators(done.stdout)})
 
     def _model(self) -> list[str]:
         return [f"--graph={self.model}", f"--num_threads={self.place.device.threads}"]
@@ -145,3 +146,32 @@ def parsed(text: str) -> Ran:
         peak_bytes=max(0, round(float(memory.group(1)) * 1e6)) if memory else 0,
         summary=True,
     )
+
+
+def operators(text: str) -> list[dict[str, Any]]:
+    """What the tool says of operators: the type and milliseconds of each, in the order they ran in.
+
+    Raises DeviceError where it says nothing of them.
+    """
+    # What a delegate ran is one operator there, and in a table of its own after it.
+    runs, _, inside = text.rpartition("Regular Benchmark Runs")[2].partition("Delegate internal")
+    own = _run_order(inside)
+    found = [one for one in _run_order(runs) if not (own and "Delegate" in one["op"])] + own
+    if not found:
+        raise DeviceError(
+            "benchmark_model does not tell the time of operators",
+            next((one for one in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
+            "use a newer one, or the native runner",
+        )
+    return found
+
+
+def _run_order(text: str) -> list[dict[str, Any]]:
+    """The first of its tables: [node type] … [avg ms] [%] … between tabs, and maybe [Name]."""
+    found = []
+    for line in text.partition("Run Order")[2].partition("Top by")[0].splitlines():
+        cells = [cell.strip() for cell in line.split("\t")]
+        share = next((at for at, cell in enumerate(cells) if re.fullmatch(r"[\d.]+%", cell)), 0)
+        if share >= 3 and re.fullmatch(NUMBER, cells[share - 1]):
+            found.append({"op": cells[1].removeprefix("Delegate/"), "ms": float(cells[share - 1])})
+    return found

@@ -31,7 +31,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("none", processes=0, warmup=0, runs=0, seconds=0.0),
-        Preset("quick", processes=6, warmup=3, runs=10, seconds=0.1),
+        Preset("quick", processes=6, warmup=3, runs=10, seconds=0.25),
         Preset("standard", processes=6, warmup=5, runs=50, seconds=0.4),
         Preset("strict", processes=12, warmup=20, runs=100, seconds=5.0),
     )

@@ -66,7 +66,7 @@ def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row
         eager=eager,
         onnx=onnx,
         reference=eager or onnx,
-        host=probe.host(request.device.provider),
+        host={**probe.host(request.device.provider), "INT8": request.device.quantization},
         versions=probe.versions(PACKAGES),
         notes=tuple(notes),
     )

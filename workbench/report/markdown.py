@@ -79,7 +79,7 @@ def caption(report: Report) -> str:
     if report.samples and not report.labelled:
         parts.append("no labels")
     if scheme := report.host.get("INT8"):
-        parts.append(f"INT8 as {scheme} follows its CPU")
+        parts.append(f"its CPU is best at INT8 as {scheme}")
     said = "; ".join(parts) + "."
     if runs:
         said += f" Intervals are 95 %, by bootstrap over {processes} fresh processes."

@@ -263,7 +263,7 @@ def measured(
         eager="",
         onnx=baseline,
         reference=first,
-        host=probe.host(device.provider),
+        host={**probe.host(device.provider), "INT8": device.quantization},
         versions=probe.versions(PACKAGES),
         notes=tuple(notes),
     )
