@@ -115,17 +115,20 @@ def test_the_host_and_two_devices_stand_in_one_table(project):
     ],
 )
 def test_a_fault_ends_its_device_and_no_other(project, fault, device, words):
-    project.stand.set(fault)
+    project.stand.set({**fault, "program": {"phone": "adb", "board": "ssh"}[device]})
     other = {"phone": "board", "board": "phone"}[device]
-    text = project.profile("--device", device, "--device", "cpu", code=5)
+    out = project.folder / "out"
+    text = project.profile("--device", device, "--device", other, "--out", str(out), code=5)
     for word in words:
         assert word in text
     assert "fix:" in text
-    assert "cpu" in text  # whose row stands
+    report = json.loads((out / "report.json").read_text())
+    (stands,) = [one for one in (report, *report["devices"]) if one["device"] == other]
+    assert len(stands["rows"][0]["latency"]["processes"]) == 6
+    assert stands["rows"][0]["figures"]["like_host_sqnr"] is not None
     project.stand.set()
     assert project.kept() == []
     assert project.damaged() == []
-    project.profile("--device", other)
 
 
 def test_a_device_lost_for_a_moment_comes_back(project):
@@ -197,7 +200,7 @@ def test_wrong_words_are_said_before_any_work(project, words, code, said):
 
 def test_the_devices_are_listed_with_their_state(project):
     project.stand.set(
-        {"kind": "refused", "match": "ConnectTimeout"},
+        {"kind": "refused", "program": "ssh"},
         devices=[{"serial": "A1", "state": "device", "model": "P"},
                  {"serial": "B2", "state": "unauthorized", "model": ""}],
     )  # fmt: skip

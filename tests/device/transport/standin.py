@@ -5,9 +5,10 @@ they do is in `control.json` beside them, which `Standin.set` writes, so that it
 command of the workbench runs:
 
     devices   what `adb devices` lists: {"serial", "state", "model"} each
-    faults    each {"kind", "on", "nth", "match"}: `on` is run, push, pull, any of
-              these (the default), devices, connect or state; `nth` counts the
-              calls that match, from 1, 0 being every one; `match` is text that the call must hold
+    faults    each {"kind", "program", "on", "nth", "match"}: `program` is adb or ssh,
+              both by default; `on` is run, push, pull, any of these (the default), devices,
+              connect or state; `nth` counts the calls that match, from 1, 0 being every one;
+              `match` is text that the call must hold
 
 Kinds, of both programs: lost (the connection breaks in the middle), hang, full (no room on the
 device), garbage (bytes around the output), half (the output is cut, and the client says nothing of
@@ -123,6 +124,8 @@ class Client:
             for place, one in enumerate(self.control["faults"]):
                 on, wide = one.get("on", "any"), one["kind"] == "server"
                 if on != verb and not (on == "any" and (wide or verb in ("run", "push", "pull"))):
+                    continue
+                if one.get("program", self.name) != self.name:
                     continue
                 if one.get("match", "") not in text:
                     continue
