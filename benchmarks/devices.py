@@ -2,6 +2,7 @@
 
     python benchmarks/devices.py                      # overhead and native against Python
     python benchmarks/devices.py --trials 100         # two equal files, and one made 5 % slower
+    python benchmarks/devices.py --devices 4          # emulated boards, at once and one alone
 
 Ratios are taken in one run; nothing fails by them. The networks are chains of equal convolutions,
 so that one with a layer more in twenty is 5 % slower.
@@ -10,6 +11,8 @@ so that one with a layer more in twenty is 5 % slower.
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -162,15 +165,61 @@ def noise(one: Path, other: Path, count: int, preset: Preset) -> tuple[int, int]
     return found[0], found[1]
 
 
+def side_by_side(path: Path, count: int) -> None:
+    """Seconds of `wb profile` on as many emulated boards at once, over those of one alone."""
+    from tests.arm64 import target
+
+    if why := target.lacking():
+        print(f"emulated boards: not measured: {why}")
+        return
+    folder = path.parent / "boards"
+    (folder / "devices").mkdir(parents=True)
+    (folder / "bin").mkdir()
+    with target.network() as network, target.ssh_target(network) as board:
+        ssh = shlex.join([str(board.programs / "ssh"), "-F", str(board.config)])
+        (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} "$@"\n')
+        (folder / "bin" / "ssh").chmod(0o755)
+        names = [f"board{at}" for at in range(count)]
+        for name in names:
+            words = ["-oBatchMode=yes", "-oStrictHostKeyChecking=accept-new", name, "true"]
+            subprocess.run([folder / "bin/ssh", *words], check=True, capture_output=True)
+            # A folder each: what one has is not there for another.
+            text = f'transport = "ssh"\nhost = "{name}"\nfolder = "/root/{name}"\n'
+            (folder / "devices" / f"{name}.toml").write_text(text)
+        seconds = {}
+        for some in (1, 2, count):
+            devices = [word for name in names[:some] for word in ("--device", name)]
+            walls = []
+            for turn in range(4):  # the first brings the files
+                began = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", "workbench", "profile", str(path), *devices, "--quick",
+                     "--json"],
+                    check=True, cwd=folder, capture_output=True,
+                    env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+                )  # fmt: skip
+                walls += [time.perf_counter() - began] if turn else []
+            seconds[some] = float(np.median(walls))
+            print(
+                f"emulated boards at once: {some}, {seconds[some]:.1f} s, "
+                f"{seconds[some] / seconds[1]:.2f} x one ({os.cpu_count()} cores)",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--devices", type=int, default=0)
     parser.add_argument("--preset", default="quick", choices=list(PRESETS))
     parser.add_argument("files", nargs="*", type=Path, help="measured against Python too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wb-devices-") as folder:
         one = chain(Path(folder) / "chain.onnx", 20, size=36)
         slower = chain(Path(folder) / "slower.onnx", 21, size=36)
+        if arguments.devices:
+            side_by_side(chain(Path(folder) / "small.onnx", 2, size=16), arguments.devices)
+            return
         overhead(one)
         for path in (one, *arguments.files):
             against_python(path)

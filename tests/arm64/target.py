@@ -17,8 +17,13 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from workbench.device.transport import AdbTransport, SshTransport
 
 # The default processor emulates what makes it eight times slower, and gives other outputs than the
 # one that /proc/cpuinfo tells of. A word of the command: daemons clear their children's settings.
@@ -173,3 +178,91 @@ def _command(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
+
+
+@contextlib.contextmanager
+def network() -> Iterator[Network]:
+    # Not in pytest's folder: a user of another name's namespace needs a short and open path.
+    folder = Path(tempfile.mkdtemp(prefix="wb-arm64-"))
+    found = Network(folder)
+    try:
+        yield found
+    finally:
+        found.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Target:
+    """A daemon and how to reach it. folder: the far folder for files, and where it is here."""
+
+    kind: str
+    daemon: Daemon
+    programs: Path
+    config: Path
+    folder: str
+    here: Path
+
+    def transport(self, name: str = "board") -> AdbTransport | SshTransport:
+        program = str(self.programs / self.kind)
+        if self.kind == "adb":
+            return AdbTransport(name, f"127.0.0.1:{ADB_PORT}", program=program)
+        return SshTransport(name, "board", options=("-F", str(self.config)), program=program)
+
+
+@contextlib.contextmanager
+def adb_target(network: Network) -> Iterator[Target]:
+    """adbd in the network, and an adb with a server of its own there."""
+    folder = network.folder
+    (folder / "tmp").mkdir()
+    mine = {"ADB_VENDOR_KEYS": "", "HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+    # Its server is in the network too, where 5037 is free.
+    program = folder / "bin" / "adb"
+    settings = " ".join(f"{key}='{value}'" for key, value in mine.items())
+    program.write_text(program.read_text().replace("exec ", f"{settings} exec ", 1))
+    binds = {"/data/local/tmp": folder / "data", "/tmp": folder / "adb-tmp"}
+    daemon = Daemon(network, ADB_PORT, ["/usr/lib/android-sdk/platform-tools/adbd"], binds)
+    daemon.start()
+    found = Target(
+        "adb", daemon, folder / "bin", folder / "none", "/data/local/tmp", binds["/data/local/tmp"]
+    )
+    try:
+        found.transport().reconnect()
+        yield found
+    finally:
+        subprocess.run([program, "kill-server"], capture_output=True, check=False, timeout=20)
+        daemon.stop()
+
+
+@contextlib.contextmanager
+def ssh_target(network: Network) -> Iterator[Target]:
+    """dropbear in the network; every host name is its own."""
+    folder = network.folder
+    home = folder / "home"
+    binds = {"/root": home, "/etc/dropbear": folder / "hostkeys", "/tmp": folder / "ssh-tmp"}
+    daemon = Daemon(
+        network,
+        SSH_PORT,
+        ["dropbear", "-F", "-E", "-R", "-s", "-p", f"127.0.0.1:{SSH_PORT}"],
+        binds,
+    )
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (home / ".ssh").mkdir(mode=0o700)
+    (home / ".ssh" / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
+    (home / ".ssh" / "authorized_keys").chmod(0o600)
+    config = folder / "config"
+    config.write_text(
+        f"Host *\n  HostName 127.0.0.1\n  Port {SSH_PORT}\n  User root\n"
+        f"  IdentityFile {key}\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known\n"
+        "  GlobalKnownHostsFile /dev/null\n"
+    )
+    daemon.start()
+    try:
+        first = ["-oBatchMode=yes", "-oStrictHostKeyChecking=accept-new", "board", "true"]
+        subprocess.run(
+            [folder / "bin/ssh", "-F", config, *first], check=True, timeout=60, capture_output=True
+        )
+        yield Target("ssh", daemon, folder / "bin", config, "/root", home)
+    finally:
+        daemon.stop()

@@ -23,7 +23,7 @@ from workbench.model import parse_inputs
 from workbench.process import Pool, Worker
 from workbench.report import words
 from workbench.report.data import FORMAT, PRECISION, Report, plain
-from workbench.tools.profile import measured, planned
+from workbench.tools.measured import measured, planned
 from workbench.tools.subjects import SEED, Array, Subject, fitted, opened, random_samples
 
 if TYPE_CHECKING:
