@@ -101,16 +101,8 @@ class Engine:
         if self.request.source.kind == "onnx":
             return self._described("dataset", key, "describe_dataset", data)
         # The model comes next, in another process: it imports torch while samples are read.
-        worker = self.pool.take("describe_model")
-        worker.start("warm")
-        try:
-            found = self._described("dataset", key, "describe_dataset", data)
-            worker.result()
-        except BaseException:
-            worker.close()
-            raise
-        self.pool.give(worker)
-        return found
+        with self.pool.warming("describe_model", "torch"):
+            return self._described("dataset", key, "describe_dataset", data)
 
     def describe_model(self, dataset: dict[str, Any]) -> tuple[dict[str, Any], Artifact | None]:
         """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
@@ -224,6 +224,20 @@ class Pool:
         # Jobs run side by side: OpenMP's threads, spinning while they wait for one another, would
         # take the cores from the others' (two quantizations at once took eight times as long).
         return Worker({"OMP_WAIT_POLICY": "PASSIVE"})
+
+    @contextlib.contextmanager
+    def warming(self, like: str, *modules: str) -> Iterator[None]:
+        """While the block runs, a worker imports what the job `like` will need."""
+        worker = self.take(like)
+        try:
+            worker.start("warm", modules)
+            yield
+            worker.result()
+        except BaseException:
+            worker.close()
+            raise
+        worker.jobs.add(like)  # ready for it
+        self.give(worker)
 
     def give(self, worker: Worker) -> None:
         with self._lock:

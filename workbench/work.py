@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,10 @@ def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
     return models.load(source, load_dataset(data).examples(8, source.seed), folder)
 
 
-def warm(progress: Progress) -> None:
-    """Import what loading a model takes, while nothing else can be done in this process."""
-    import torch  # noqa: F401
+def warm(modules: Sequence[str], progress: Progress) -> None:
+    """Import what a later job takes, while this process has nothing else to do."""
+    for name in modules:
+        importlib.import_module(name)
 
 
 def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.measure import statistics
+from workbench.measure.latency import PRESETS
 from workbench.measure.statistics import (
     Estimate,
     bootstrap_median,
@@ -112,3 +114,10 @@ def test_a_users_metric_is_compared_on_the_same_resamples():
     wide = paired_metric_difference(metric, before, noisy, labels)
     assert wide.low < wide.value < wide.high
     assert wide == paired_metric_difference(metric, before, noisy, labels)
+
+
+def test_the_levels_that_are_kept_are_those_that_scipy_gives(monkeypatch):
+    kept = dict(statistics.EXPANDED)
+    monkeypatch.setattr(statistics, "EXPANDED", {})
+    assert kept == {count: pytest.approx(statistics.expanded(count), rel=1e-12) for count in kept}
+    assert {one.processes for one in PRESETS.values()} - {0} <= set(kept)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -66,10 +66,11 @@ def command(
         _check_folder(out, paths)
     display.plan(planned(len(paths), preset))
     display.update("files", 0.0)
-    subjects = opened(paths)
-    dataset = datasets.load(data) if data is not None else None
     own: dict[str, dict[str, Array]] = {}
     with closing(Pool()) as pool:
+        with _warming(pool, paths if len(local) < len(places) else []):
+            subjects = opened(paths)
+            dataset = datasets.load(data) if data is not None else None
         for one in local:
             providers.require(one, pool)
         host = local[0] if local else profile.load("cpu")
@@ -108,6 +109,19 @@ def command(
 
         rundir.write_report(out, report)
     return report
+
+
+@contextmanager
+def _warming(pool: Pool, paths: Sequence[Path]) -> Iterator[None]:
+    """While the block opens the files, what will run them is imported."""
+    suffixes = {path.suffix for path in paths}
+    modules = ["ai_edge_litert.interpreter"] if ".tflite" in suffixes else []
+    modules += ["onnxruntime"] if suffixes & {".onnx", ".ort"} else []
+    if not modules:
+        yield
+        return
+    with pool.warming("open", *modules):
+        yield
 
 
 def _away(
