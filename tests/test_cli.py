@@ -140,7 +140,7 @@ def test_steps_in_a_wrong_order_are_refused(here, monkeypatch, capsys):
     )
     code, _, err = call(monkeypatch, capsys, "show", "wrong")
     assert code == 2
-    assert "export takes torch, but quantize gives onnx" in err
+    assert "export takes torch or pt2, but quantize gives onnx" in err
 
 
 def spoilt(own, change) -> subprocess.CompletedProcess[str]:

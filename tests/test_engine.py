@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +11,19 @@ from workbench.artifact import Artifact, Format
 from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine import Engine, Outcome, Request, StepResult, rows_of
+from workbench.engine import Engine, Outcome, Request, StepResult
 from workbench.errors import DatasetError, RecipeError, StepError
+from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
 from workbench.process import Pool
 from workbench.recipe import Recipe
+from workbench.report.build import report_of
+from workbench.rows import rows_of
 from workbench.steps import (
     Export,
     Float16,
     FuseTransformer,
+    Prune,
     QuantizeDynamic,
     QuantizeStatic,
     Simplify,
@@ -145,12 +150,54 @@ def test_an_artifact_that_the_next_step_only_rewrites_is_no_row():
     assert rows == ["simplify", "ort.quantize", "ort.to_ort"]
 
 
+def test_a_steps_key_follows_the_device_where_it_is_timed(engine):
+    recipes = {
+        name: Recipe(Prune(macs=None, **{name: 0.5}), Export())
+        for name in ("latency", "parameters")
+    }
+
+    def keys():
+        return {
+            name: key(engine, "prune", recipe=one, path=Path(__file__))
+            for name, one in recipes.items()
+        }
+
+    before = keys()
+    engine.request = replace(engine.request, device=replace(engine.request.device, threads=4))
+    after = keys()
+    assert before["latency"] != after["latency"]
+    assert before["parameters"] == after["parameters"]
+
+
 def test_the_trunks_end_stays_though_a_branch_gives_the_same_kind():
     recipe = Recipe(Export(), branches={"a": (Simplify(),), "b": (Simplify(),)})
     names = ("export", "a.simplify", "b.simplify")
     results = tuple(result(recipe, name, Format.ONNX) for name in names)
     outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
     assert [one.located.id for one in rows_of(outcome)] == list(names)
+
+
+def test_the_original_has_a_row_of_its_own():
+    recipe = Recipe(Prune(), Export(), Simplify(), original=(Export(), Simplify()))
+    names = ("original.export", "original.simplify", "prune", "export", "simplify")
+    assert [one.id for one in recipe.located()] == list(names)
+    assert [[one.id for one in path] for path in recipe.paths()] == [
+        ["original.export", "original.simplify"], ["prune", "export", "simplify"]
+    ]  # fmt: skip
+    kinds = {"prune": Format.PT2}
+    results = tuple(result(recipe, name, kinds.get(name, Format.ONNX)) for name in names)
+    outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
+    assert [one.located.id for one in rows_of(outcome)] == [
+        "original.simplify",
+        "prune",
+        "simplify",
+    ]
+    request = Request(
+        recipe=recipe, settings=(), source=ModelSource(spec="net.py:build"), data="d",
+        device=Device(name="cpu"),
+    )  # fmt: skip
+    told = replace(outcome, model={**MODEL, "notes": []}, dataset={**DATASET, "splits": {}})
+    assert report_of(request, PRESETS["none"], told, []).onnx == "original.simplify"
 
 
 def test_what_a_branch_hands_on_as_it_got_it_is_no_row():

@@ -15,6 +15,7 @@ EXIT_CODES = {
     "DatasetError": 2,
     "ProfileError": 2,
     "StepError": 3,
+    "DiskFullError": 3,
     "DependencyError": 4,
     "DeviceError": 5,
     "CrashError": 5,

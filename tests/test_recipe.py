@@ -77,9 +77,13 @@ def test_a_recipe_without_branches_is_one_path():
     ("build", "words"),
     [
         (Recipe, "at least one step"),
-        (lambda: Recipe(Simplify(), Export()), "wrong order: export takes torch, but simplify"),
+        (
+            lambda: Recipe(Simplify(), Export()),
+            "wrong order: export takes torch or pt2, but simplify",
+        ),
         (lambda: Recipe(Export(), branches={"a": (ToOrt(), Simplify())}), "a.to_ort gives ort"),
         (lambda: Recipe(Export(), branches={"a": ()}), "branch 'a' has no steps"),
+        (lambda: Recipe(Export(), branches={"original": (Simplify(),)}), "cannot be called"),
         (lambda: Recipe(Export(), branches={"A b": (Simplify(),)}), "'A b' cannot name a branch"),
         (lambda: Recipe(Export(), branches={"../x": (Simplify(),)}), "cannot name a branch"),
         (lambda: Recipe(Export), "is not a step"),

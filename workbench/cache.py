@@ -26,10 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from workbench.artifact import digest
-from workbench.errors import StepError, WorkbenchError
+from workbench.errors import DiskFullError, StepError, WorkbenchError
 
 ENTRY = "entry.json"
-_SHOWING = ("report", "tools", "display.py", "cli.py", "commands.py", "library")
+_SHOWING = (
+    "report", "tools", "sweep", "display.py", "cli.py", "cli_options.py", "cli_devices.py",
+    "cli_sweep.py", "commands.py", "library",
+)  # fmt: skip
 
 
 def root() -> Path:
@@ -44,7 +47,7 @@ def describe_os_error(error: OSError) -> WorkbenchError:
     """A full disk or a missing permission, as what a user can do about it."""
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StepError(
+        return DiskFullError(
             f"the disk is full{place}",
             "",
             "free space, or set WB_CACHE, TMPDIR and --out to another disk, and run again: "
@@ -117,6 +120,7 @@ class Cache:
         self.folder = folder or root()
         self.enabled = enabled
         self._fresh: set[str] = set()
+        self.used: set[str] = set()  # keys of what was found or made
         # Intermediates that steps share; a run that may not read the cache has its own.
         self.work = self.folder / "work" if enabled else self.folder / f"tmp/{os.getpid()}-work"
         try:
@@ -172,6 +176,7 @@ class Cache:
             if not path.is_file() or digest(path) != expected:
                 shutil.rmtree(folder, ignore_errors=True)  # damaged: make it again
                 return None
+        self.used.add(key)
         return folder, data
 
     def _may_read(self, key: str) -> bool:
@@ -203,6 +208,7 @@ class Cache:
                 shutil.rmtree(final, ignore_errors=True)
                 folder.rename(final)
             self._fresh.add(key)
+            self.used.add(key)
             return final, data, False
 
     def record(self, key: str) -> dict[str, Any] | None:
@@ -211,13 +217,17 @@ class Cache:
         if not self._may_read(key) or not isinstance(data, dict):
             return None
         depends = data.pop("depends", {})
-        return None if any(_stamp(Path(path)) != was for path, was in depends.items()) else data
+        if any(_stamp(Path(path)) != was for path, was in depends.items()):
+            return None
+        self.used.add(key)
+        return data
 
     def store(self, key: str, data: dict[str, Any], depends: Iterable[Path] = ()) -> None:
         """Write a record, resting on files that must not have changed when it is read."""
         stamps = {str(path): _stamp(path) for path in sorted(set(depends))}
         write_json(self.folder / "records" / f"{key}.json", {**data, "depends": stamps})
         self._fresh.add(key)
+        self.used.add(key)
 
     def close(self) -> None:
         """Remove what only this run used."""

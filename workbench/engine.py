@@ -19,7 +19,7 @@ from workbench.display import Display
 from workbench.errors import CrashError, DatasetError, ModelError, RecipeError, WorkbenchError
 from workbench.model import PACKAGES, ModelSource
 from workbench.process import Pool, close_all
-from workbench.recipe import Located, Recipe
+from workbench.recipe import ORIGINAL, Located, Recipe
 
 Data = str | tuple[TensorSpec, ...]
 
@@ -32,6 +32,7 @@ class Request:
     that `recipe` already carries, so that a worker can rebuild it. device: whose CPU decides the
     INT8 arithmetic; others: where the same artifacts are measured too. samples: how many of them
     are run on devices with a runner for their outputs. operators: see `wb profile --op-profile`.
+    only: the rows whose latency is measured, and the baseline's; all where it is empty.
     """
 
     recipe: Recipe
@@ -42,6 +43,7 @@ class Request:
     others: tuple[Device, ...] = ()
     samples: int = 64
     operators: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,16 @@ class Engine:
         if source.kind != "onnx":
             return recipe.located()
         for path in recipe.paths():
+            # An export has been done; what else takes a module must not be left out unseen.
+            lost = [one for one in path if Format.TORCH in one.step.takes
+                    and one.step.gives is Format.PT2]  # fmt: skip
+            if lost:
+                raise RecipeError(
+                    f"{lost[0].id} takes a PyTorch model, and {Path(source.spec).name} is an ONNX "
+                    "file",
+                    "",
+                    "give the PyTorch model: --model file.py:build --weights FILE",
+                )
             steps = [one for one in path if Format.TORCH not in one.step.takes]
             if not steps or Format.ONNX not in steps[0].step.takes:
                 begins = path[0] if not steps else steps[0]
@@ -211,7 +223,7 @@ class Engine:
     ) -> Outcome:
         trunk = [one for one in self._located() if not one.branch]
         subject: Artifact | ModelSource = start or self.request.source
-        results: list[StepResult] = []
+        results = self._branch(ORIGINAL, subject, dataset, model)
         if start is not None and not trunk:  # the file itself is the baseline
             results.append(StepResult(Located("model", "model", "", None), start, cached=True))
         for located in trunk:
@@ -266,10 +278,12 @@ class Engine:
             type(step).__qualname__,
             _own_source(type(step)),
             dataclasses.asdict(step),
+            [digest(path) for path in getattr(step, "sources", ()) if path.is_file()],
             given,
             dataset["inputs"],
             calibration if step.needs_data else (calibration or evaluation) if looks else None,
             (device.quantization, device.architecture, device.provider),
+            device.to_json() if getattr(step, "times_device", False) else None,
             self.request.source.seed,
             versions(step.packages),
         )
@@ -316,39 +330,3 @@ def _own_source(step: type) -> str:
     except (TypeError, OSError):
         return ""
     return "" if path.is_relative_to(Path(__file__).parent) else digest(path)
-
-
-def rows_of(outcome: Outcome) -> list[StepResult]:
-    """The results that stand in the table: of each path, the last artifact of its kind.
-
-    An artifact that the next step only rewrites, in the same format and precision, is superseded;
-    so FP32 ONNX appears once, simplified. One that was made for the next step is left out too. The
-    trunk's end is the baseline and always stays; what a branch's first step hands on just as it got
-    it is the same file. Failed steps stay too, as error rows.
-    """
-    following = zip(outcome.results, (*outcome.results[1:], None), strict=True)
-    end = next((one for one in reversed(outcome.results) if not one.located.branch), None)
-    return [
-        one
-        for one, after in following
-        if after is None or not (_supersedes(after, one) or _handed_on(one, end, after))
-    ]
-
-
-def _handed_on(one: StepResult, end: StepResult | None, after: StepResult) -> bool:
-    """Whether a branch's result is the trunk's end unchanged, and another step follows on it."""
-    if end is None or end.artifact is None or one.artifact is None:
-        return False
-    same = one.artifact.history and one.artifact.history == end.artifact.history
-    return bool(same) and one.located.branch == after.located.branch != ""
-
-
-def _supersedes(after: StepResult, one: StepResult) -> bool:
-    if after.located.branch != one.located.branch or one.artifact is None:
-        return False
-    return one.artifact.intermediate or _same_kind(one, after)
-
-
-def _same_kind(one: StepResult, other: StepResult) -> bool:
-    a, b = one.artifact, other.artifact
-    return a is not None and b is not None and (a.format, a.precision) == (b.format, b.precision)

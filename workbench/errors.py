@@ -7,6 +7,7 @@
     │   ├── DatasetError        dataset file, samples or labels
     │   └── ProfileError        device profile
     ├── StepError           3   a step, or the report of a run, failed
+    │   └── DiskFullError       what follows would fail too
     ├── DependencyError     4   a package or tool is missing
     ├── DeviceError         5   a device did not do what it should
     │   └── CrashError      a process of ours died: a crash in a runtime or converter
@@ -65,6 +66,10 @@ class StepError(WorkbenchError):
     exit_code = 3
 
 
+class DiskFullError(StepError):
+    pass
+
+
 class DependencyError(WorkbenchError):
     exit_code = 4
 
@@ -85,7 +90,7 @@ _BY_NAME: dict[str, type[WorkbenchError]] = {
     kind.__name__: kind
     for kind in (
         WorkbenchError, InputError, RecipeError, ModelError, DatasetError, ProfileError, StepError,
-        DependencyError, DeviceError, CrashError, RegressionError,
+        DiskFullError, DependencyError, DeviceError, CrashError, RegressionError,
     )
 }  # fmt: skip
 

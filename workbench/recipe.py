@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.dataset import Dataset
     from workbench.device.profile import Device
 
+ORIGINAL = "original"
 BRANCH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -74,11 +75,14 @@ class Located:
 class Recipe:
     """A sequence of steps that may end in named branches.
 
-    Raises RecipeError where a step cannot take what the one before it gives.
+    original: steps on the model as it was given, where the sequence changes it: what they make is
+    the baseline that the rest is compared with. Raises RecipeError where a step cannot take what
+    the one before it gives.
     """
 
     steps: tuple[Any, ...]
     branches: Mapping[str, tuple[Any, ...]]
+    original: tuple[Any, ...]
     name: str = ""
     help: str = ""
     path: Path | None = field(default=None, compare=False)
@@ -87,13 +91,15 @@ class Recipe:
         self,
         *steps: Any,
         branches: Mapping[str, Sequence[Any]] | None = None,
+        original: Sequence[Any] = (),
         name: str = "",
         help: str = "",
         path: Path | None = None,
     ) -> None:
         frozen = {key: tuple(value) for key, value in (branches or {}).items()}
         for key, value in {
-            "steps": tuple(steps), "branches": frozen, "name": name, "help": help, "path": path
+            "steps": tuple(steps), "branches": frozen, "original": tuple(original),
+            "name": name, "help": help, "path": path,
         }.items():  # fmt: skip
             object.__setattr__(self, key, value)
         self._check()
@@ -102,6 +108,12 @@ class Recipe:
         if not self.steps:
             raise RecipeError("a recipe needs at least one step before its branches")
         for branch, steps in self.branches.items():
+            if branch == ORIGINAL:
+                raise RecipeError(
+                    f"a branch cannot be called '{ORIGINAL}'",
+                    "that is what Recipe(original=…) makes of the model as it was given",
+                    "choose another name",
+                )
             if not BRANCH_NAME.fullmatch(branch):
                 raise RecipeError(
                     f"'{branch}' cannot name a branch",
@@ -124,8 +136,8 @@ class Recipe:
                     )
 
     def located(self) -> list[Located]:
-        """Every step with its place, trunk first."""
-        found = list(_numbered("", self.steps))
+        """Every step with its place: those on the original, the trunk, the branches."""
+        found = [*_numbered(ORIGINAL, self.original), *_numbered("", self.steps)]
         for branch, steps in self.branches.items():
             found += _numbered(branch, steps)
         return found
@@ -134,7 +146,8 @@ class Recipe:
         """Every sequence from the first step to an end."""
         trunk = list(_numbered("", self.steps))
         ends = [list(_numbered(branch, steps)) for branch, steps in self.branches.items()]
-        return [trunk + end for end in ends] or [trunk]
+        first = [list(_numbered(ORIGINAL, self.original))] if self.original else []
+        return first + ([trunk + end for end in ends] or [trunk])
 
     def with_options(self, settings: Sequence[str]) -> Recipe:
         """The recipe with options replaced: `quantize.preset=fast`, `ort.quantize.samples=9`.
@@ -179,6 +192,7 @@ class Recipe:
         return Recipe(
             *swap("", self.steps),
             branches={key: swap(key, value) for key, value in self.branches.items()},
+            original=swap(ORIGINAL, self.original),
             name=self.name,
             help=self.help,
             path=self.path,
@@ -192,6 +206,7 @@ class Recipe:
 
         return {
             "name": self.name,
+            **({"original": plain(self.original)} if self.original else {}),
             "steps": plain(self.steps),
             "branches": {key: plain(value) for key, value in self.branches.items()},
         }
@@ -248,6 +263,7 @@ def load(name: str) -> Recipe:
     return Recipe(
         *found.steps,
         branches=found.branches,
+        original=found.original,
         name=key,
         help=(module.__doc__ or "").strip(),
         path=path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,11 @@ from workbench.engine import Engine, Outcome, Request
 from workbench.errors import WorkbenchError
 from workbench.measure.cached import latencies_of, placements_of, scores_of, targets_of
 from workbench.measure.checks import checks_of
-from workbench.measure.latency import Preset
+from workbench.measure.latency import PRESETS, Preset
 from workbench.measure.run import Target
 from workbench.process import Pool
 from workbench.report.blocks import beside
-from workbench.report.build import report_of, rows_from
+from workbench.report.build import baseline, report_of, rows_from
 from workbench.report.data import Report
 
 
@@ -50,26 +50,28 @@ def expected(request: Request, preset: Preset, cache: Cache) -> dict[str, float]
 
 
 def execute(
-    request: Request, preset: Preset, cache: Cache, display: Display, out: Path | None
+    request: Request,
+    preset: Preset,
+    cache: Cache,
+    display: Display,
+    out: Path | None,
+    pool: Pool | None = None,
 ) -> Finished:
     """Run a recipe, measure what it gave, write the run folder.
 
-    Raises DependencyError or DeviceError where the device's execution provider is not to be had,
-    before any work; WorkbenchError where a trunk step failed or the folder cannot be written. A
-    failed branch is a row of the report.
+    pool: workers that stay for the next run; without, some of its own, which end with it. Raises
+    DependencyError or DeviceError where the device's execution provider is not to be had, before
+    any work; WorkbenchError where a trunk step failed or the folder cannot be written. A failed
+    branch is a row of the report.
     """
     started = time.perf_counter()
     created = datetime.now().astimezone()
     display.plan(expected(request, preset, cache))
-    with closing(Pool()) as pool:
-        for device in (request.device, *request.others):
-            if not device.remote:
-                providers.require(device, pool)
+    with closing(Pool()) if pool is None else nullcontext(pool) as workers:
+        request = _ready(request, workers)
         folder = rundir.prepare(request, created, out)
-        if request.device.remote:
-            request = dataclasses.replace(request, device=probed(request.device))
-        outcome = Engine(request, cache, pool, display).run()
-        blocks, when = _measured(request, preset, outcome, cache, pool, display)
+        outcome = Engine(request, cache, workers, display).run()
+        blocks, when = _measured(request, preset, outcome, cache, workers, display)
     display.update("report", 0.0)
     report, *others = [
         dataclasses.replace(
@@ -85,6 +87,29 @@ def execute(
     display.done("report")
     _remember(cache, outcome)
     return Finished(report, folder)
+
+
+def made(request: Request, cache: Cache, display: Display, pool: Pool) -> None:
+    """All of a run but its measuring: every artifact and score is in the cache afterwards.
+
+    Raises as `execute` does; a branch that fails does so again when it is executed.
+    """
+    request = _ready(request, pool)
+    here = tuple(one for one in (request.device, *request.others) if not one.remote)
+    outcome = Engine(request, cache, pool, display).run()
+    if here:
+        request = dataclasses.replace(request, device=here[0], others=here[1:])
+        _measured(request, PRESETS["none"], outcome, cache, pool, display)
+
+
+def _ready(request: Request, pool: Pool) -> Request:
+    """The request, its devices asked for what must be known of them before anything is made."""
+    for device in (request.device, *request.others):
+        if not device.remote:
+            providers.require(device, pool)
+    if not request.device.remote:
+        return request
+    return dataclasses.replace(request, device=probed(request.device))
 
 
 def probed(device: Device) -> Device:
@@ -114,16 +139,20 @@ def _measured(
     """A report for each device, the request's first, and when they were measured."""
     devices = (request.device, *request.others)
     targets = targets_of(request, outcome)
+    timing = targets
+    if request.only:
+        wanted = (*request.only, baseline(request, outcome))
+        timing = {key: one for key, one in targets.items() if key in wanted}
     local = [one for one in devices if not one.remote]
     away = [one for one in devices if one.remote]
     found: dict[str, Report] = {}
     when = datetime.now().astimezone().isoformat(timespec="seconds")
     if away:
-        found |= _away(away, request, preset, outcome, targets, cache, pool, display)
+        found |= _away(away, request, preset, outcome, targets, timing, cache, pool, display)
     # After the others: what runs here would be measured with them.
     for device in local:
         one = dataclasses.replace(request, device=device)
-        timed, when = latencies_of(one, preset, outcome, targets, cache, display)
+        timed, when = latencies_of(one, preset, outcome, timing, cache, display)
         placements = placements_of(one, outcome, targets, cache, pool)
         scored = scores_of(one, outcome, targets, cache, pool, display)
         checks = checks_of(one, outcome, targets, cache, display)
@@ -138,11 +167,15 @@ def _away(
     preset: Preset,
     outcome: Outcome,
     targets: dict[str, Target],
+    timing: dict[str, Target],
     cache: Cache,
     pool: Pool,
     display: Display,
 ) -> dict[str, Report]:
-    """A report for each device with a runner; this machine scores and checks."""
+    """A report for each device with a runner; this machine scores and checks.
+
+    timing: those of the targets that run there.
+    """
     from workbench.device.bundle import RUNTIMES
     from workbench.report import away
     from workbench.work import load_dataset
@@ -154,7 +187,7 @@ def _away(
     runs = {
         key: one
         for key, one in targets.items()
-        if not isinstance(one, Artifact) or one.format in RUNTIMES
+        if not isinstance(one, Artifact) or (one.format in RUNTIMES and key in timing)
     }
     dataset = load_dataset(request.data)
     example = dataset.examples(1, request.source.seed)

@@ -14,11 +14,12 @@ from typing import Any
 from workbench import __version__
 from workbench.artifact import digest
 from workbench.cache import describe_os_error, sweep, write_json
-from workbench.engine import Outcome, Request, rows_of
+from workbench.engine import Outcome, Request
 from workbench.errors import InputError, StepError
 from workbench.report.build import file_name
 from workbench.report.checklist import Verified
 from workbench.report.data import Report
+from workbench.rows import rows_of
 
 MANIFEST = "manifest.json"
 MAKING = ".wb-"

@@ -20,7 +20,7 @@ from typing import Any
 from workbench import dataset as datasets
 from workbench import model as models
 from workbench import recipe as recipes
-from workbench.artifact import Artifact, digest
+from workbench.artifact import Artifact, Format, digest
 from workbench.cache import key_of
 from workbench.device.profile import Device
 from workbench.device.runner import Session, infer, open_session
@@ -183,7 +183,7 @@ def run_step(
     name, settings = recipe
     located = recipes.load(name).with_options(settings).located()
     step = next(one.step for one in located if one.id == step_id)
-    given = load_model(subject, data, folder) if isinstance(subject, ModelSource) else subject
+    given = _given(subject, data, folder)
     context = Context(
         folder=folder,
         dataset=load_dataset(data),
@@ -194,6 +194,15 @@ def run_step(
     )
     made: Artifact = step.run(given, context)
     return made
+
+
+def _given(subject: Artifact | ModelSource, data: Data, folder: Path) -> Any:
+    """What a step takes: a live module for a source, and for a `.pt2` that another step made."""
+    if isinstance(subject, Artifact):
+        if subject.format != Format.PT2:
+            return subject
+        subject = ModelSource(spec=str(subject.path))
+    return load_model(subject, data, folder)
 
 
 _open: list[tuple[Artifact | ModelSource, Session]] = []

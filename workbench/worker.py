@@ -34,9 +34,22 @@ def jobs() -> dict[str, Callable[..., Any]]:
         "probe": robustness.probe,
         "saved_model": work.make_saved_model,
         "flatbuffer": work.make_flatbuffer,
+        "trial_make": _trial("make"),
+        "trial_finish": _trial("finish"),
         "inspect": guarded.inspect_file,
         "xnnpack": guarded.delegate_file,
     }
+
+
+def _trial(name: str) -> Callable[..., Any]:
+    """A sweep's job, whose modules other workers need not import."""
+
+    def job(*arguments: Any, progress: Any) -> Any:
+        from workbench.sweep import trial
+
+        return getattr(trial, name)(*arguments, progress=progress)
+
+    return job
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ from workbench.device import probe
 from workbench.device.placement import Placement
 from workbench.device.providers import runs_on_cpu
 from workbench.display import Display
-from workbench.engine import Outcome, Request, rows_of
+from workbench.engine import Outcome, Request
 from workbench.errors import DatasetError, WorkbenchError
 from workbench.measure.latency import Latency, Preset
+from workbench.rows import rows_of
 
 if TYPE_CHECKING:
     from workbench.measure.run import Target

@@ -10,13 +10,16 @@ from typing import Any
 from workbench.artifact import Artifact
 from workbench.device import probe, providers
 from workbench.device.placement import Placement
-from workbench.engine import Outcome, Request, StepResult, rows_of
+from workbench.engine import Outcome, Request, StepResult
 from workbench.errors import WorkbenchError
 from workbench.graph import EVIDENCE
 from workbench.measure.cached import EAGER
 from workbench.measure.checks import Checks
 from workbench.measure.latency import Latency, Preset
+from workbench.recipe import ORIGINAL
+from workbench.report import words
 from workbench.report.data import Report, Row, label_of, label_of_step
+from workbench.rows import rows_of
 
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",
@@ -25,17 +28,6 @@ PACKAGES = (
 
 def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row]) -> Report:
     evaluation = outcome.dataset["splits"].get("evaluation", {})
-    trunk = [one for one in rows_of(outcome) if not one.located.branch]
-    onnx = next(
-        (
-            one.located.id
-            for one in reversed(trunk)
-            if one.artifact is not None
-            and one.artifact.format == "onnx"
-            and one.artifact.precision == "float32"
-        ),
-        "",
-    )
     eager = EAGER if outcome.start is None else ""
     metric = outcome.dataset["metric"].rpartition(":")[2] or "top-1"
     notes = list(outcome.model["notes"])
@@ -64,12 +56,44 @@ def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row
         labelled=bool(evaluation.get("labelled")),
         rows=tuple(rows),
         eager=eager,
-        onnx=onnx,
-        reference=eager or onnx,
+        onnx=baseline(request, outcome),
+        reference=eager or baseline(request, outcome),
         host={**probe.host(request.device.provider), "INT8": request.device.quantization},
         versions=probe.versions(PACKAGES),
         notes=tuple(notes),
     )
+
+
+def baseline(request: Request, outcome: Outcome) -> str:
+    """The key of FP32 ONNX, as it was before anything was pruned; '' where there is none."""
+    begun = ORIGINAL if request.recipe.original else ""
+    trunk = [one for one in rows_of(outcome) if one.located.branch == begun]
+    return next(
+        (
+            one.located.id
+            for one in reversed(trunk)
+            if one.artifact is not None
+            and one.artifact.format == "onnx"
+            and one.artifact.precision == "float32"
+        ),
+        "",
+    )
+
+
+def _sparse(artifact: Artifact) -> bool:
+    return any("sparsity=" in step for step in artifact.history)
+
+
+def compressed(artifact: Artifact) -> str:
+    """How small the file is as stores and app packages send it: deflated."""
+    import zlib
+
+    packer, count = zlib.compressobj(), 0
+    with artifact.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            count += len(packer.compress(block))
+    count += len(packer.flush())
+    return f"{words.size(count)} when compressed, of {words.size(artifact.size)}"
 
 
 def _baked(artifact: Artifact) -> bool:
@@ -125,6 +149,7 @@ def rows_from(
         )
     results = rows_of(outcome)
     labels = [label_of(one.artifact) for one in results if one.artifact is not None]
+    sparse = any(_sparse(one.artifact) for one in results if one.artifact is not None)
     for result in results:
         located, artifact = result.located, result.artifact
         if artifact is None:
@@ -150,7 +175,12 @@ def rows_from(
                 bytes=artifact.size,
                 sha256=artifact.sha256,
                 head=next((spec.head for spec in artifact.outputs), ""),
-                notes=(*artifact.notes, *place(located.id).notes, *elsewhere(artifact)),
+                notes=(
+                    *artifact.notes,
+                    *([compressed(artifact)] if sparse else []),
+                    *place(located.id).notes,
+                    *elsewhere(artifact),
+                ),
                 placement=place(located.id).nodes,
                 left=place(located.id).left,
                 checks=checks.get(located.id),

@@ -36,7 +36,7 @@ class Export:
     atol: Annotated[float, Between(0)] = 1e-5
 
     name: ClassVar[str] = "export"
-    takes: ClassVar[tuple[Format, ...]] = (Format.TORCH,)
+    takes: ClassVar[tuple[Format, ...]] = (Format.TORCH, Format.PT2)
     gives: ClassVar[Format] = Format.ONNX
     needs_data: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

@@ -30,7 +30,7 @@ class ToTorchScript:
     atol: Annotated[float, Between(0)] = 1e-5
 
     name: ClassVar[str] = "to_torchscript"
-    takes: ClassVar[tuple[Format, ...]] = (Format.TORCH,)
+    takes: ClassVar[tuple[Format, ...]] = (Format.TORCH, Format.PT2)
     gives: ClassVar[Format] = Format.TORCHSCRIPT
     needs_data: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("torch", "numpy")

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.report.frame import framed
 from workbench.tools.sensitivity_text import HEADINGS, cells, remarks, summary
 
 if TYPE_CHECKING:
@@ -18,25 +19,9 @@ LETTERS = 46  # of a name beside a bar
 INT8, FLOAT = "#D55E00", "#0072B2"
 
 STYLE = """
-:root { color-scheme: light dark; --page: #fff; --card: #f6f7f9; --line: #d9dde3; --ink: #1b1f24;
-  --muted: #5d6673; --worse: #9a4a00; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1d2126; --line: #363c45;
-  --ink: #e6e9ee; --muted: #9ba5b3; --worse: #f0a35c; } }
-body { margin: 0 auto; padding: 2rem 1.5rem 3rem; max-width: 86rem; color: var(--ink);
-  background: var(--page); font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-.muted { color: var(--muted); max-width: 60rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .87rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-tr:last-child > * { border-bottom: 0; }
-thead th { background: var(--card); }
-th:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+th:first-child { text-align: left; }
 tbody th { font-weight: 600; }
-td.worse { color: var(--worse); font-weight: 600; }
+td.worse { color: var(--accent); font-weight: 600; }
 figure { margin: 0; } figcaption { color: var(--muted); font-size: .87rem; max-width: 60rem; }
 svg { display: block; max-width: 100%; height: auto; font-size: 12px; }
 """
@@ -68,18 +53,7 @@ def page(found: Table) -> str:
         rows.append(f"<tr><th>{escape(name)}</th>{''.join(marked)}</tr>")
     notes = "".join(f"<p>{escape(line)}</p>" for line in remarks(found))
     kept = "; blue: what a recipe leaves in float by default" if found.prefix else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-<p class="muted">{escape(found.scheme)}, preset {escape(found.preset)}, device
+    body = f"""<p class="muted">{escape(found.scheme)}, preset {escape(found.preset)}, device
 {escape(found.device)}. {calibration} calibration samples of {escape(found.dataset)}, figures on
 {figures} of these. No labels are used.</p>
 <p>All {len(found.layers)} layers in INT8: {escape(summary(found.whole))}.</p>
@@ -96,10 +70,8 @@ its weights and the tensors it makes together{kept}.</figcaption>
 {chr(10).join(rows)}
 </tbody>
 </table></div>
-<div class="muted">{notes}</div>
-</body>
-</html>
-"""
+<div class="muted">{notes}</div>"""
+    return framed(title, STYLE, body)
 
 
 def plot(found: Table) -> str:
