@@ -5,6 +5,7 @@ from workbench.steps.export import Export
 from workbench.steps.fix_shapes import FixShapes
 from workbench.steps.float16 import Float16
 from workbench.steps.fuse_transformer import FuseTransformer
+from workbench.steps.prune import Prune
 from workbench.steps.quantize_dynamic import QuantizeDynamic
 from workbench.steps.quantize_static import QuantizeStatic
 from workbench.steps.simplify import Simplify
@@ -18,6 +19,7 @@ __all__ = [
     "FixShapes",
     "Float16",
     "FuseTransformer",
+    "Prune",
     "QuantizeDynamic",
     "QuantizeStatic",
     "Simplify",
