@@ -11,7 +11,7 @@ import pytest
 
 HEAVY = (
     "torch", "tensorflow", "onnx", "onnxruntime", "onnxsim", "onnx2tf", "numpy", "sklearn", "scipy",
-    "matplotlib", "PIL", "rich",
+    "matplotlib", "PIL", "rich", "optuna", "ray", "torch_pruning",
 )  # fmt: skip
 
 PROBE = """

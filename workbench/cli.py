@@ -6,16 +6,34 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from workbench import __version__, cli_devices
-
-if TYPE_CHECKING:
-    from workbench.display import Display
+from workbench import __version__, cli_devices, cli_sweep
+from workbench.cli_options import (
+    AsJson,
+    Data,
+    DeviceName,
+    DeviceNames,
+    Inputs,
+    Model,
+    NoLatency,
+    Operators,
+    Quick,
+    RecipeName,
+    Resume,
+    Samples,
+    Seed,
+    Settings,
+    Sha256,
+    Strict,
+    Task,
+    Weights,
+    recipe_names,
+    shown,
+)  # fmt: skip
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -27,59 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _recipe_names(incomplete: str) -> list[str]:
-    from workbench import library
-
-    return [name for name in library.entries("recipes") if name.startswith(incomplete)]
-
-
-def _dataset_names(incomplete: str) -> list[str]:
-    from workbench import library
-
-    return [name for name in library.entries("calibration") if name.startswith(incomplete)]
-
-
-RecipeName = Annotated[
-    str, typer.Argument(help="A recipe's name or file.", autocompletion=_recipe_names)
-]
-Settings = Annotated[
-    list[str],
-    typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Replace a step's option; repeatable."),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="A dataset: a name in calibration/, or a .toml file.", autocompletion=_dataset_names
-    ),
-]
-Inputs = Annotated[
-    list[str],
-    typer.Option("--input", metavar="NAME:SHAPE[:DTYPE]", help="Inputs where there is no data."),
-]
-DeviceName = Annotated[str, typer.Option("--device", help="A device profile in devices/.")]
-DeviceNames = Annotated[
-    list[str],
-    typer.Option(
-        "--device", help="A profile in devices/, tag:NAME, class:NAME, or all; repeatable."
-    ),
-]
-Samples = Annotated[
-    int,
-    typer.Option("--samples", min=0, help="Samples whose outputs a device gives back, scored."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Keep what an interrupted run finished on the devices.")
-]
-Operators = Annotated[
-    bool, typer.Option("--op-profile", help="Ask devices for the time of each operator.")
-]
-Quick = Annotated[bool, typer.Option("--quick", help="Measure briefly.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Measure for a minute an artifact.")]
-NoLatency = Annotated[
-    bool, typer.Option("--no-latency", help="Make and score the artifacts, time nothing.")
-]
 
 
 @app.callback()
@@ -94,19 +59,9 @@ def root(context: typer.Context) -> None:
 @app.command()
 def recipe(
     name: RecipeName,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="file.py:factory, package.module:factory, hf:org/name or hf:./folder, timm:name, "
-            "torchvision:name, or a file: .onnx, .pt2 or TorchScript .pt."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A state dict: .pt, .pth or .safetensors.")
-    ] = None,
-    task: Annotated[
-        str, typer.Option(help="What an hf: model is for, where its config does not tell.")
-    ] = "",
+    model: Model = None,
+    weights: Weights = None,
+    task: Task = "",
     data: Data = None,
     settings: Settings = [],  # noqa: B006 - typer copies it
     inputs: Inputs = [],  # noqa: B006
@@ -114,10 +69,8 @@ def recipe(
     samples: Samples = 64,
     op_profile: Operators = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, instead of runs/….")] = None,
-    sha256: Annotated[
-        str | None, typer.Option(help="Digest that the weights (or the ONNX file) must have.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of a factory without weights.")] = 0,
+    sha256: Sha256 = None,
+    seed: Seed = 0,
     quick: Quick = False,
     strict: Strict = False,
     no_latency: NoLatency = False,
@@ -131,6 +84,10 @@ def recipe(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make and measure everything anew.")
     ] = False,
+    point: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN:TRIAL", help="Repeat a trial of a sweep."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a recipe: make the artifacts, measure them, write a report.
@@ -139,11 +96,17 @@ def recipe(
     """
     from workbench import commands
 
-    request, preset = commands.request(
-        name, model, weights, data, settings, inputs, device, sha256, seed,
-        {"quick": quick, "strict": strict, "none": no_latency}, task, max_drop, samples,
-        op_profile,
-    )  # fmt: skip
+    words: dict[str, Any] = {
+        "name": name, "model": model, "weights": weights, "data": data, "settings": settings,
+        "inputs": inputs, "devices": device, "sha256": sha256, "seed": seed,
+        "presets": {"quick": quick, "strict": strict, "none": no_latency}, "task": task,
+        "samples": samples,
+    }  # fmt: skip
+    if point is not None:
+        from workbench.tools.sweep import repetition
+
+        words = repetition(name, point, words)
+    request, preset = commands.request(**words, max_drop=max_drop, operators=op_profile)
     from workbench.cache import Cache
 
     for step in commands.beyond_budget(request.recipe) if max_drop is not None else ():
@@ -154,7 +117,7 @@ def recipe(
         return
     from workbench.run import execute
 
-    with contextlib.closing(cache), _display(as_json) as display:
+    with contextlib.closing(cache), shown(as_json) as display:
         finished = execute(request, preset, cache, display, out)
     commands.print_report(finished, as_json)
     if finished.report.exit_code:
@@ -185,7 +148,7 @@ def show(name: RecipeName, settings: Settings = []) -> None:  # noqa: B006
 def new(
     name: Annotated[str, typer.Argument(help="The new recipe's name.")],
     source: Annotated[
-        str, typer.Option("--from", help="The recipe to copy.", autocompletion=_recipe_names)
+        str, typer.Option("--from", help="The recipe to copy.", autocompletion=recipe_names)
     ] = "mobile-int8",
 ) -> None:
     """Copy a recipe to ./recipes for editing."""
@@ -210,7 +173,7 @@ def cache(
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help=".onnx, .ort, .tflite, .pt2 or TorchScript .pt.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a model file holds: signature, operators, parameters, MACs, what takes it."""
     from workbench.tools import inspect as tool
@@ -228,7 +191,7 @@ def compare(
     quick: Quick = False,
     strict: Strict = False,
     no_latency: NoLatency = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two model files: outputs, size, latency, and the first layer that diverges.
 
@@ -237,7 +200,7 @@ def compare(
     from workbench.tools import compare as tool
 
     presets = {"quick": quick, "strict": strict, "none": no_latency}
-    with _display(as_json) as display:
+    with shown(as_json) as display:
         found = tool.command(reference, candidate, data, inputs, device, presets, display)
     tool.show(found, as_json)
     if found.report.failed:
@@ -258,7 +221,7 @@ def profile(
     op_profile: Operators = False,
     quick: Quick = False,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure model files as they are: size, load time, latency, memory; accuracy with --data.
 
@@ -267,7 +230,7 @@ def profile(
     from workbench.tools import profile as tool
 
     presets = {"quick": quick, "strict": strict}
-    with _display(as_json) as display:
+    with shown(as_json) as display:
         report = tool.command(
             files, data, inputs, device, presets, display, out,
             samples=samples, resume=resume, operators=op_profile,
@@ -289,7 +252,7 @@ def sensitivity(
     out: Annotated[
         Path | None, typer.Option(help="A folder for the page with its plot; none without.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what INT8 costs each layer in accuracy, and what it gains in time: a table and a plot.
 
@@ -297,14 +260,14 @@ def sensitivity(
     """
     from workbench.tools import sensitivity as tool
 
-    with _display(as_json) as display:
+    with shown(as_json) as display:
         found = tool.command(file, data, preset, samples, device, out, display)
     tool.show(found, as_json, out)
 
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what this machine can do, what is missing, and the command that gets it."""
     from workbench.tools import doctor as tool
@@ -320,24 +283,9 @@ def verify(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None
     tool.command(run)
 
 
+app.command()(cli_sweep.sweep)
+app.command()(cli_sweep.front)
 app.add_typer(cli_devices.app)
-
-
-@contextlib.contextmanager
-def _display(quiet: bool) -> Iterator[Display]:
-    """A live display on stderr where that is a terminal, none otherwise."""
-    from workbench.display import Live, Quiet
-
-    if quiet or not sys.stderr.isatty():
-        yield Quiet()
-        return
-    from rich.console import Console
-
-    live = Live(Console(stderr=True))
-    try:
-        yield live
-    finally:
-        live.close()
 
 
 def _terminated(_signal: int, _frame: Any) -> None:

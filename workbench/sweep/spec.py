@@ -1,0 +1,163 @@
+"""What a sweep is: its run's words, its space and its goals; kept as JSON beside its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import commands
+from workbench.cache import read_json, write_json
+from workbench.errors import InputError, did_you_mean
+from workbench.sweep.goals import Goal, Limit
+from workbench.sweep.space import Dimension
+
+if TYPE_CHECKING:
+    from workbench.engine import Request
+    from workbench.measure.latency import Preset
+    from workbench.recipe import Recipe
+
+FILE = "sweep.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One sweep, as plain values.
+
+    words: the arguments of `commands.request`, weights as text. row: the step whose file is a
+    trial's point. search: grid, random, nsga2 or tpe. trials: how many. seed: of the search.
+    """
+
+    words: Mapping[str, Any]
+    space: tuple[Dimension, ...]
+    goals: tuple[Goal, ...]
+    limits: tuple[Limit, ...]
+    row: str
+    search: str
+    trials: int
+    seed: int = 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether trials are measured, not only made and scored."""
+        return not self.words["presets"].get("none")
+
+    @property
+    def name(self) -> str:
+        """Of the sweep's folder and study: the same for the same sweep, whatever its size."""
+        request, _ = self.request(())
+        plain = {**self.to_json(), "trials": 0}
+        text = json.dumps(plain, sort_keys=True)
+        short = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"sweep-{request.recipe.name}-{request.source.name}-{short}"
+
+    def request(self, settings: tuple[str, ...]) -> tuple[Request, Preset]:
+        """The run of a point, whose settings come after the sweep's own. Raises InputError."""
+        words = dict(self.words)
+        weights = words.pop("weights")
+        request, preset = commands.request(
+            **{**words, "settings": [*words["settings"], *settings]},
+            weights=Path(weights) if weights else None,
+        )
+        # What no goal asks for is not timed: that would be most of a trial.
+        return replace(request, only=(self.row,)), preset
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "words": dict(self.words),
+            "space": [one.to_json() for one in self.space],
+            "goals": [vars(one) for one in self.goals],
+            "limits": [{**vars(one.goal), "high": one.high} for one in self.limits],
+            "row": self.row,
+            "search": self.search,
+            "trials": self.trials,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Spec:
+        return cls(
+            words=data["words"],
+            space=tuple(Dimension.from_json(one) for one in data["space"]),
+            goals=tuple(Goal(**one) for one in data["goals"]),
+            limits=tuple(Limit(Goal(one["kind"], one["device"]), one["high"])
+                         for one in data["limits"]),
+            row=data["row"],
+            search=data["search"],
+            trials=data["trials"],
+            seed=data["seed"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A sweep's folder: what it is, and where its trials are kept."""
+
+    folder: Path
+    spec: Spec
+    storage: str
+    study: str
+
+    def trial(self, number: int) -> Path:
+        """The run folder of a trial."""
+        return self.folder / "trials" / f"{number:04}"
+
+    def write(self) -> None:
+        own = self.storage == own_storage(self.folder)
+        storage = "" if own else self.storage  # a folder may be moved
+        data = {"spec": self.spec.to_json(), "storage": storage, "study": self.study}
+        write_json(self.folder / FILE, data)
+
+
+def own_storage(folder: Path) -> str:
+    """The storage that a folder has where none was named: SQLite in a file of it."""
+    return f"sqlite:///{folder.resolve() / 'study.db'}"
+
+
+def read(folder: Path) -> Record:
+    """A sweep's record. Raises InputError where a folder has none."""
+    data = read_json(folder / FILE)
+    if not isinstance(data, dict) or "spec" not in data:
+        what = "there is no folder" if not folder.exists() else "no sweep is in"
+        raise InputError(f"{what} {folder}", "", "give the folder that 'wb sweep' printed")
+    return Record(
+        folder=folder,
+        spec=Spec.from_json(data["spec"]),
+        storage=data["storage"] or own_storage(folder),
+        study=data["study"],
+    )
+
+
+def row_of(recipe: Recipe, branch: str | None) -> str:
+    """The step whose file is a trial's point: a branch's last, the first branch's without a name.
+
+    Raises InputError for a branch that the recipe does not have.
+    """
+    ends = {path[-1].branch: path[-1].id for path in recipe.paths()[len(recipe.original) > 0 :]}
+    if branch is None:
+        return next(iter(ends.values()))
+    if branch not in ends:
+        raise InputError(
+            f"recipe {recipe.name} has no branch '{branch}'", "", did_you_mean(branch, ends)
+        )
+    return ends[branch]
+
+
+def repeated(point: str) -> tuple[Spec, tuple[str, ...]]:
+    """The sweep and the settings of `RUN:TRIAL`. Raises InputError where there is none such."""
+    from workbench.sweep.study import trials_of
+
+    place, colon, number = point.rpartition(":")
+    if not colon or not number.isdecimal():
+        raise InputError(
+            f"--from does not understand '{point}'", "", "write RUN:TRIAL, as 'wb front RUN' lists"
+        )
+    record = read(Path(place))
+    found = {one.number: one for one in trials_of(record.storage, record.study)}
+    if int(number) not in found or not found[int(number)].settings:
+        known = ", ".join(str(one) for one in found)
+        raise InputError(f"{place} has no trial {number}", "", f"it has {known or 'none yet'}")
+    return record.spec, found[int(number)].settings

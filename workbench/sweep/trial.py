@@ -1,0 +1,79 @@
+"""One trial in a process of its own: made, and, where that may be done there, measured."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.cache import Cache, read_json
+from workbench.display import Quiet
+from workbench.errors import StepError
+from workbench.process import Pool, Progress
+from workbench.sweep.spec import Spec
+
+_pool: list[Pool] = []  # its workers stay for the process's next trial
+
+
+class _Told(Quiet):
+    """What a run does, as one line of progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def update(self, task: str, fraction: float, note: str = "") -> None:
+        self._progress(fraction, f"{task} {note}".strip())
+
+
+def make(spec: Mapping[str, Any], settings: tuple[str, ...], progress: Progress) -> list[str]:
+    """Everything of a trial but its measuring; it is in the cache then, under the keys returned."""
+    from workbench.run import made
+
+    request, _ = Spec.from_json(spec).request(settings)
+    cache = Cache()
+    made(request, cache, _Told(progress), _workers())
+    return sorted(cache.used)
+
+
+def finish(
+    spec: Mapping[str, Any], settings: tuple[str, ...], folder: str, progress: Progress
+) -> dict[str, Any]:
+    """A trial's run folder, with what is not in the cache made and measured; its report.
+
+    Raises the StepError of a branch that failed where the point is its file.
+    """
+    from workbench.run import execute
+
+    one = Spec.from_json(spec)
+    request, preset = one.request(settings)
+    done = execute(request, preset, Cache(), _Told(progress), Path(folder), _workers())
+    report = read_json(done.folder / "report.json")
+    if not isinstance(report, dict):
+        raise StepError(f"{done.folder} has no report", "it was removed", "run it again")
+    return _plain(report)
+
+
+def _plain(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without raw samples, which stay in the run folder."""
+    blocks = [
+        {
+            "device": one["device"],
+            "error": one["error"],
+            "rows": [{key: row[key] for key in ("key", "error", "figures")} for row in one["rows"]],
+        }
+        for one in (report, *report["devices"])
+    ]
+    return {**blocks[0], "devices": blocks[1:]}
+
+
+def _workers() -> Pool:
+    if not _pool:
+        _pool.append(Pool())
+        atexit.register(_pool[0].close)
+    return _pool[0]
+
+
+def threaded(count: int) -> dict[str, str]:
+    """Settings of a process that has so many cores: others have the rest."""
+    return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
