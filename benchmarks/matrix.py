@@ -45,6 +45,12 @@ the branch has no FP32 file of its own.
 """
 
 
+NOTES = {
+    "mobile-pruned-int8": "Half the multiply-accumulates: the SQNR is that of the smaller network, "
+    "and untrained ones have little\nto recover.\n",
+}
+
+
 def run(project: Path, recipe: str, cache: Cache, processes: int) -> dict[str, Any]:
     """The report of one run as plain values, or `{"error": …}` where its trunk failed."""
     try:
@@ -114,10 +120,12 @@ def table(recipe: str, reports: dict[str, dict[str, Any]]) -> Iterator[str]:
     columns = list(dict.fromkeys(label for found in rows.values() for label in found))
     yield f"## {recipe}"
     yield ""
+    if recipe in NOTES:
+        yield NOTES[recipe]
     yield f"| structure | {' | '.join(columns)} |"
     yield f"| --- |{' ---: |' * len(columns)}"
     for name, report in reports.items():
-        if "error" in report:
+        if "rows" not in report:
             said = " ".join(line.strip() for line in report["error"].splitlines())
             texts = [f"({reasons.number(said.partition(' fix:')[0])})"] * len(columns)
         else:
