@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from workbench import steps
 from workbench.options import describe, options_of
@@ -29,12 +30,15 @@ def lines() -> Iterator[str]:
             yield "| option | takes | default |"
             yield "|---|---|---|"
         for field in dataclasses.fields(step):
-            default = field.default
-            shown = {None: "none", True: "true", False: "false"}.get(default, default)
-            if isinstance(shown, tuple):
-                shown = ",".join(map(str, shown))
-            yield f"| `{field.name}` | {describe(known[field.name])} | {shown} |"
+            yield f"| `{field.name}` | {describe(known[field.name])} | {written(field.default)} |"
         yield ""
+
+
+def written(default: Any) -> str:
+    """A default as `--set` takes it."""
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def page() -> str:

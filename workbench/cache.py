@@ -84,13 +84,16 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON to a temporary name beside `path`, then rename: never half a file."""
+def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
+    """Write JSON to a temporary name beside `path`, then rename: never half a file.
+
+    mode: of the file; 0o600 where a secret stands in it.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(data, file, indent=1, default=str)
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -220,6 +220,11 @@ def open_target(
     _open[:] = [(target, open_session(target, threads, examples, device))]
 
 
+def drop_target(progress: Progress) -> None:
+    """Close what `open_target` loaded."""
+    _open.clear()
+
+
 def infer_batch(inputs: Any, progress: Progress) -> list[Any]:
     """Outputs of the artifact that `open_target` loaded."""
     target, session = _open[0]

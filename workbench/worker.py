@@ -27,6 +27,7 @@ def jobs() -> dict[str, Callable[..., Any]]:
         "step": work.run_step,
         "open": work.open_target,
         "infer": work.infer_batch,
+        "drop": work.drop_target,
         "latency": work.measure_latency,
         "layers": divergence.layers,
         "placement": placement.placed,

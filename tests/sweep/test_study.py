@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.sweep import fakes
 from workbench.errors import DependencyError, InputError
 from workbench.sweep.goals import Goal
+from workbench.sweep.spec import FILE, read
 from workbench.sweep.study import Study, trials_of
 
 
@@ -28,6 +31,15 @@ def test_a_study_that_is_not_there(tmp_path):
     Study(fakes.spec(), f"sqlite:///{tmp_path}/study.db", "study")
     with pytest.raises(InputError, match="has no study other"):
         trials_of(f"sqlite:///{tmp_path}/study.db", "other")
+
+
+def test_a_record_that_names_a_server_is_read_by_its_owner_alone(tmp_path):
+    own = fakes.record(tmp_path)
+    own.write()
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o644
+    replace(own, storage="postgresql://me:secret@host/db").write()
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert read(tmp_path).storage == "postgresql://me:secret@host/db"
 
 
 @pytest.mark.filterwarnings("error")

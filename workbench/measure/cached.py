@@ -107,13 +107,15 @@ def scores_of(
         display.done("accuracy")
         return {}
     reference = next(iter(targets))
+    against = (
+        _identity(reference, targets[reference], outcome), evaluation["fingerprint"],
+        request.device.runtime, probe.versions(RUNTIMES),
+    )  # fmt: skip
 
     def key_for(name: str) -> str:
         return key_of(
-            "scores", _identity(name, targets[name], outcome),
-            _identity(reference, targets[reference], outcome), evaluation["fingerprint"],
+            "scores", _identity(name, targets[name], outcome), against,
             outcome.dataset["metric"], outcome.dataset.get("metric_digest"),
-            request.device.runtime, probe.versions(RUNTIMES),
         )  # fmt: skip
 
     found: dict[str, Any] = {}
@@ -125,18 +127,23 @@ def scores_of(
     if not missing:
         display.done("accuracy", "cached")
         return found
+    from workbench.measure.recorded import Recorded, Recording, save
     from workbench.measure.run import BATCH, accuracies
     from workbench.work import load_dataset
 
     display.update("accuracy", 0.0)
     began = time.perf_counter()
+    outputs, recording = key_of("outputs", against), Recording(reference)
+    known = cache.entry(outputs)
     try:
         made = accuracies(
             {reference: targets[reference], **missing}, reference, load_dataset(request.data),
             pool,
             lambda fraction, note: display.update("accuracy", fraction, note),
             request.device,
+            observe=None if known else recording,
             size=1 if outcome.model.get("mixes_samples") else BATCH,
+            known=Recorded(*known) if known else None,
         )  # fmt: skip
     except DatasetError:
         raise
@@ -146,6 +153,9 @@ def scores_of(
     for name, scores in made.items():
         if isinstance(scores, Scores):
             cache.store(key_for(name), scores.to_json())
+    if arrays := recording.arrays(evaluation["samples"]):
+        cache.make(outputs, lambda folder: save(folder, arrays))
+    cache.used.discard(outputs)  # who has the scores needs no outputs
     display.done("accuracy")
     return {**found, **made}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.artifact import Artifact
+from workbench.artifact import Artifact, Format
 from workbench.dataset import Batch, Dataset, Split
 from workbench.device.profile import Device
 from workbench.errors import WorkbenchError
@@ -74,6 +75,7 @@ def accuracies(
     device: Device | None = None,
     observe: Callable[[Mapping[str, list[NDArray[Any]]]], None] | None = None,
     size: int = BATCH,
+    known: Callable[[Batch], list[NDArray[Any]]] | None = None,
 ) -> dict[str, Scores | WorkbenchError]:
     """Scores of every target on the evaluation split, against the target named `reference`.
 
@@ -81,14 +83,15 @@ def accuracies(
 
     Every sample is read and preprocessed once and goes to all targets, each in a process of its
     own; only scores are kept, so memory does not grow with the outputs. `observe` sees the outputs
-    of every batch. size: samples in a batch.
+    of every batch. size: samples in a batch. known: the reference's outputs of a batch, where they
+    need not be inferred.
     """
     split = dataset.evaluation
     assert split is not None
-    workers: dict[str, Worker] = {}
-    failed: dict[str, WorkbenchError] = {}
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
-    with tempfile.TemporaryDirectory(prefix="wb-outputs-") as folder:
+    running = {name: one for name, one in targets.items() if known is None or name != reference}
+    sessions = _Sessions(running, pool, device)
+    with tempfile.TemporaryDirectory(prefix="wb-outputs-") as folder, closing(sessions):
         keep = _Predictions(Path(folder), len(split)) if dataset.metric else None
 
         def score(batch: Batch, outputs: dict[str, list[NDArray[Any]]]) -> None:
@@ -102,38 +105,24 @@ def accuracies(
             done = batch.start + len(batch)
             progress(done / len(split), f"{done}/{len(split)}")
 
-        try:
-            first = next(split.batches(1)).inputs
-            for name, target in targets.items():
-                # PyTorch goes to the worker that has described the model, and so has imported it.
-                like = "describe_model" if isinstance(target, ModelSource) else "step"
-                workers[name] = pool.take(like)
-                workers[name].start("open", target, 1, first, device)
-            _each(workers, failed, lambda name: workers[name].result())
-            pending: tuple[Batch, dict[str, list[NDArray[Any]]]] | None = None
-            for batch in _ahead(split, size):
-                alive = {name: w for name, w in workers.items() if name not in failed}
-                request = packed(("infer", (batch.inputs,)))
-                _each(alive, failed, lambda name, r=request: workers[name].start_packed("infer", r))
-                if pending is not None:  # scored while the workers are busy with the next
-                    score(*pending)
-                outputs: dict[str, list[NDArray[Any]]] = {}
-                for name in [name for name in alive if name not in failed]:
-                    try:
-                        outputs[name] = workers[name].result()
-                    except WorkbenchError as error:
-                        failed[name] = error
-                if reference in failed:
-                    raise failed[reference]
-                pending = batch, outputs
-            if pending is not None:
+        sessions.open(next(split.batches(1)).inputs)
+        pending: tuple[Batch, dict[str, list[NDArray[Any]]]] | None = None
+        for batch in _ahead(split, size):
+            sessions.ask(batch.inputs)
+            if pending is not None:  # scored while the workers are busy with the next
                 score(*pending)
-        finally:
-            for worker in workers.values():
-                worker.close()
+            outputs = sessions.answers()
+            if known is not None:
+                outputs[reference] = known(batch)
+            if reference in sessions.failed:
+                raise sessions.failed[reference]
+            pending = batch, outputs
+        if pending is not None:
+            score(*pending)
         scores: dict[str, Scores | WorkbenchError] = {
-            name: failed.get(name) or accuracy.joined(parts[name]) for name in targets
+            name: sessions.failed.get(name) or accuracy.joined(parts[name]) for name in targets
         }
+        sessions.give_back()
         if keep is not None and split.labels is not None and dataset.metric is not None:
             for name, found in scores.items():
                 if isinstance(found, Scores):
@@ -141,20 +130,79 @@ def accuracies(
     return scores
 
 
+class _Sessions:
+    """A process for each target, in lock-step; an error ends its own target, and is in `failed`."""
+
+    def __init__(self, targets: Mapping[str, Target], pool: Pool, device: Device | None) -> None:
+        self.targets, self.pool, self.device = targets, pool, device
+        self.failed: dict[str, WorkbenchError] = {}
+        self._workers: dict[str, Worker] = {}
+        self._lent: set[str] = set()
+
+    def open(self, examples: Mapping[str, NDArray[Any]]) -> None:
+        """Load every target, on one thread each: there is a process for every one."""
+        for name, target in self.targets.items():
+            # PyTorch goes to the worker that has described the model, and so has imported it.
+            like = "describe_model" if isinstance(target, ModelSource) else "step"
+            self._workers[name] = worker = self.pool.take(like)
+            # Those that the pool did not have end here: it would grow by one for every target.
+            if worker.jobs and _leaves_nothing(target, self.device):
+                self._lent.add(name)
+            worker.start("open", target, 1, examples, self.device)
+        for name in self.targets:
+            with self._noting(name):
+                self._workers[name].result()
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Begin a batch in all of them."""
+        request = packed(("infer", (inputs,)))
+        for name in self._alive():
+            with self._noting(name):
+                self._workers[name].start_packed("infer", request)
+
+    def answers(self) -> dict[str, list[NDArray[Any]]]:
+        """The outputs of the batch that was begun."""
+        found = {}
+        for name in self._alive():
+            with self._noting(name):
+                found[name] = self._workers[name].result()
+        return found
+
+    def give_back(self) -> None:
+        """Let the pool have its processes again, where they are as they were."""
+        for name in self._lent - set(self.failed):
+            with self._noting(name):
+                self._workers[name].call("drop")
+                self.pool.give(self._workers.pop(name))
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def _alive(self) -> list[str]:
+        return [name for name in self.targets if name not in self.failed]
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except WorkbenchError as error:
+            self.failed[name] = error
+
+
+def _leaves_nothing(target: Target, device: Device | None) -> bool:
+    """Whether a process is as it was once a session is dropped: PyTorch's threads are set for all
+    of it, and a GPU's context stays.
+    """
+    files = (Format.ONNX, Format.ORT, Format.TFLITE)
+    own = isinstance(target, Artifact) and target.format in files
+    return own and (device is None or device.provider == "cpu")
+
+
 def _head(target: Target) -> str:
     """What a target applies to the original's first output."""
     outputs = target.outputs if isinstance(target, Artifact) else ()
     return outputs[0].head if outputs else ""
-
-
-def _each(
-    names: Mapping[str, Worker], failed: dict[str, WorkbenchError], act: Callable[..., Any]
-) -> None:
-    for name in list(names):
-        try:
-            act(name)
-        except WorkbenchError as error:
-            failed[name] = error
 
 
 def _ahead(split: Split, size: int) -> Iterator[Batch]:

@@ -109,7 +109,8 @@ class Record:
         own = self.storage == own_storage(self.folder)
         storage = "" if own else self.storage  # a folder may be moved
         data = {"spec": self.spec.to_json(), "storage": storage, "study": self.study}
-        write_json(self.folder / FILE, data)
+        # The URL of a server may hold its password.
+        write_json(self.folder / FILE, data, 0o644 if own else 0o600)
 
 
 def own_storage(folder: Path) -> str:

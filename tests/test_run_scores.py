@@ -1,0 +1,42 @@
+"""Scores of a second run: the reference's outputs are kept, not inferred again."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests import project
+
+# Dies where it is asked for outputs, once it may: what a run needs of it must be kept by then.
+MORTAL_NET = (
+    project.NET
+    + """
+import os
+class Mortal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = inner()
+    def forward(self, x):
+        if os.environ.get("MORTAL"):
+            raise SystemExit("asked again")
+        return self.inner(x)
+inner, build = build, Mortal
+"""
+)
+UNTIMED = ("--model", "net.py:build", "--data", "data.toml", "--no-latency", "--json")
+
+
+def test_another_artifact_is_scored_without_the_reference(tmp_path, monkeypatch):
+    folder = project.make(tmp_path / "project")
+    (folder / "net.py").write_text(MORTAL_NET)
+    first = project.wb(folder, "recipe", "small", *UNTIMED)
+    assert first.returncode == 0, first.stderr
+    other = ("recipe", "small", *UNTIMED, "--set", "quantize.samples=4")
+    monkeypatch.setenv("MORTAL", "1")
+    kept = project.report(project.wb(folder, *other))
+    monkeypatch.delenv("MORTAL")
+    shutil.rmtree(folder / "cache")
+    anew = project.report(project.wb(folder, *other))
+    for one, two in zip(kept["rows"], anew["rows"], strict=True):
+        assert one["error"] is None
+        for name in ("accuracy", "agreement", "sqnr", "delta"):
+            assert one["figures"][name] == two["figures"][name], (one["key"], name)
