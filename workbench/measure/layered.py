@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from workbench.artifact import Artifact, feed, stored
 from workbench.errors import DeviceError, StepError, first_line
 from workbench.graph import BAKED, EQUALIZED, EVIDENCE
+from workbench.onnx_session import working_session
 from workbench.quantization.statistics import channel_axis
 
 if TYPE_CHECKING:
@@ -108,16 +109,9 @@ class Session:
     """ONNX Runtime on the copy, without optimization."""
 
     def __init__(self, artifact: Artifact, path: Path, graph: Layered) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.artifact = artifact
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = working_session(path, optimized=False)
         except Exception as error:
             raise DeviceError(
                 f"ONNX Runtime cannot run {artifact.path.name} layer by layer",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.onnx_session import working_session
+
 if TYPE_CHECKING:
     import onnx
     import torch
@@ -182,7 +184,6 @@ def _inside(node: onnx.NodeProto) -> Iterable[Sequence[str]]:
 def _session(model: onnx.ModelProto, node: Node, arrays: Mapping[str, Array]) -> Any:
     """An ONNX Runtime session of one node alone, for inputs of these types and ranks."""
     import onnx
-    import onnxruntime
 
     made = onnx.helper.make_value_info
     inputs = [
@@ -196,11 +197,7 @@ def _session(model: onnx.ModelProto, node: Node, arrays: Mapping[str, Array]) ->
     single = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
-        single.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return working_session(single)
 
 
 def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.onnx_session import working_session
 from workbench.quantization.prepare_graph import Array, Inputs
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def tried(model: onnx.ModelProto, inputs: Inputs) -> tuple[list[dict[str, Array]
 
 def _session(model: onnx.ModelProto | bytes, wanted: Sequence[str]) -> Any:
     import onnx
-    import onnxruntime
 
     if wanted and not isinstance(model, bytes):
         names = {value.name for value in model.graph.output}
@@ -75,11 +75,5 @@ def _session(model: onnx.ModelProto | bytes, wanted: Sequence[str]) -> Any:
             onnx.ValueInfoProto(name=name) for name in wanted if name not in names
         )
         model = opened
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     # As it is written: the runtime's own rewrites would hide what ours do, and take longer.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else model.SerializeToString(), options,
-        providers=["CPUExecutionProvider"],
-    )  # fmt: skip
+    return working_session(model, optimized=False)

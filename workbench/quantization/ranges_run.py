@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DatasetError, StepError, did_you_mean, first_line
+from workbench.onnx_session import working_session
 from workbench.quantization.ranges import Estimator, Method, MinMax, MovingAverage
 from workbench.quantization.ranges_search import Nonlinearity
 
@@ -139,7 +140,6 @@ def _groups(names: Collection[str], rows: Mapping[str, int]) -> Iterator[list[st
 def _session(model: onnx.ModelProto, tensors: Sequence[str], threads: int) -> Any:
     """A session that gives the named tensors."""
     import onnx
-    import onnxruntime as ort
 
     made = {name for node in model.graph.node for name in node.output}
     if unknown := [name for name in tensors if name not in made]:
@@ -155,16 +155,8 @@ def _session(model: onnx.ModelProto, tensors: Sequence[str], threads: int) -> An
         watched.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     if not tensors:
         watched.graph.output.extend(model.graph.output)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
     # Arenas keep what the largest sample took, and here every activation leaves as an output.
-    options.enable_cpu_mem_arena = False
-    # Idle threads that spin would take the processor from the counting between two runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return working_session(watched, arena=False, threads=threads)
 
 
 def _single(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import StepError
+from workbench.onnx_session import working_session
 
 if TYPE_CHECKING:
     import onnx
@@ -92,13 +93,7 @@ class Classes:
 
 def classes(model: onnx.ModelProto, batches: Iterable[Feeds]) -> Array:
     """The predicted class of each sample, [N], as ONNX Runtime computes it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = working_session(model)
     first = session.get_outputs()[0].name
     parts = []
     for feeds in batches:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.onnx_session import working_session
 from workbench.quantization import simulation
 from workbench.quantization.placement import Placement
 from workbench.quantization.plan import SCHEMES, Plan
@@ -127,13 +128,7 @@ def agreement(expected: Sequence[Array], outputs: Sequence[Array]) -> float | No
 def _in_onnxruntime(
     written: onnx.ModelProto, samples: Samples, names: Iterable[str]
 ) -> list[Array]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        written.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = working_session(written)
     parts = [
         session.run(list(names), {name: one.numpy() for name, one in feeds.items()})
         for feeds in samples

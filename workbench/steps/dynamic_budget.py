@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import StepError
+from workbench.onnx_session import working_session
 from workbench.quantization.budget_search import Found, Progress, Search, Stage
 from workbench.steps.quantize_dynamic import LIBRARY, WEIGHTS
 from workbench.steps.rewrites import Array, Weights, replace_nodes
@@ -88,15 +89,10 @@ def noise(
 
     One session of one file, in which every layer's noise has a switch (`switched`).
     """
-    import onnxruntime
 
     from workbench.quantization.distance import distance
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        switched(model, chosen).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = working_session(switched(model, chosen))
 
     def run(on: int | None) -> list[Any]:
         flags = np.zeros(len(chosen), np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import StepError, first_line
+from workbench.onnx_session import working_session
 from workbench.steps.branches import both_branches
 from workbench.steps.rewrites import name_nodes
 from workbench.steps.tflite_masks import bounded_masks
@@ -90,13 +91,7 @@ def prepared(
 
 def outputs(model: onnx.ModelProto, inputs: Inputs) -> list[Array]:
     """A model's outputs [N, …] in ONNX Runtime, one sample at a time."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = working_session(model)
     count = len(next(iter(inputs.values())))
     runs = [
         session.run(None, {name: array[i : i + 1] for name, array in inputs.items()})

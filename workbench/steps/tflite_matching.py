@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.onnx_session import working_session
+
 if TYPE_CHECKING:
     import onnx
 
@@ -64,7 +66,6 @@ class Print:
 def onnx_prints(model: onnx.ModelProto, samples: Iterable[Inputs]) -> dict[str, Print]:
     """Of every float activation of a graph, by name, in order of computation."""
     import onnx
-    import onnxruntime
 
     made = type(model).FromString(model.SerializeToString())
     results = [one.name for one in made.graph.output]
@@ -72,12 +73,7 @@ def onnx_prints(model: onnx.ModelProto, samples: Iterable[Inputs]) -> dict[str, 
     made.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in results
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = working_session(made, optimized=False)
     kinds = {one.name: one.type for one in session.get_outputs()}
     wanted = [name for name in dict.fromkeys(names) if kinds.get(name) == "tensor(float)"]
     runs: list[dict[str, Print]] = []

@@ -1,0 +1,46 @@
+"""ONNX Runtime for the workbench's own work: what a graph gives, not how fast."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+
+def working_session(
+    model: onnx.ModelProto | bytes | Path,
+    *,
+    optimized: bool = True,
+    arena: bool = True,
+    threads: int = 0,
+) -> onnxruntime.InferenceSession:
+    """A quiet session on the CPU. Raises what ONNX Runtime raises on a model that it refuses.
+
+    optimized: False runs the graph as it is written. arena: whether memory that a sample took is
+    kept for the next. threads: 0 for this process's share of the cores, as OMP_NUM_THREADS tells
+    it to all libraries but this one, or for all of them.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or _share()
+    # Threads that spin while they wait would take the cores from processes side by side.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = arena
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if isinstance(model, Path):
+        given: str | bytes = str(model)
+    else:
+        given = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def _share() -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() else 0
