@@ -5,8 +5,7 @@
 On the embedded digits classifier and the recipe below, whose trials share export and calibration.
 The separate runs are processes of their own, as a shell loop would start them: each with a cache of
 its own, and once more all with one cache. Every way makes the same artifacts and measures nothing.
-One worker has both cores, and its quantization uses them in parts; on one core it is what each of
-the two has.
+One worker has all cores too, and uses them in parts.
 The overhead of a trial is that of asking, telling and storing, with trials that do nothing.
 Asked: a sweep at most 0.5 of separate runs, two workers 1.6 of one, an overhead under 50 ms.
 """
@@ -117,12 +116,6 @@ def main() -> None:
         assert len(front["points"]) == words.trials
         print(f"a sweep of {words.trials}: one worker {one:.1f} s, two {two:.1f} s: "
               f"{one / two:.2f} (1.6 is asked)", flush=True)  # fmt: skip
-        if hasattr(os, "sched_setaffinity"):
-            cores = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {min(cores)})  # of what is started from here, too
-            core = swept(folder, "core", values, 1)
-            os.sched_setaffinity(0, cores)
-            print(f"one worker on one core {core:.1f} s, two on two: {core / two:.2f}", flush=True)
         for name in ("own", "shared"):
             taken = 0.0
             for value in values:
