@@ -1,4 +1,4 @@
-"""Options: described, accepted, parsed and replaced by their annotations."""
+"""Options: described, accepted and parsed by their annotations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import RecipeError
-from workbench.options import Between, accepts, describe, options_of, parse, replaced, validate
+from workbench.options import Between, accepts, describe, options_of, parse, validate, value_of
 
 Size = Annotated[int, Between(1, 8)]
 Style = Literal["fixed", "runtime"]
@@ -156,15 +156,9 @@ def test_a_wrong_value_fails_at_construction_and_says_what_is_taken():
     assert caught.value.why == "it takes a whole number, 1 to 8"
 
 
-def test_one_option_is_replaced_and_the_others_are_kept():
-    step = Sized(ratio=0.25)
-    assert replaced(step, "style", "fixed", "sized") == Sized(ratio=0.25, style="fixed")
-    assert step.style is None
-
-
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(RecipeError) as caught:
-        replaced(Sized(), "stile", "fixed", "sized")
+        value_of(Sized(), "stile", "fixed", "sized")
     assert caught.value.what == "no option 'stile' in sized"
     assert "did you mean 'style'?" in caught.value.fix
 
@@ -175,7 +169,7 @@ def test_an_unknown_option_names_the_nearest():
 )
 def test_a_wrong_text_names_the_option_and_what_it_takes(option, text):
     with pytest.raises(RecipeError) as caught:
-        replaced(Sized(), option, text, "sized")
+        value_of(Sized(), option, text, "sized")
     assert caught.value.what == f"sized.{option} cannot be '{text}'"
     assert caught.value.why.startswith("it takes ")
 
@@ -195,7 +189,5 @@ def test_any_text_is_parsed_or_refused(annotation, text):
 @given(st.integers(1, 8), st.floats(0, allow_nan=False), st.booleans(),
        st.sampled_from(["fixed", "runtime", None]))  # fmt: skip
 def test_a_valid_option_round_trips_through_text(size, ratio, quick, style):
-    step = Sized()
     for name, value in {"size": size, "ratio": ratio, "quick": quick, "style": style}.items():
-        step = replaced(step, name, str(value), "sized")
-    assert step == Sized(size=size, ratio=ratio, quick=quick, style=style)
+        assert value_of(Sized(), name, str(value), "sized") == value

@@ -13,7 +13,7 @@ from workbench import library
 from workbench import recipe as recipes
 from workbench.errors import RecipeError
 from workbench.recipe import Recipe
-from workbench.steps import Export, QuantizeStatic, Simplify, ToOrt, ToTflite
+from workbench.steps import Export, Prune, QuantizeStatic, Simplify, ToOrt, ToTflite
 
 MOBILE = recipes.load("mobile-int8")
 FIELDS = {
@@ -151,6 +151,14 @@ def test_a_name_in_two_branches_means_both_where_they_have_one_value():
     again = TWICE.with_options(["a.quantize.preset=fast", "c.quantize.preset=fast",
                                 "quantize.preset=best"])  # fmt: skip
     assert [step(again, f"{one}.quantize").preset for one in "ac"] == ["best", "best"]
+
+
+def test_options_of_a_step_that_hold_together_only_are_set_together():
+    pruned = Recipe(Prune(), Export())
+    changed = pruned.with_options(["prune.macs=none", "prune.latency=0.5"])
+    assert step(changed, "prune") == Prune(macs=None, latency=0.5)
+    with pytest.raises(RecipeError, match="give macs, parameters, latency or sparsity"):
+        pruned.with_options(["prune.macs=none"])
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,8 @@ def _no(text: str) -> Any:
     raise ValueError(text)
 
 
-def replaced(step: Any, option: str, text: str, where: str) -> Any:
-    """The step with one option replaced by what a text stands for.
+def value_of(step: Any, option: str, text: str, where: str) -> Any:
+    """What a text stands for as a value of one of a step's options.
 
     Raises RecipeError for an unknown option (with the nearest name) or a wrong value; `where` is
     the step's name in a message.
@@ -141,4 +141,4 @@ def replaced(step: Any, option: str, text: str, where: str) -> Any:
         raise RecipeError(
             f"{where}.{option} cannot be '{text}'", f"it takes {describe(annotation)}"
         ) from error
-    return dataclasses.replace(step, **{option: value})
+    return value

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from workbench import library
 from workbench.artifact import Artifact, Format
 from workbench.errors import InputError, RecipeError, did_you_mean
-from workbench.options import replaced
+from workbench.options import value_of
 
 if TYPE_CHECKING:
     from workbench.dataset import Dataset
@@ -155,12 +155,17 @@ class Recipe:
         A name without its branch means every step of that name, where all have one value for the
         option. Raises RecipeError, with the nearest name, for anything that is not there.
         """
-        recipe = self
+        values: dict[str, dict[str, Any]] = {}
         for setting in settings:
-            recipe = recipe._with_option(setting)
-        return recipe
+            self._put(setting, values)
+        located = {one.id: one.step for one in self.located()}
+        # All of a step's at once: one of them alone may be none that it takes.
+        return self._replacing(
+            {name: dataclasses.replace(located[name], **new) for name, new in values.items()}
+        )
 
-    def _with_option(self, setting: str) -> Recipe:
+    def _put(self, setting: str, values: dict[str, dict[str, Any]]) -> None:
+        """Add what a setting says to the new values, by step and option."""
         target, equals, text = setting.partition("=")
         path, dot, option = target.strip().rpartition(".")
         if not equals or not dot or not path or not option:
@@ -176,14 +181,17 @@ class Recipe:
                 f"no step '{path}' in recipe {self.name}", "", did_you_mean(path, names)
             )
         chosen = exact or matching
-        if len({repr(getattr(one.step, option, None)) for one in chosen}) > 1:
+        known = [values.get(one.id, {}).get(option, getattr(one.step, option, None))
+                 for one in chosen]  # fmt: skip
+        if len({repr(one) for one in known}) > 1:
             places = ", ".join(f"{one.id}.{option}" for one in chosen)
             raise RecipeError(
                 f"'{path}' stands in more than one place, with different values of '{option}'",
                 "",
                 f"name the one you mean: {places}",
             )
-        return self._replacing({one.id: replaced(one.step, option, text, one.id) for one in chosen})
+        for one in chosen:
+            values.setdefault(one.id, {})[option] = value_of(one.step, option, text, one.id)
 
     def _replacing(self, new: Mapping[str, Any]) -> Recipe:
         def swap(branch: str, steps: tuple[Any, ...]) -> tuple[Any, ...]:
