@@ -1,9 +1,7 @@
-"""Memory and time of static INT8 calibration on a MobileNetV2-like network at 224x224.
+"""Memory of static INT8 calibration on a MobileNetV2-like network at 224x224.
 
-Peak resident memory with 64 and with 1,024 samples, each in a fresh process over a memory-mapped
-file: of the ranges alone (percentile, every float tensor; the aim is below 500 MB, and equal), and
-of the whole quantize step. Then time against onnxruntime's own percentile calibrator, on the same
-tensors and samples in turns in one process; the aim is at most half.
+Peak resident memory of the quantize step with 64 and with 1,024 samples, each in a fresh process
+over a memory-mapped file.
 """
 
 from __future__ import annotations
@@ -36,75 +34,9 @@ out = folder / f"out-{samples}"
 out.mkdir()
 context = Context(folder=out, dataset=dataset.load(str(folder / "data.toml")), device=load("cpu"))
 QuantizeStatic(samples=samples).run(model, context)
-from workbench.work import _peak
+from workbench.jobs.work import _peak
 print(_peak())
 """
-
-RANGES = """
-import sys
-from pathlib import Path
-import numpy as np
-import onnx
-from workbench.quantization.ranges import Percentile
-from workbench.quantization.ranges_run import calibrate
-
-folder, samples = Path(sys.argv[1]), int(sys.argv[2])
-
-def batches():
-    for index in range(samples):  # mapped anew, or the file's pages would count as memory in use
-        one = np.load(folder / "x.npy", mmap_mode="r")[index : index + 1]
-        yield {"input": np.array(one)}
-
-found = calibrate(onnx.load(folder / "model.onnx"), None, batches, Percentile(99.999))
-from workbench.work import _peak
-print(_peak())
-"""
-
-TIMES = """
-import contextlib, io, statistics, sys, time
-from pathlib import Path
-import numpy as np
-import onnx
-from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-from workbench.quantization.ranges import Norm, Percentile
-from workbench.quantization.ranges_run import calibrate
-
-folder, samples = Path(sys.argv[1]), int(sys.argv[2])
-x = np.array(np.load(folder / "x.npy", mmap_mode="r")[:samples])
-model = onnx.load(folder / "model.onnx")
-
-class Reader:
-    def __init__(self):
-        self.left = list(range(samples))[::-1]
-    def get_next(self):
-        return {"input": x[(i := self.left.pop()) : i + 1]} if self.left else None
-
-def theirs():
-    calibrator = create_calibrator(folder / "model.onnx", None, str(folder / "augmented.onnx"),
-                                   calibrate_method=CalibrationMethod.Percentile)
-    with contextlib.redirect_stdout(io.StringIO()):
-        calibrator.collect_data(Reader())
-        return calibrator.compute_data()
-
-names = sorted(theirs().keys())
-
-def ours(method):
-    found = calibrate(model, names, lambda: [{"input": x}], method)
-    assert len(found) == len(names)
-
-def taken(call, *arguments):
-    began = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - began
-
-rows = [(taken(theirs), taken(ours, Percentile(99.999)), taken(ours, Norm(2.4))) for _ in range(3)]
-for place, name in ((1, "percentile"), (2, "L_2.4 search")):
-    ratio = statistics.median(row[place] / row[0] for row in rows)
-    seconds = statistics.median(row[place] for row in rows)
-    print(f"{samples} samples, {len(names)} tensors: {name} {seconds:.2f} s, "
-          f"{ratio:.2f} of onnxruntime's percentile")
-"""
-
 
 def export(path: Path) -> None:
     import torch
@@ -146,21 +78,19 @@ def export(path: Path) -> None:
     )  # fmt: skip
 
 
-def memory(folder: Path, what: str, code: str) -> None:
+def memory(folder: Path) -> None:
     """Print the peaks of both counts, and their ratio."""
     peaks = []
     for count in COUNTS:
-        child = [sys.executable, "-c", code, str(folder), str(count)]
+        child = [sys.executable, "-c", STEP, str(folder), str(count)]
         done = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
         peaks.append(int(done.stdout.split()[-1]))
-        print(f"{what}, {count:5} samples: peak {peaks[-1] / 1e6:.0f} MB", flush=True)
-    print(f"{what}: ratio {peaks[1] / peaks[0]:.3f}", flush=True)
+        print(f"quantize step, {count:5} samples: peak {peaks[-1] / 1e6:.0f} MB", flush=True)
+    print(f"quantize step: ratio {peaks[1] / peaks[0]:.3f}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["times", "ranges", "step"])
-    parts = parser.parse_args().parts
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         export(folder / "model.onnx")
@@ -172,12 +102,7 @@ def main() -> None:
             samples[index] = generator.standard_normal((3, 224, 224), np.float32)
         samples.flush()
         (folder / "data.toml").write_text('[calibration]\nsource = "numpy"\npath = "x.npy"\n')
-        if "times" in parts:
-            subprocess.run([sys.executable, "-c", TIMES, name, "32"], check=True)
-        if "ranges" in parts:
-            memory(folder, "ranges", RANGES)
-        if "step" in parts:
-            memory(folder, "quantize step", STEP)
+        memory(folder)
 
 
 if __name__ == "__main__":

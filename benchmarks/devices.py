@@ -25,9 +25,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from workbench import files  # noqa: E402
 from workbench.artifact import Artifact  # noqa: E402
 from workbench.device import profile  # noqa: E402
+from workbench.inspect import artifacts as files  # noqa: E402
 from workbench.inspect import read  # noqa: E402
 from workbench.measure.latency import PRESETS, Latency, Preset, ProcessSamples, speedup  # noqa: E402
 from workbench.measure.remote import Found, Wanted, Watch, measure  # noqa: E402

@@ -27,9 +27,9 @@ from tests import nets  # noqa: E402
 from tests.structures.sequences import Bert  # noqa: E402
 from workbench.artifact import Artifact  # noqa: E402
 from workbench.device import profile  # noqa: E402
-from workbench.device.runner import infer_each, open_session  # noqa: E402
+from workbench.device.session import infer_each, open_session  # noqa: E402 # noqa: E402
+from workbench.measure.host import latencies  # noqa: E402
 from workbench.measure.latency import PRESETS, Latency, speedup  # noqa: E402
-from workbench.measure.run import latencies  # noqa: E402
 from workbench.steps import Export, FuseTransformer, QuantizeDynamic, Simplify  # noqa: E402
 
 WORDS, LENGTH, WIDTH, DEPTH, HEADS, SAMPLES = 30_522, 128, 384, 6, 12, 16

@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import structures  # noqa: E402
-from workbench import commands  # noqa: E402
 from workbench.cache import Cache  # noqa: E402
 from workbench.device import probe  # noqa: E402
 from workbench.display import Quiet  # noqa: E402
 from workbench.errors import WorkbenchError  # noqa: E402
 from workbench.library import recipe_summaries  # noqa: E402
 from workbench.measure.latency import PRESETS  # noqa: E402
-from workbench.run import execute  # noqa: E402
+from workbench.run import words  # noqa: E402
+from workbench.run.recipe_run import execute  # noqa: E402
 
 Cell = dict[str, Any]
 
@@ -54,7 +54,7 @@ NOTES = {
 def run(project: Path, recipe: str, cache: Cache, processes: int) -> dict[str, Any]:
     """The report of one run as plain values, or `{"error": …}` where its trunk failed."""
     try:
-        request, _ = commands.request(
+        request, _ = words.request(
             recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None,
             0, {"quick": True},
         )  # fmt: skip

@@ -32,7 +32,7 @@ from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from workbench import dataset
 from workbench.model import ModelSource
-from workbench.sources.factory import build
+from workbench.sources.user_factory import build
 from pathlib import Path
 
 spec, weights, data, folder = sys.argv[1:]

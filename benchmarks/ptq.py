@@ -40,9 +40,9 @@ from tests import nets  # noqa: E402
 from workbench.artifact import Artifact  # noqa: E402
 from workbench.device import profile  # noqa: E402
 from workbench.errors import StepError, WorkbenchError  # noqa: E402
+from workbench.measure.host import latencies  # noqa: E402
 from workbench.measure.latency import PRESETS, Latency, speedup  # noqa: E402
-from workbench.measure.run import latencies  # noqa: E402
-from workbench.quantization.presets import TECHNIQUES  # noqa: E402
+from workbench.quantization.core.presets import TECHNIQUES  # noqa: E402
 from workbench.steps import ToTflite  # noqa: E402
 
 DEVICE = profile.load("cpu")
@@ -56,7 +56,7 @@ def ours(
     """Quantize a file with our engine; seconds that it took. options: of `engine.Options`."""
     import onnx
 
-    from workbench.quantization import engine
+    from workbench.quantization.core import engine
 
     def batches(size: int) -> Any:
         count = len(next(iter(calibration.values())))
@@ -128,7 +128,7 @@ def _warm() -> None:
     import onnx  # noqa: F401
     import torch  # noqa: F401
 
-    from workbench.quantization import engine  # noqa: F401
+    from workbench.quantization.core import engine  # noqa: F401
 
 
 def _tflite(precision: str, bench: Bench, source: Artifact | None = None) -> Artifact:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device.profile import Device
-from workbench.measure.parity import sqnr
-from workbench.measure.statistics import Estimate, paired_difference
+from workbench.intervals import Estimate, paired_difference
+from workbench.parity import sqnr
 from workbench.process import Worker
 
 Array = NDArray[Any]

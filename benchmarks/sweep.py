@@ -51,7 +51,7 @@ def swept(folder: Path, cache: str, values: list[int], jobs: int) -> float:
 
 def overhead(trials: int) -> float:
     """Seconds a trial where making and measuring take none."""
-    from workbench.sweep import run
+    from workbench.sweep import loop
     from workbench.sweep.goals import Goal
     from workbench.sweep.space import Dimension
     from workbench.sweep.spec import Record, Spec, own_storage
@@ -91,9 +91,9 @@ def overhead(trials: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "sweep"
         record = Record(folder=folder, spec=spec, storage=own_storage(folder), study="bench")
-        study = run.prepared(record, resume=False)
+        study = loop.prepared(record, resume=False)
         started = time.perf_counter()
-        run.swept(record, study, Nothing(), lambda _trial: None, lambda _text: None)
+        loop.swept(record, study, Nothing(), lambda _trial: None, lambda _text: None)
         return (time.perf_counter() - started) / trials
 
 

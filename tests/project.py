@@ -93,7 +93,7 @@ def workers(folder: Path) -> set[int]:
     found = set()
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            worker = b"workbench.worker" in (place / "cmdline").read_bytes()
+            worker = b"workbench.jobs.worker" in (place / "cmdline").read_bytes()
             if worker and own in (place / "environ").read_bytes().split(b"\0"):
                 found.add(int(place.name))
         except OSError:

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from tests import structures
-from workbench.cli import app
+from workbench.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")

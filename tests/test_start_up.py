@@ -16,12 +16,12 @@ HEAVY = (
 
 PROBE = """
 import json, os, sys
-import workbench.cli
+import workbench.cli.app
 command = json.loads(sys.argv[1])
 if command is not None:
     sys.argv = ["wb", *command]
     try:
-        workbench.cli.main()
+        workbench.cli.app.main()
     except SystemExit as end:
         assert not end.code, end.code
 loaded = sorted({name.partition(".")[0] for name in sys.modules})

@@ -13,12 +13,12 @@ from contextlib import closing
 import pytest
 
 from tests import structures
-from workbench import commands
 from workbench.cache import Cache
 from workbench.display import Quiet
 from workbench.errors import WorkbenchError
 from workbench.measure.latency import PRESETS
-from workbench.run import execute
+from workbench.run import words
+from workbench.run.recipe_run import execute
 
 RECIPES = (
     "mobile-int8", "mobile-int8-baked", "mobile-dynamic-int8", "mobile-float16", "tiny-int8",
@@ -70,7 +70,7 @@ def projects(tmp_path_factory):
 def test_structure(projects, name, recipe, tmp_path):
     made, cache = projects
     project = made[name]
-    request, _ = commands.request(
+    request, _ = words.request(
         recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None, 0,
         {"quick": True},
     )  # fmt: skip

@@ -223,10 +223,10 @@ def declared_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
 def _onnx_inputs(path: Path) -> tuple[TensorSpec, ...]:
     import onnx
 
-    from workbench import graph
+    from workbench.onnxgraph import signature
 
     try:
-        return graph.signature(onnx.load(path, load_external_data=False))[0]
+        return signature.signature(onnx.load(path, load_external_data=False))[0]
     except Exception as error:
         raise ModelError(
             f"{path} cannot be read as ONNX", f"{type(error).__name__}: {error}"
@@ -249,7 +249,7 @@ def load(
     """
     source.check()
     if source.kind == "onnx":
-        from workbench.sources.onnx_file import load_onnx
+        from workbench.sources.onnx_model import load_onnx
 
         return load_onnx(source, examples, folder)
     from workbench.sources.live import load_module

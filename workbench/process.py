@@ -69,7 +69,7 @@ class Worker:
         self._log = tempfile.NamedTemporaryFile(prefix="wb-log-", suffix=".txt", delete=False)  # noqa: SIM115
         self.log = Path(self._log.name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "workbench.worker"],
+            [sys.executable, "-m", "workbench.jobs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from workbench import files
 from workbench.device.profile import Device, Library, Limits
 from workbench.device.transport.base import Done
 from workbench.device.transport.local import LocalTransport
+from workbench.inspect import artifacts as files
 from workbench.inspect import read
 from workbench.measure.latency import Preset
 from workbench.measure.remote import Found, Wanted, Watch

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from tests.device import fakes
 from tests.device.native import models
-from workbench import files
 from workbench.artifact import digest
 from workbench.device.benchmark_model import operators, parsed
 from workbench.device.profile import Library
 from workbench.errors import DeviceError, ProfileError
-from workbench.inspect import read
+from workbench.inspect import artifacts, read
 from workbench.measure.remote import Wanted, measure
 from workbench.report.blocks import operator_times
 
@@ -158,7 +157,7 @@ def test_a_profile_names_the_tool_by_path_and_digest(tmp_path):
         tmp_path, runner="benchmark_model", libraries={"benchmark_model": library}
     )
     x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
-    artifact = files.open_artifact(inner)
+    artifact = artifacts.open_artifact(inner)
     (name,) = [one.name for one in artifact.inputs]
     wanted = Wanted(
         targets={"net": artifact}, facts={"net": read(inner)}, timed={"net": {name: x[:1]}},

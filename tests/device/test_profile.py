@@ -12,7 +12,7 @@ from workbench.device import probe, profile
 from workbench.device.profile import Device
 from workbench.device.providers import PROVIDERS
 from workbench.errors import ProfileError
-from workbench.quantization.plan import SCHEMES
+from workbench.quantization.core.plan import SCHEMES
 
 HUGE = "0x" + "f" * 5000  # an int that Python will not print in decimal
 VALUES = st.recursive(

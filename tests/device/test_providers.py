@@ -17,8 +17,8 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device import providers
 from workbench.device.profile import Device
 from workbench.device.providers import CPU, PROVIDERS, Provider
-from workbench.device.runner import infer, open_session
 from workbench.device.runtimes.ort import overheard, refused
+from workbench.device.session import infer, open_session
 from workbench.errors import DependencyError, DeviceError
 from workbench.model import ModelSource
 from workbench.process import Pool

@@ -11,7 +11,7 @@ import numpy as np
 from workbench import dataset, library
 from workbench.digits import data, train
 from workbench.model import Model, ModelSource
-from workbench.sources.factory import build
+from workbench.sources.user_factory import build
 
 WEIGHTS = Path(data.__file__).with_name("weights.safetensors")
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from tests.inspect.files import floats, graph, save_onnx
-from workbench.inspect import mobile, onnx_graph, read
+from workbench.inspect import mobile, onnx_facts, read
 
 NET = """g (float[N, 3, 8, 8] x) => (float[N, 4, 1, 1] y) {
     c = Conv (x, w, b)
@@ -80,7 +80,7 @@ def open_batch(folder: Path) -> Path:
 def test_the_verdicts_are_those_of_onnxruntimes_tool(make, tmp_path: Path) -> None:
     path = make(tmp_path)
     model = onnx.load(path)
-    onnx_graph.strip(model)
+    onnx_facts.strip(model)
     found = {name: str(verdict) for name, verdict in mobile.verdicts(model).items()}
     assert set(found) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"}
     assert found == said(path)

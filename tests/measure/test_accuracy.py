@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from workbench.errors import DatasetError
+from workbench.intervals import Estimate, paired_difference
 from workbench.measure.accuracy import Scores, joined, score
-from workbench.measure.statistics import Estimate, paired_difference
 
 # Three samples, seven classes: the order of preference is 6 5 4 3 2 1 0; 0 1 2 …; 3 then the rest.
 REFERENCE = np.array(

@@ -14,7 +14,7 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.device.providers import CPU
 from workbench.display import Quiet
-from workbench.engine import Outcome, Request, StepResult
+from workbench.engine.execution import Outcome, Request, StepResult
 from workbench.measure.cached import latencies_of, placements_of
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource

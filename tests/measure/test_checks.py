@@ -15,7 +15,7 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine import Outcome, Request
+from workbench.engine.execution import Outcome, Request
 from workbench.measure import checks
 from workbench.model import ModelSource
 from workbench.recipe import Recipe

@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.nets import Array, normal
-from workbench import graph
 from workbench.artifact import Artifact, Format, Pixels
 from workbench.errors import DeviceError
 from workbench.measure.divergence import BEST, FLOAT, QUANTIZED, Divergence, Layer, layers
+from workbench.onnxgraph import signature
 
 SIZE = 6
 
@@ -47,7 +47,7 @@ def saved(path: Path, nodes: list[Any], initializers: list[Any], out: str) -> Ar
 
 
 def opened(path: Path) -> Artifact:
-    inputs, outputs = graph.signature(onnx.load(path))
+    inputs, outputs = signature.signature(onnx.load(path))
     return Artifact(path=path, format=Format.ONNX, precision="", inputs=inputs, outputs=outputs)
 
 
@@ -199,11 +199,11 @@ def test_what_is_not_finite_in_one_alone_has_diverged(tmp_path: Path) -> None:
 def test_baked_graphs_are_compared_on_the_inner_side(tmp_path: Path) -> None:
     one = chain(tmp_path / "one.onnx")
     model = onnx.load(one.path)
-    graph.rename(model.graph, "x", f"{graph.BAKED}x")
-    graph.rename(model.graph, "y", f"{graph.BAKED}y")
-    cast = helper.make_node("Cast", ["x"], [f"{graph.BAKED}x"], to=TensorProto.FLOAT)
+    signature.rename(model.graph, "x", f"{signature.BAKED}x")
+    signature.rename(model.graph, "y", f"{signature.BAKED}y")
+    cast = helper.make_node("Cast", ["x"], [f"{signature.BAKED}x"], to=TensorProto.FLOAT)
     model.graph.node.insert(0, cast)
-    model.graph.node.append(helper.make_node("Softmax", [f"{graph.BAKED}y"], ["y"]))
+    model.graph.node.append(helper.make_node("Softmax", [f"{signature.BAKED}y"], ["y"]))
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     onnx.save(model, tmp_path / "other.onnx")
     other = opened(tmp_path / "other.onnx")

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from tests.nets import normal
-from workbench import graph
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device.profile import Device
 from workbench.errors import DeviceError
 from workbench.measure.robustness import Batching, Misuse, Robustness, robustness
+from workbench.onnxgraph import signature
 
 CPU = Device(name="testing")
 
@@ -29,7 +29,7 @@ def onnx_file(path: Path, *nodes: onnx.NodeProto, shape: tuple = ("N", 8), kind:
     made = helper.make_graph(nodes, "g", inputs, [output], initializer=list(weights))
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
-    specs = graph.signature(model)[0]
+    specs = signature.signature(model)[0]
     outputs = (TensorSpec(name="y", dtype="float32", shape=(None, 8)),)
     return Artifact(path=path, format=Format.ONNX, precision="float32", inputs=specs,
                     outputs=outputs)  # fmt: skip

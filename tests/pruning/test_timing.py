@@ -7,7 +7,7 @@ import pytest
 from tests import nets as common
 from tests.pruning import nets
 from workbench.errors import StepError
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.pruning import timing
 from workbench.pruning.timing import Tried, searched
 

@@ -20,7 +20,7 @@ from tests.quantization.random_nets import (
     random_net,
     run_all,
 )
-from workbench.quantization import engine
+from workbench.quantization.core import engine
 
 SAMPLES = {"fast": 64, "balanced": 128}  # the preset fast takes no more
 # Of two ways to round, either may be the luckier on samples that neither saw.

@@ -12,8 +12,8 @@ import pytest
 from tests.report import reports
 from workbench.artifact import Artifact, Format, Pixels, TensorSpec
 from workbench.errors import StepError
+from workbench.intervals import Estimate
 from workbench.measure.latency import Latency
-from workbench.measure.statistics import Estimate
 from workbench.report.data import label_of
 
 

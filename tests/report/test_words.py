@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.report import words
 
 UNKNOWN = Estimate(1.5, -math.inf, math.inf)

@@ -14,10 +14,10 @@ import torch
 
 from tests import nets
 from workbench.errors import ModelError
+from workbench.jobs.work import describe_model
 from workbench.model import Model, ModelSource, load
 from workbench.sources import packages
 from workbench.steps import Export
-from workbench.work import describe_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::torch"),
@@ -231,7 +231,7 @@ def test_other_weights_are_another_model_to_the_cache(
     torch.manual_seed(1)
     config = transformers.BertConfig(vocab_size=100, num_labels=3, **SIZES)
     transformers.BertForSequenceClassification(config).save_pretrained(bare)
-    from workbench import work
+    from workbench.jobs import work
 
     work.load_model.cache_clear()
     assert (

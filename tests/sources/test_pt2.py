@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests import nets
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import InputError, ModelError
 from workbench.model import ModelSource, declared_inputs, load
 from workbench.sources.pt2 import _no_pickles, open_program

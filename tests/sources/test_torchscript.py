@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import nets
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import ModelError, StepError
 from workbench.model import Model, ModelSource, load
 from workbench.sources.torchscript import open_archive
@@ -159,7 +159,7 @@ def test_control_flow_is_exported_as_such_and_said(kind: type[nn.Module], tmp_pa
 
 
 def test_a_session_on_an_archive_is_the_archive(archive: Path, tmp_path: Path) -> None:
-    from workbench.files import open_artifact
+    from workbench.inspect.artifacts import open_artifact
 
     found = infer(open_session(open_artifact(archive), 1), IMAGES)
     expected = nets.run_torch(nets.build(), IMAGES["image"])

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from tests import nets
-from workbench import graph
+from workbench import parity
 from workbench.artifact import Artifact
 from workbench.dataset import Dataset
 from workbench.dataset.arrays import Arrays
 from workbench.dataset.core import Split
 from workbench.dataset.images import Images
 from workbench.dataset.preprocess import Preprocess
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import StepError
-from workbench.measure import parity
+from workbench.onnxgraph import signature
 from workbench.steps import BakePreprocess, QuantizeStatic, Simplify, ToOrt, ToTflite
 
 HEIGHT, WIDTH = 24, 40
@@ -341,7 +341,7 @@ def test_int8_leaves_preprocessing_and_head_in_float(head: Any, tmp_path: Path) 
     assert (small.inputs, small.outputs) == (made.inputs, made.outputs)
     kinds = {node.output[0]: node.op_type for node in onnx.load(small.path).graph.node}
     (front,) = (node for node in onnx.load(small.path).graph.node
-                if node.name.startswith(graph.BAKED) and node.op_type == "Conv")  # fmt: skip
+                if node.name.startswith(signature.BAKED) and node.op_type == "Conv")  # fmt: skip
     assert kinds[front.input[0]] == "Cast"
     # The network in it is quantized as in the file without: planned on logits, whatever the head.
     images = pixels(64, seed=1)

@@ -15,8 +15,9 @@ from tests import nets
 from tests.structures import sequences, vision
 from workbench.artifact import Artifact, Format
 from workbench.errors import RecipeError, StepError
-from workbench.graph import signature
-from workbench.steps import Float16, ToOrt, float16_graph
+from workbench.onnxgraph import float16
+from workbench.onnxgraph.signature import signature
+from workbench.steps import Float16, ToOrt
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::torch"),
@@ -172,7 +173,7 @@ def test_nodes_with_values_beyond_the_range_stay_in_float32(
     assert nets.decibels(expected, in_half(made.path, x)) > 50
     assert types(made.path)["linear.bias"] == TensorProto.FLOAT16
     # Nothing else shows it on this machine, whose runtime computes the same file in float32.
-    monkeypatch.setattr(float16_graph, "large_values", lambda *_: set())
+    monkeypatch.setattr(float16, "large_values", lambda *_: set())
     blind = halved(subject, EIGHT, tmp_path / "blind")
     assert nets.decibels(expected, nets.run_onnx(blind.path, x)[0]) > 50
     assert not np.isfinite(in_half(blind.path, x)).all()

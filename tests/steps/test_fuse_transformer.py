@@ -15,7 +15,8 @@ from tests import nets
 from tests.structures import sequences, vision
 from workbench.artifact import Artifact
 from workbench.errors import RecipeError, StepError
-from workbench.steps import FuseTransformer, Simplify, rewrites, transformer_graph
+from workbench.onnxgraph import rewrites, transformer
+from workbench.steps import FuseTransformer, Simplify
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::torch"),
@@ -177,7 +178,7 @@ def test_reshapes_around_a_linear_layer_go_where_nothing_needs_them(
     model = linear_file(shape, first, second)
     onnx.save(model, tmp_path / "before.onnx")
     rewrites.products_of_gemms(model.graph)
-    transformer_graph.linear_layers(model)
+    transformer.linear_layers(model)
     onnx.save(model, tmp_path / "after.onnx")
     found = operators(tmp_path / "after.onnx")
     assert (found["Reshape"], found["MatMul"], found["Gemm"]) == (reshapes, 1, 0)

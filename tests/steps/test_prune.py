@@ -155,7 +155,7 @@ def test_what_follows_takes_the_file():
 
 def test_a_latency_is_met_on_the_device(tmp_path, monkeypatch):
     """The clock is the test's: a real one is tested where the stopwatch is."""
-    from workbench.measure.statistics import Estimate
+    from workbench.intervals import Estimate
     from workbench.pruning import timing
 
     asked = []

@@ -16,8 +16,10 @@ from tests.structures import sequences
 from workbench.artifact import Artifact, Format
 from workbench.device.profile import Device
 from workbench.errors import RecipeError, StepError
-from workbench.graph import signature
-from workbench.steps import QuantizeDynamic, rewrites, weight_only
+from workbench.onnxgraph import rewrites
+from workbench.onnxgraph.signature import signature
+from workbench.quantization.dynamic import weight_only
+from workbench.steps import QuantizeDynamic
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::torch"),

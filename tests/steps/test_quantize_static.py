@@ -15,7 +15,7 @@ from workbench.artifact import Artifact
 from workbench.dataset import Dataset
 from workbench.device.profile import Device
 from workbench.errors import DatasetError, RecipeError, StepError
-from workbench.quantization.ranges_file import load_calibration
+from workbench.quantization.core.ranges_file import load_calibration
 from workbench.steps import QuantizeStatic
 
 SAMPLES = 21  # not a multiple of the batch that calibration reads
@@ -215,7 +215,7 @@ def test_a_sample_that_is_not_finite_is_named(
 
 def test_a_graph_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
     from workbench.model import ModelSource
-    from workbench.sources.onnx_file import load_onnx
+    from workbench.sources.onnx_model import load_onnx
 
     graph = helper.make_graph(
         [helper.make_node("Sin", ["x"], ["s"]), helper.make_node("Erf", ["s"], ["y"])],
@@ -294,7 +294,7 @@ def test_a_budget_is_held_on_evaluation_samples(float_file: Artifact, tmp_path: 
 def test_where_no_int8_holds_the_budget_fp32_is_handed_on(
     float_file: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.quantization import scores
+    from workbench.quantization.core import scores
 
     def wrong(self: Any, model: onnx.ModelProto, rows: Any) -> Any:
         return np.zeros(len(rows), bool)  # whatever is in INT8

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests import nets
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError
-from workbench.graph import signature
+from workbench.onnxgraph.signature import signature
 from workbench.steps import Simplify
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import nets
 from workbench.artifact import Artifact, Format
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import RecipeError, StepError
 from workbench.steps import QuantizeStatic, ToOrt
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests import nets
 from workbench.artifact import Artifact
 from workbench.dataset import Dataset
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import InputError, RecipeError, StepError, WorkbenchError
 from workbench.steps import ToTflite
 

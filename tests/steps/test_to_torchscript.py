@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests import nets
 from tests.structures import sequences, vision
 from workbench.artifact import Artifact, Format
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.errors import RecipeError, StepError
 from workbench.steps import ToTorchScript
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.sweep.front import ranked
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workbench.errors import InputError, StepError
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.sweep.goals import Goal, parse_goals, parse_limits
 
 FIGURES = {

@@ -10,8 +10,8 @@ import pytest
 
 from tests.sweep import fakes
 from workbench.errors import StepError
-from workbench.measure.statistics import Estimate
-from workbench.sweep import page, plot, run
+from workbench.intervals import Estimate
+from workbench.sweep import loop, page, plot
 from workbench.sweep.goals import Goal
 from workbench.sweep.result import Result, as_csv, as_markdown, figure, loaded, summary
 
@@ -28,8 +28,8 @@ def answer(settings):
 
 def swept(folder, **changes) -> Result:
     record = fakes.record(folder, fakes.spec(**changes))
-    study = run.prepared(record, resume=False)
-    run.swept(record, study, fakes.Fake(answer), lambda _: None, print)
+    study = loop.prepared(record, resume=False)
+    loop.swept(record, study, fakes.Fake(answer), lambda _: None, print)
     return loaded(record)
 
 
@@ -110,7 +110,7 @@ def test_one_goal_is_drawn_against_what_else_is_known(tmp_path):
 
 def test_nothing_done_is_said(tmp_path):
     record = fakes.record(tmp_path / "s")
-    run.prepared(record, resume=False)
+    loop.prepared(record, resume=False)
     empty = loaded(record)
     assert "nothing" in plot.picture(empty) or "no trial" in plot.picture(empty)
     assert "no trial" in " ".join(summary(empty))

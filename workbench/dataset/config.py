@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench import factory, library
+from workbench import library, usercode
 from workbench.dataset import arrays
 from workbench.dataset.core import Dataset, Source, Split
 from workbench.dataset.images import Images
@@ -50,7 +50,7 @@ def _build(table: dict[str, Any], path: Path) -> Dataset:
     _known(table, _SOURCE_KEYS | _TOP_KEYS, path.name)
     preprocess = _preprocess(_table(table, "preprocess", path.name), path.name)
     metric_name = _text(table, "metric", path.name)
-    metric = factory.resolve(metric_name, path.parent) if metric_name else None
+    metric = usercode.resolve(metric_name, path.parent) if metric_name else None
     apart = [key for key in ("calibration", "evaluation") if key in table]
     if apart and "source" in table:
         raise DatasetError(
@@ -99,7 +99,7 @@ def _source(table: dict[str, Any], preprocess: Preprocess, path: Path) -> Source
     if kind == "python":
         spec = _text(table, "factory", path.name) or ""
         return arrays.from_factory(  # type: ignore[no-any-return]
-            factory.resolve(spec, path.parent), _table(table, "arguments", path.name), spec
+            usercode.resolve(spec, path.parent), _table(table, "arguments", path.name), spec
         )
     if kind == "images":
         csv = path.parent / labels if labels else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.device.plan import Array, Ran
+from workbench.device.runner_plan import Array, Ran
 from workbench.errors import DeviceError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench import graph
 from workbench.artifact import Artifact, Format, canonical, feed, stored
 from workbench.device.conversion import dequantized, quantized, typed
-from workbench.device.plan import Plan, laid_out
+from workbench.device.runner_plan import Plan, laid_out
 from workbench.errors import DeviceError
+from workbench.onnxgraph import signature
 
 if TYPE_CHECKING:
     from workbench.inspect.facts import Facts, Tensor
@@ -105,7 +105,7 @@ def _parameters(declared: Tensor | None) -> tuple[float, int]:
 
 def _single(artifact: Artifact, folder: Path) -> Path:
     """The model in one file: a device keeps files by their digests, not by their names."""
-    if artifact.format is not Format.ONNX or len(graph.files(artifact.path)) == 1:
+    if artifact.format is not Format.ONNX or len(signature.files(artifact.path)) == 1:
         return artifact.path
     import onnx
 

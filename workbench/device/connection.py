@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.device import runners
+from workbench.device import runner_programs
 from workbench.device.benchmark_model import benchmark_job
 from workbench.device.health.prepare import prepared
 from workbench.device.health.state import Health, health
-from workbench.device.jobs import Job, plan_job
+from workbench.device.runner_jobs import Job, plan_job
 from workbench.device.transport import open_transport
 from workbench.device.transport.store import Store
 
 if TYPE_CHECKING:
     from workbench.device.bundle import Bundle
     from workbench.device.health.identity import Identity
-    from workbench.device.plan import Plan
     from workbench.device.profile import Device
+    from workbench.device.runner_plan import Plan
     from workbench.device.transport.base import Done, Transport
     from workbench.measure.latency import Preset
 
@@ -62,7 +62,7 @@ class Connection:
     prefix: tuple[str, ...]
     notes: tuple[str, ...]
     store: Store | None
-    runner: runners.Runner
+    runner: runner_programs.Runner
 
     def bring(self, path: Path, program: bool = False) -> str:
         """A file of this machine on the device: its path there."""
@@ -127,7 +127,7 @@ def connected(
             where = device.folder or FOLDERS[device.transport]
             store = Store(transport, where, device.capacity_mb * 10**6)
             folder = stack.enter_context(store.scratch())
-        runner = runners.install(
+        runner = runner_programs.install(
             device, identity, runtimes, lambda path, program: _brought(store, path, program)
         )
         ready = stack.enter_context(prepared(transport, identity, device.cores))

@@ -13,7 +13,7 @@ from typing import Any
 from workbench.artifact import Artifact, Format
 from workbench.device import providers
 from workbench.device.profile import Device
-from workbench.device.runner import Inputs, infer
+from workbench.device.session import Inputs, infer
 from workbench.errors import DeviceError
 from workbench.model import ModelSource
 from workbench.process import Progress

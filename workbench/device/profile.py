@@ -10,7 +10,7 @@ from typing import Any
 
 from workbench import library
 from workbench.device import probe
-from workbench.device.keys import Keys
+from workbench.device.profile_keys import Keys
 from workbench.device.providers import PROVIDERS
 from workbench.errors import InputError, ProfileError, did_you_mean, shown
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.inspect.onnx_walk import constants
+from workbench.onnxgraph.walk import constants
 
 if TYPE_CHECKING:
     import onnx

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Format
 from workbench.errors import ModelError, first_line
-from workbench.inspect import onnx_graph, onnx_walk
+from workbench.inspect import onnx_facts
 from workbench.inspect.facts import Facts, printable
+from workbench.onnxgraph import walk
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +31,7 @@ def read(path: Path) -> Facts:
         ) from error
     if not model.graph.node and not model.graph.output:
         raise ModelError(f"{path} cannot be read as ONNX", "its graph is empty")
-    if not onnx_walk.readable(model):
+    if not walk.readable(model):
         raise ModelError(
             f"{path} cannot be read as ONNX", "it is damaged: a name in it is not UTF-8", ""
         )
@@ -38,16 +39,16 @@ def read(path: Path) -> Facts:
     if model.functions:
         model, note = _inlined(model)
         notes.append(note)
-    onnx_graph.strip(model)
-    known = onnx_graph.study(model)
+    onnx_facts.strip(model)
+    known = onnx_facts.study(model)
     return Facts(
         path=path,
         format=Format.ONNX,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        inputs=tuple(onnx_graph.tensor_of(one) for one in onnx_walk.inputs(model.graph)),
-        outputs=tuple(onnx_graph.tensor_of(one) for one in model.graph.output),
-        opsets=onnx_graph.opsets(model),
+        inputs=tuple(onnx_facts.tensor_of(one) for one in walk.inputs(model.graph)),
+        outputs=tuple(onnx_facts.tensor_of(one) for one in model.graph.output),
+        opsets=onnx_facts.opsets(model),
         operators=known.operators,
         parameters=known.parameters,
         macs=known.macs,
@@ -109,7 +110,7 @@ def _inside(path: Path, location: str) -> Path:
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
     """Every tensor that a graph stores, in the bodies of its nodes too."""
-    for one in onnx_walk.graphs(graph):
+    for one in walk.graphs(graph):
         yield from one.initializer
         for sparse in one.sparse_initializer:
             yield from (sparse.values, sparse.indices)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from workbench.inspect import macs
 from workbench.inspect.facts import printable
 from workbench.inspect.macs import Tally, UnknownError, known
-from workbench.inspect.onnx_walk import bodies, constants, sizes
+from workbench.onnxgraph.walk import bodies, constants, sizes
 
 if TYPE_CHECKING:
     import onnx

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Format
 from workbench.errors import ModelError
-from workbench.inspect import mobile, onnx_graph, onnx_walk
+from workbench.inspect import mobile, onnx_facts
 from workbench.inspect.facts import Facts, printable
+from workbench.onnxgraph import walk
 
 if TYPE_CHECKING:
     import onnx
@@ -29,16 +30,16 @@ def read(path: Path) -> Facts:
     if stored is None or stored.Graph() is None:
         raise ModelError(f"{path} cannot be read as an ORT file", "it has no graph")
     model = _Rebuilt(len(data)).model(stored)
-    known = onnx_graph.study(model)
+    known = onnx_facts.study(model)
     version = printable((session.OrtVersion() or b"?").decode())
     return Facts(
         path=path,
         format=Format.ORT,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        inputs=tuple(onnx_graph.tensor_of(one) for one in onnx_walk.inputs(model.graph)),
-        outputs=tuple(onnx_graph.tensor_of(one) for one in model.graph.output),
-        opsets=onnx_graph.opsets(model),
+        inputs=tuple(onnx_facts.tensor_of(one) for one in walk.inputs(model.graph)),
+        outputs=tuple(onnx_facts.tensor_of(one) for one in model.graph.output),
+        opsets=onnx_facts.opsets(model),
         operators=known.operators,
         parameters=known.parameters,
         macs=known.macs,
@@ -156,7 +157,7 @@ class _Rebuilt:
         made.dims.extend(self._each(tensor, "Dims"))
         if tensor.RawDataLength():
             data = tensor.RawDataAsNumpy()  # raises where it reaches beyond the file
-            if len(data) <= onnx_graph.SMALL:
+            if len(data) <= onnx_facts.SMALL:
                 made.raw_data = data.tobytes()
 
     def _node(self, node: Any, made: onnx.NodeProto) -> None:

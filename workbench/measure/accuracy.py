@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DatasetError
-from workbench.measure.parity import headed, sqnr
-from workbench.measure.statistics import Estimate, paired_difference
+from workbench.intervals import Estimate, paired_difference
+from workbench.parity import headed, sqnr
 
 Array = NDArray[Any]
 

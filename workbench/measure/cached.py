@@ -13,13 +13,13 @@ from workbench.device import probe
 from workbench.device.placement import Placement
 from workbench.device.providers import runs_on_cpu
 from workbench.display import Display
-from workbench.engine import Outcome, Request
+from workbench.engine.execution import Outcome, Request
+from workbench.engine.table_rows import rows_of
 from workbench.errors import DatasetError, WorkbenchError
 from workbench.measure.latency import Latency, Preset
-from workbench.rows import rows_of
 
 if TYPE_CHECKING:
-    from workbench.measure.run import Target
+    from workbench.measure.host import Target
     from workbench.process import Pool
 
 EAGER = "eager"
@@ -67,8 +67,8 @@ def latencies_of(
         display.done("latency", "cached")
         timed = {name: Latency.from_json(one) for name, one in found["latencies"].items()}
         return dict(timed), found["measured"]
-    from workbench.measure.run import latencies
-    from workbench.work import load_dataset
+    from workbench.jobs.work import load_dataset
+    from workbench.measure.host import latencies
 
     display.update("latency", 0.0)
     inputs = load_dataset(request.data).examples(1, request.source.seed)
@@ -127,9 +127,9 @@ def scores_of(
     if not missing:
         display.done("accuracy", "cached")
         return found
+    from workbench.jobs.work import load_dataset
+    from workbench.measure.host import BATCH, accuracies
     from workbench.measure.recorded import Recorded, Recording, save
-    from workbench.measure.run import BATCH, accuracies
-    from workbench.work import load_dataset
 
     display.update("accuracy", 0.0)
     began = time.perf_counter()
@@ -180,7 +180,7 @@ def placements_of(
             found[name] = Placement.from_json(known)
             continue
         if inputs is None:
-            from workbench.work import load_dataset
+            from workbench.jobs.work import load_dataset
 
             inputs = dict(load_dataset(request.data).examples(1, request.source.seed))
         # A step's worker has imported what is asked here, for the files; it is asked for all.

@@ -17,9 +17,9 @@ from workbench.measure.robustness import BATCH, Robustness, robustness
 
 if TYPE_CHECKING:
     from workbench.display import Display
-    from workbench.engine import Outcome, Request
+    from workbench.engine.execution import Outcome, Request
     from workbench.inspect.facts import Facts
-    from workbench.measure.run import Target
+    from workbench.measure.host import Target
 
 RUNTIMES = ("torch", "onnx", "onnxruntime", "ai-edge-litert")
 
@@ -86,7 +86,7 @@ class _Found:
 
     @cached_property
     def examples(self) -> Mapping[str, Any]:
-        from workbench.work import load_dataset
+        from workbench.jobs.work import load_dataset
 
         return load_dataset(self.request.data).examples(BATCH, self.request.source.seed)
 

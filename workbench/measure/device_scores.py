@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from workbench.artifact import Artifact
 from workbench.dataset import Dataset
 from workbench.errors import DeviceError, WorkbenchError
+from workbench.intervals import paired_metric_difference
 from workbench.measure import accuracy
 from workbench.measure.accuracy import Scores
-from workbench.measure.run import BATCH, Target
-from workbench.measure.statistics import paired_metric_difference
+from workbench.measure.host import BATCH, Target
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device

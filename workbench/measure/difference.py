@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.measure.parity import headed, sqnr
+from workbench.parity import headed, sqnr
 
 Array = NDArray[Any]
 

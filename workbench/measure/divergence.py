@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workbench.artifact import Artifact
 from workbench.measure.layered import Layered
-from workbench.measure.parity import sqnr
+from workbench.parity import sqnr
 from workbench.process import Progress
 
 Array = NDArray[Any]

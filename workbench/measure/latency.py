@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.measure.statistics import Estimate, bootstrap_median
+from workbench.intervals import Estimate, bootstrap_median
 
 # Medians of processes that spread further than this say that the machine was not quiet.
 UNSTABLE = 0.10

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from workbench.artifact import Artifact, feed, stored
 from workbench.errors import DeviceError, StepError, first_line
-from workbench.graph import BAKED, EQUALIZED, EVIDENCE
-from workbench.onnx_session import working_session
-from workbench.quantization.statistics import channel_axis
+from workbench.onnxgraph.session import working_session
+from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
+from workbench.quantization.core.moments import channel_axis
 
 if TYPE_CHECKING:
     import onnx

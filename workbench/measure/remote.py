@@ -23,7 +23,7 @@ from workbench.measure.latency import Latency, Preset, ProcessSamples
 
 if TYPE_CHECKING:
     from workbench.device.bundle import Bundle
-    from workbench.device.jobs import Job
+    from workbench.device.runner_jobs import Job
     from workbench.inspect.facts import Facts
 
 Array = NDArray[Any]

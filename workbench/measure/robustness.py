@@ -135,7 +135,7 @@ def probe(
     progress: Progress,
 ) -> Batching | Misuse | None:
     """The worker's side: open the artifact, once in a process, and try one case with it."""
-    from workbench.device.runner import open_session
+    from workbench.device.session import open_session
 
     key = str(target.path)
     if key not in _open:
@@ -149,8 +149,8 @@ def probe(
 
 
 def _batched(target: Artifact, session: Any, inputs: Mapping[str, Array]) -> Batching:
-    from workbench.device.runner import infer
-    from workbench.measure.parity import compare
+    from workbench.device.session import infer
+    from workbench.parity import compare
 
     fixed = _fixed(target, session)
     if fixed:

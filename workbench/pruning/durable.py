@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import parity
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import StepError, first_line
-from workbench.measure import parity
 from workbench.model import Model, ModelSource
 
 if TYPE_CHECKING:

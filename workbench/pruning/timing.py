@@ -13,8 +13,8 @@ from workbench.artifact import Artifact
 from workbench.cache import Cache
 from workbench.display import Quiet
 from workbench.errors import StepError
+from workbench.intervals import Estimate
 from workbench.measure.latency import PRESETS, Latency, speedup
-from workbench.measure.statistics import Estimate
 
 if TYPE_CHECKING:
     from workbench.model import Model
@@ -116,7 +116,7 @@ class Stopwatch:
         return Export().run(model, replace(self.context, folder=folder, progress=_silent))
 
     def _here(self, files: dict[str, Artifact]) -> dict[str, Latency]:
-        from workbench.measure.run import latencies
+        from workbench.measure.host import latencies
 
         context = self.context
         inputs = context.dataset.examples(1, context.seed)

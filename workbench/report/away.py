@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from workbench.dataset import Dataset
     from workbench.device.profile import Device
     from workbench.display import Display
+    from workbench.measure.host import Target
     from workbench.measure.latency import Preset
-    from workbench.measure.run import Target
     from workbench.process import Pool
 
 Inputs = Mapping[str, NDArray[Any]]

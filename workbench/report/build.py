@@ -10,16 +10,16 @@ from typing import Any
 from workbench.artifact import Artifact
 from workbench.device import probe, providers
 from workbench.device.placement import Placement
-from workbench.engine import Outcome, Request, StepResult
+from workbench.engine.execution import Outcome, Request, StepResult
+from workbench.engine.table_rows import rows_of
 from workbench.errors import WorkbenchError
-from workbench.graph import EVIDENCE
 from workbench.measure.cached import EAGER
 from workbench.measure.checks import Checks
 from workbench.measure.latency import Latency, Preset
+from workbench.onnxgraph.signature import EVIDENCE
 from workbench.recipe import ORIGINAL
 from workbench.report import words
 from workbench.report.data import Report, Row, label_of, label_of_step
-from workbench.rows import rows_of
 
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Artifact
 from workbench.errors import WorkbenchError
+from workbench.intervals import Estimate
 from workbench.measure.accuracy import Scores
 from workbench.measure.latency import Latency, speedup
-from workbench.measure.statistics import Estimate
 
 if TYPE_CHECKING:
     from workbench.measure.checks import Checks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.report import words
 
 if TYPE_CHECKING:

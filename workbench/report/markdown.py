@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.report import checklist, formats, quantized, words
 from workbench.report.blocks import title
 from workbench.report.data import Report, Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 
 NOTHING = "–"
 KINDS = 8  # of operators, in a list of them

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.artifact import TensorSpec, feed
 from workbench.errors import ModelError
 from workbench.model import Model, ModelSource, flatten
-from workbench.sources import factory, hf, pt2, timm, torchscript, torchvision, weights
+from workbench.sources import hf, pt2, timm, torchscript, torchvision, user_factory, weights
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Builder = Callable[[ModelSource, Sequence[str]], "tuple[torch.nn.Module, list[str]]"]
 # A builder gives a module in eval mode, and what a user should know of it.
 BUILDERS: dict[str, Builder] = {
-    "factory": factory.build,
+    "factory": user_factory.build,
     "pt2": pt2.build,
     "torchscript": torchscript.build,
     "hf": hf.build,

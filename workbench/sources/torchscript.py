@@ -58,7 +58,7 @@ def followed(model: Model) -> Model:
     """
     import torch
 
-    from workbench.measure import parity
+    from workbench import parity
 
     if not isinstance(model.module, torch.jit.ScriptModule):
         return model

@@ -55,9 +55,9 @@ class BakePreprocess:
         """
         import onnx
 
-        from workbench import graph
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer, open_session
+        from workbench.onnxgraph import signature
 
         split, _ = context.dataset.calibrating(None)
         examples = next(split.batches(SAMPLES)).inputs
@@ -80,7 +80,7 @@ class BakePreprocess:
                 "preprocessing cannot be made part of this graph", first_line(error)
             ) from error
         like = (*inputs, *outputs)
-        inputs, outputs = graph.signature(model, like)
+        inputs, outputs = signature.signature(model, like)
         artifact = replace(
             subject,
             path=path,
@@ -178,7 +178,7 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
     import numpy as np
     from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-    from workbench import graph
+    from workbench.onnxgraph import signature
 
     value = next(value for value in model.graph.input if value.name == spec.name)
     sizes = [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
@@ -186,7 +186,7 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
     factor = np.asarray(pixels.factor, np.float32)
     # Depthwise, but for another order of channels: then a matrix with one factor in each row.
     weight = np.diag(factor)[:, ::-1] if pixels.reversed else factor[:, None]
-    place = f"{graph.BAKED}{spec.name}"
+    place = f"{signature.BAKED}{spec.name}"
     arrays = {
         f"{place}/factor": np.ascontiguousarray(weight[:, :, None, None]),
         f"{place}/offset": np.asarray(pixels.offset, np.float32),
@@ -201,7 +201,7 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
         chain.append(("Cast", (), {"to": kept}))
     if not spec.permutation:
         chain.append(("Transpose", (), {"perm": [0, 2, 3, 1]}))
-    graph.rename(model.graph, spec.name, place)
+    signature.rename(model.graph, spec.name, place)
     nodes: list[NodeProto] = []
     made = spec.name
     for number, (operator, more, attributes) in enumerate(chain, 1):
@@ -223,7 +223,7 @@ def _headed(
     """Put a head behind the first output, and give the outputs' specs."""
     from onnx import TensorProto, helper
 
-    from workbench import graph
+    from workbench.onnxgraph import signature
 
     first, *others = specs
     if not head:
@@ -238,8 +238,8 @@ def _headed(
     if made_by is not None and made_by.op_type == "Softmax" and head == "softmax":
         raise StepError("the model ends in softmax already", "", "--set bake_preprocess.head=none")
     value = next(value for value in model.graph.output if value.name == first.name)
-    inner = f"{graph.BAKED}{first.name}"
-    graph.rename(model.graph, first.name, inner)
+    inner = f"{signature.BAKED}{first.name}"
+    signature.rename(model.graph, first.name, inner)
     dims = value.type.tensor_type.shape.dim
     if head == "softmax":
         node = helper.make_node("Softmax", [inner], [first.name], f"{inner}/Softmax", axis=1)

@@ -52,7 +52,7 @@ class Export:
         wrong, the module is compiled as a script instead, which keeps both ways as If and Loop.
         """
 
-        from workbench.steps import tracing
+        from workbench.sources import tracing
 
         context.progress(0.05, "looking for decisions on data")
         subject = torchscript.followed(subject)
@@ -104,7 +104,7 @@ class Export:
         """Export, and read back. scripted: why it goes as a script, empty for a trace."""
         import onnx
 
-        from workbench import graph
+        from workbench.onnxgraph import signature
 
         path = context.folder / "model.onnx"
         try:
@@ -118,14 +118,14 @@ class Export:
                 f"{type(error).__name__}: {_reason(error)}",
                 "try --set export.opset=18 (another exporter) or export.dynamic_batch=false",
             ) from error
-        written = graph.opset(model)
+        written = signature.opset(model)
         if written != self.opset:
             raise StepError(
                 f"the exporter wrote opset {written}, not {self.opset}",
                 "the model has operators that this exporter cannot write at that opset",
                 f"ask for it: --set export.opset={max(written, DYNAMO_FROM)}",
             )
-        inputs, outputs = graph.signature(model)
+        inputs, outputs = signature.signature(model)
         notes = [f"opset {written}"]
         if scripted:
             notes.append(f"scripted, not traced: {scripted}")
@@ -143,8 +143,8 @@ class Export:
 
     def _check(self, subject: Model, artifact: Artifact, context: Context) -> None:
         """The outputs of every example alone, and of several at once where the batch is open."""
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer, open_session
 
         context.progress(0.7, "comparing with PyTorch")
         session = open_session(artifact, threads=0)

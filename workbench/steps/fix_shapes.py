@@ -47,9 +47,9 @@ class FixShapes:
         import onnx
         from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
-        from workbench import graph
-        from workbench.measure import parity
-        from workbench.steps.trial import outputs_of
+        from workbench import parity
+        from workbench.device.trial import outputs_of
+        from workbench.onnxgraph import signature
 
         model = onnx.load(subject.path)
         samples = {spec.name: spec.shape for spec in context.dataset.inputs}
@@ -77,7 +77,7 @@ class FixShapes:
         path = context.folder / "model.onnx"
         onnx.save(model, path)
         onnx.checker.check_model(path, full_check=False)
-        inputs, outputs = graph.signature(model, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(model, (*subject.inputs, *subject.outputs))
         notes = [f"shapes fixed: {', '.join(fixed)}" if fixed else "its inputs were fixed already"]
         if unknown:
             more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""

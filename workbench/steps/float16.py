@@ -57,10 +57,9 @@ class Float16:
             convert_float_to_float16,
         )
 
-        from workbench import graph
-        from workbench.measure import parity
-        from workbench.steps import float16_graph, rewrites
-        from workbench.steps.trial import outputs_of
+        from workbench import parity
+        from workbench.device.trial import outputs_of
+        from workbench.onnxgraph import float16, rewrites, signature
 
         if subject.precision != "float32":
             raise StepError(
@@ -88,11 +87,11 @@ class Float16:
                 f"{type(error).__name__}: {first_line(error)}",
                 "name the operator that it cannot convert: --set float16.keep=OPERATOR",
             ) from error
-        float16_graph.join_conversions(converted.graph)
+        float16.join_conversions(converted.graph)
         path = context.folder / "model.float16.onnx"
         onnx.save(converted, path)
         onnx.checker.check_model(path)
-        inputs, outputs = graph.signature(converted, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(converted, (*subject.inputs, *subject.outputs))
         kept = "float32" if self.keep_io else "float16"
         artifact = replace(
             subject,
@@ -134,10 +133,10 @@ class Float16:
     ) -> tuple[list[str], list[str]]:
         """The names of the nodes that stay in float32 for their range, and what to say of it."""
 
-        from workbench.steps import float16_graph, rewrites
+        from workbench.onnxgraph import float16, rewrites
 
-        weights, numbers = float16_graph.large_weights(model.graph)
-        values = float16_graph.large_values(model, subject, context.folder, examples)
+        weights, numbers = float16.large_weights(model.graph)
+        values = float16.large_values(model, subject, context.folder, examples)
         ends = {value.name for value in (*model.graph.input, *model.graph.output)} & values
         if ends and not self.keep_io:
             raise StepError(
@@ -145,7 +144,7 @@ class Float16:
                 "an input or output of the file holds them",
                 "--set float16.keep_io=true",
             )
-        nodes = float16_graph.around(model.graph, weights | values)
+        nodes = float16.around(model.graph, weights | values)
         notes = []
         if weights:
             notes.append(f"float32 for weights beyond 65504: {', '.join(sorted(weights))}")
@@ -163,7 +162,7 @@ def _share(graph: onnx.GraphProto) -> float:
 
     import onnx
 
-    from workbench.steps import rewrites
+    from workbench.onnxgraph import rewrites
 
     sizes = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
     for inner in rewrites.graphs_of(graph):

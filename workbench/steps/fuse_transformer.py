@@ -60,16 +60,15 @@ class FuseTransformer:
 
         import onnx
 
-        from workbench import graph
-        from workbench.steps import rewrites, transformer_graph
+        from workbench.onnxgraph import rewrites, signature, transformer
 
         model = onnx.load(subject.path)
         before = rewrites.operators(model.graph)
         rewrites.name_nodes(model.graph)
         rewrites.settle_constants(model.graph)
         rewrites.products_of_gemms(model.graph)
-        transformer_graph.linear_layers(model)
-        transformer_graph.single_unsqueezes(model.graph)
+        transformer.linear_layers(model)
+        transformer.single_unsqueezes(model.graph)
         best: onnx.ModelProto | None = None
         kinds = KINDS if self.model_type == "auto" else (self.model_type,)
         for number, kind in enumerate(kinds):
@@ -88,10 +87,10 @@ class FuseTransformer:
             return replace(subject, path=path, companions=(), notes=(*subject.notes, note))
         if all(one.domain != "com.microsoft" for one in best.opset_import):
             best.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-        separate = 0 if self.skip_layer_norm else transformer_graph.apart(best.graph)
+        separate = 0 if self.skip_layer_norm else transformer.apart(best.graph)
         rewrites.share(best.graph)
         onnx.save(best, path)
-        inputs, outputs = graph.signature(best, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(best, (*subject.inputs, *subject.outputs))
         notes = [f"{_sum(before)} nodes fused to {_sum(counts)}: {gained}"]
         if counts["Softmax"] and "Attention" not in gained:
             notes.append("attention stays in parts: ONNX Runtime's patterns do not know its form")
@@ -142,8 +141,8 @@ class FuseTransformer:
         return made
 
     def _check(self, subject: Artifact, artifact: Artifact, context: Context) -> None:
-        from workbench.measure import parity
-        from workbench.steps.trial import outputs_of
+        from workbench import parity
+        from workbench.device.trial import outputs_of
 
         examples = context.dataset.examples(4, context.seed)
         for inputs in (examples, _other_masks(examples, context.seed)):
@@ -171,7 +170,7 @@ def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, N
 
 
 def _nodes(model: onnx.ModelProto) -> int:
-    from workbench.steps import rewrites
+    from workbench.onnxgraph import rewrites
 
     return _sum(rewrites.operators(model.graph))
 
@@ -183,7 +182,7 @@ def _sum(counts: Counter[str]) -> int:
 def _gained(before: Counter[str], after: Counter[str]) -> str:
     """`6 Attention, 6 Gelu`: the fused operators that are there now and were not before."""
 
-    from workbench.steps import rewrites
+    from workbench.onnxgraph import rewrites
 
     found: Counter[str] = Counter()
     for name, count in after.items():

@@ -88,6 +88,6 @@ class Prune:
 
     def run(self, subject: Model, context: Context) -> Artifact:
         """Write `model.pt2`. Raises StepError where the target is out of reach."""
-        from workbench.pruning.run import Run
+        from workbench.pruning.pipeline import Run
 
         return Run(self, subject, context).artifact()

@@ -15,7 +15,7 @@ from workbench.options import Between, validate
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.budget_search import Found
+    from workbench.quantization.search.budget_search import Found
     from workbench.recipe import Context
 
 # Below LEAST dB the file counts as wrongly converted: weights that a quantizer mixed up gave 0 dB
@@ -72,13 +72,14 @@ class QuantizeDynamic:
 
         import onnx
 
-        from workbench import graph
-        from workbench.steps import rewrites, trial, weight_only
+        from workbench.device import trial
+        from workbench.onnxgraph import rewrites, signature
+        from workbench.quantization.dynamic import weight_only
 
         model = onnx.load(subject.path)
-        if graph.opset(model) < PER_AXIS:
+        if signature.opset(model) < PER_AXIS:
             raise StepError(
-                f"the file is of opset {graph.opset(model)}, dynamic INT8 needs {PER_AXIS}",
+                f"the file is of opset {signature.opset(model)}, dynamic INT8 needs {PER_AXIS}",
                 "below it there is no scale for each row of a weight",
                 f"export it at opset {PER_AXIS} or higher",
             )
@@ -108,7 +109,7 @@ class QuantizeDynamic:
             held = found.notes
         scheme = self._quantize(model, chosen, path, context)
         written = onnx.load(path)
-        inputs, outputs = graph.signature(written, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(written, (*subject.inputs, *subject.outputs))
         artifact = replace(
             subject,
             path=path,
@@ -132,7 +133,7 @@ class QuantizeDynamic:
         """The layers that a budget leaves in float."""
         import onnx
 
-        from workbench.steps import dynamic_budget
+        from workbench.quantization.dynamic import budget
 
         path = context.folder / "tried.onnx"
 
@@ -142,11 +143,11 @@ class QuantizeDynamic:
             self._quantize(fresh, some, path, context)
             return onnx.load(path)
 
-        samples = fed(subject.inputs, context.dataset.examples(dynamic_budget.SAMPLES))
-        files = dynamic_budget.Files(model, chosen, written, samples)
+        samples = fed(subject.inputs, context.dataset.examples(budget.SAMPLES))
+        files = budget.Files(model, chosen, written, samples)
         try:
             assert self.max_drop is not None
-            return dynamic_budget.within(files, subject, context, self.max_drop)
+            return budget.within(files, subject, context, self.max_drop)
         finally:
             path.unlink(missing_ok=True)
 
@@ -155,7 +156,7 @@ class QuantizeDynamic:
 
         import onnx
 
-        from workbench.steps.rewrites import Weights
+        from workbench.onnxgraph.rewrites import Weights
 
         weights = Weights(graph)
         ranks = {"MatMul": 2, "Attention": 2, "LSTM": 3, "GRU": 3}
@@ -188,7 +189,8 @@ class QuantizeDynamic:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        from workbench.steps import rewrites, weight_only
+        from workbench.onnxgraph import rewrites
+        from workbench.quantization.dynamic import weight_only
 
         signed = self.weights != "u8"
         reduced = signed and context.device.quantization == "u8s8-reduced"
@@ -227,7 +229,7 @@ class QuantizeDynamic:
         self, graph: onnx.GraphProto, chosen: dict[str, str], tables: list[int], whole: int,
         scheme: str,
     ) -> tuple[str, ...]:  # fmt: skip
-        from workbench.steps import rewrites
+        from workbench.onnxgraph import rewrites
 
         stored = sum(
             math.prod(tensor.dims)
@@ -264,7 +266,7 @@ def _elements(graph: onnx.GraphProto) -> int:
 
 
 def _nothing(kinds: Counter[str], smallest: int) -> StepError:
-    from workbench.steps import rewrites
+    from workbench.onnxgraph import rewrites
 
     convolutions = kinds["Conv"] + kinds["ConvTranspose"]
     return StepError(
@@ -280,8 +282,8 @@ def _nothing(kinds: Counter[str], smallest: int) -> StepError:
 def _checked(artifact: Artifact, subject: Artifact, context: Context) -> tuple[str, ...]:
     """Compare with the float file, sample by sample as an app runs it; what a user should know."""
 
-    from workbench.measure import parity
-    from workbench.steps.trial import outputs_of
+    from workbench import parity
+    from workbench.device.trial import outputs_of
 
     examples = context.dataset.examples(8, context.seed)
     expected, made = (outputs_of(one, examples, each=True) for one in (subject, artifact))

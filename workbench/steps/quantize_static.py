@@ -13,9 +13,9 @@ from workbench.options import Between, validate
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.choice import Choice
-    from workbench.quantization.engine import Calibrated
-    from workbench.quantization.scores import Score
+    from workbench.quantization.core.engine import Calibrated
+    from workbench.quantization.core.scores import Score
+    from workbench.quantization.search.choice import Choice
     from workbench.recipe import Context
 
 FEW = 32  # calibration samples below which a user is told so
@@ -68,8 +68,10 @@ class QuantizeStatic:
         """
         import onnx
 
-        from workbench.quantization import choice, engine, evidence, head
-        from workbench.steps import trial
+        from workbench.device import trial
+        from workbench.quantization.core import engine, head
+        from workbench.quantization.explain import evidence
+        from workbench.quantization.search import choice
 
         whole = onnx.load(subject.path)
         self._check(whole)
@@ -106,7 +108,7 @@ class QuantizeStatic:
 
     def _check(self, model: onnx.ModelProto) -> None:
         """Raise StepError for what is quantized already, and for names that are not there."""
-        from workbench.quantization.prepare import already_quantized
+        from workbench.quantization.prepare.passes import already_quantized
 
         if kinds := already_quantized(model):
             raise StepError(
@@ -130,7 +132,7 @@ class QuantizeStatic:
 
     def _samples(self, context: Context) -> int:
         """How many calibration samples are used."""
-        from workbench.quantization.presets import PRESETS
+        from workbench.quantization.core.presets import PRESETS
 
         _, have = context.dataset.calibrating(self.samples)
         return min(have, PRESETS[self.preset].samples)
@@ -139,21 +141,21 @@ class QuantizeStatic:
         """What the budget is held on, where there is one: the evaluation split, if there is one."""
         if self.max_drop is None or context.dataset.evaluation is None:
             return None
-        from workbench.quantization import scores
+        from workbench.quantization.core import scores
 
         return scores.of_dataset(model, subject, context.dataset)
 
     def _nothing(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Artifact:
         """What becomes of a graph without a layer for INT8: refused, or left to TFLite's own."""
-        from workbench import graph
-        from workbench.steps import trial
+        from workbench.device import trial
+        from workbench.onnxgraph import signature
 
         if self.runtime == "tflite":
             note = "no layer for INT8 in the ONNX graph: TensorFlow's converter quantizes"
             return trial.handed_on(subject, context, (note,))
         raise StepError(
             "nothing could be quantized",
-            f"the graph's operators are {', '.join(sorted(graph.operators(model)))}",
+            f"the graph's operators are {', '.join(sorted(signature.operators(model)))}",
             "static INT8 fits convolutional networks; see 'wb recipes' for others",
         )
 
@@ -162,12 +164,12 @@ class QuantizeStatic:
         scheme: str, samples: int, context: Context,
     ) -> Artifact:  # fmt: skip
         """The artifact with its ranges beside it."""
-        from workbench import graph
-        from workbench.quantization.ranges_file import save_calibration
+        from workbench.onnxgraph import signature
+        from workbench.quantization.core.ranges_file import save_calibration
 
         ranges = context.folder / "ranges.json"
         save_calibration(made.plan.ranges, ranges)
-        inputs, outputs = graph.signature(written, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(written, (*subject.inputs, *subject.outputs))
         target = " for tflite" if self.runtime == "tflite" else ""
         return Artifact(
             path=context.folder / "model.int8.onnx",
@@ -178,15 +180,15 @@ class QuantizeStatic:
             history=(
                 *subject.history, f"{self.name} {scheme} {self.preset}{target} samples={samples}"
             ),
-            companions=(ranges, context.folder / graph.EVIDENCE),
+            companions=(ranges, context.folder / signature.EVIDENCE),
             intermediate=self.runtime == "tflite",
             notes=(f"{scheme}, per channel, {self.preset}{target}",
                    *self._notes(ready, made, samples), *subject.notes),
         )  # fmt: skip
 
     def _notes(self, ready: Calibrated, made: Choice, samples: int) -> Iterator[str]:
-        from workbench.quantization.budget_search import named
-        from workbench.quantization.placement import weighted
+        from workbench.quantization.core.placement import weighted
+        from workbench.quantization.search.budget_search import named
 
         most = self.samples or 0
         yield f"{samples} calibration samples" + (
@@ -216,9 +218,9 @@ class QuantizeStatic:
 
 def _baked(model: onnx.ModelProto) -> list[str]:
     """What makes values of pixels, and probabilities of values: cheap and exact as it is."""
-    from workbench import graph
+    from workbench.onnxgraph import signature
 
-    return [node.name for node in model.graph.node if node.name.startswith(graph.BAKED)]
+    return [node.name for node in model.graph.node if node.name.startswith(signature.BAKED)]
 
 
 def _batches(
@@ -235,8 +237,8 @@ def _batches(
 
 def _check_outputs(artifact: Artifact, subject: Artifact, context: Context) -> None:
     """Raise StepError where the file does not run, or gives NaN where the float file does not."""
-    from workbench.measure import parity
-    from workbench.steps.trial import outputs_of
+    from workbench import parity
+    from workbench.device.trial import outputs_of
 
     examples = context.dataset.examples(4, context.seed)
     before, after = (outputs_of(one, examples) for one in (subject, artifact))

@@ -39,12 +39,12 @@ class Simplify:
         import onnx
         import onnxsim
 
-        from workbench import graph
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer, open_session
+        from workbench.onnxgraph import signature
 
         model = onnx.load(subject.path)
-        before = sum(graph.operators(model).values())
+        before = sum(signature.operators(model).values())
         try:
             simplified, _ = onnxsim.simplify(model)
         except Exception as error:
@@ -53,11 +53,11 @@ class Simplify:
                 first_line(error),
                 "leave Simplify out: 'wb new' copies a recipe for editing",
             ) from error
-        after = sum(graph.operators(simplified).values())
+        after = sum(signature.operators(simplified).values())
         path = context.folder / "model.onnx"
         onnx.save(simplified, path)
         onnx.checker.check_model(path, full_check=True)
-        inputs, outputs = graph.signature(simplified, (*subject.inputs, *subject.outputs))
+        inputs, outputs = signature.signature(simplified, (*subject.inputs, *subject.outputs))
         artifact = replace(
             subject,
             path=path,

@@ -49,8 +49,8 @@ class ToOrt:
             convert_onnx_models_to_ort,
         )
 
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer, open_session
 
         # The converter writes beside its input too, so it gets a copy in a folder of its own.
         source = context.folder / "source" / subject.path.name

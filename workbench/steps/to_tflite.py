@@ -13,9 +13,9 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
 from workbench.process import Worker
-from workbench.steps.flatbuffer import INT8, c_array
-from workbench.steps.tflite_quantized import CONVERSION, notes
-from workbench.steps.tflite_source import PACKAGES, form, saved_model, write_samples
+from workbench.tflite.conversion_inputs import PACKAGES, form, saved_model, write_samples
+from workbench.tflite.firmware import INT8, c_array
+from workbench.tflite.quantized import CONVERSION, notes
 
 if TYPE_CHECKING:
     from workbench.recipe import Context
@@ -127,7 +127,7 @@ class ToTflite:
 
     def _refuse_floats(self, floats: dict[str, int]) -> None:
         """No INT8 file for firmware computes in float anywhere."""
-        from workbench.steps.rewrites import listed
+        from workbench.onnxgraph.rewrites import listed
 
         if self.precision == "int8-io" and floats:
             raise StepError(
@@ -141,7 +141,7 @@ class ToTflite:
         return f"mixed-{plain}" if floats and self.needs_data else plain
 
     def _notes(self, samples: int, facts: dict[str, Any], subject: Artifact) -> tuple[str, ...]:
-        from workbench.steps.rewrites import listed
+        from workbench.onnxgraph.rewrites import listed
 
         if not samples:
             return ()
@@ -183,8 +183,8 @@ class ToTflite:
 
         In the worker: some of what TensorFlow writes crashes LiteRT.
         """
-        from workbench.device.runner import infer_each, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer_each, open_session
 
         classes = any(spec.head == "argmax" for spec in subject.outputs)
         examples = context.dataset.examples(16 if classes else 4, context.seed)

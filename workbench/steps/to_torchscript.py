@@ -45,7 +45,7 @@ class ToTorchScript:
         Raises StepError where neither a trace nor a script gives the module's outputs.
         """
 
-        from workbench.steps import tracing
+        from workbench.sources import tracing
 
         context.progress(0.05, "looking for decisions on data")
         places = tracing.decided_by_data(subject)
@@ -89,7 +89,7 @@ class ToTorchScript:
     ) -> Artifact:
         """The archive in its file, checked. Raises whatever torch does, and StepError."""
 
-        from workbench.steps import tracing
+        from workbench.sources import tracing
 
         with tracing.plain_transformers():
             module = _compiled(subject, method, 2 if open_batch else 1)
@@ -117,7 +117,7 @@ class ToTorchScript:
         """The module frozen where freezing keeps its outputs, else as it is; and a note of it."""
         import torch
 
-        from workbench.measure import parity
+        from workbench import parity
         from workbench.model import flatten
 
         one = {name: array[:1] for name, array in subject.example_inputs.items()}
@@ -133,8 +133,8 @@ class ToTorchScript:
 
     def _check(self, subject: Model, artifact: Artifact, open_batch: bool) -> None:
         """The file's outputs on every example alone, and on several at once where it takes them."""
-        from workbench.device.runner import infer, open_session
-        from workbench.measure import parity
+        from workbench import parity
+        from workbench.device.session import infer, open_session
 
         session = open_session(artifact, threads=0)
         examples = subject.example_inputs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 
 # near: dominated, but not beyond the noise. over: a limit does not hold.
 State = Literal["front", "near", "dominated", "over"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import InputError, StepError, did_you_mean
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 
 UNITS = {"size": "MB", "latency": "ms", "drop": "points", "load": "ms", "memory": "MB"}
 DIGITS = 4  # of sizes and the like: some bytes more or less are no trade

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.sweep.goals import Goal
 from workbench.sweep.result import Point, Result
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.cache import write_json
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.report import words
 from workbench.sweep.front import Ranked, ranked
 from workbench.sweep.goals import Goal

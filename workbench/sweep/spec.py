@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import commands
 from workbench.cache import read_json, write_json
 from workbench.errors import InputError, did_you_mean
+from workbench.run import words as commands
 from workbench.sweep.goals import Goal, Limit
 from workbench.sweep.space import Dimension
 
 if TYPE_CHECKING:
-    from workbench.engine import Request
+    from workbench.engine.execution import Request
     from workbench.measure.latency import Preset
     from workbench.recipe import Recipe
 

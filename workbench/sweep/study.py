@@ -15,7 +15,7 @@ from workbench.errors import (
     WorkbenchError,
     first_line,
 )
-from workbench.measure.statistics import Estimate
+from workbench.intervals import Estimate
 from workbench.sweep.space import combinations
 from workbench.sweep.spec import Spec
 

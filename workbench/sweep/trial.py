@@ -28,7 +28,7 @@ class _Told(Quiet):
 
 def make(spec: Mapping[str, Any], settings: tuple[str, ...], progress: Progress) -> list[str]:
     """Everything of a trial but its measuring; it is in the cache then, under the keys returned."""
-    from workbench.run import made
+    from workbench.run.recipe_run import made
 
     request, _ = Spec.from_json(spec).request(settings)
     cache = Cache()
@@ -43,7 +43,7 @@ def finish(
 
     Raises the StepError of a branch that failed where the point is its file.
     """
-    from workbench.run import execute
+    from workbench.run.recipe_run import execute
 
     one = Spec.from_json(spec)
     request, preset = one.request(settings)

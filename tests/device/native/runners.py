@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workbench.device.native import build, libraries
-from workbench.device.plan import Array, Plan, laid_out, outputs_of
+from workbench.device.runner_plan import Array, Plan, laid_out, outputs_of
 
 
 @dataclass(frozen=True)

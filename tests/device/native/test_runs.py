@@ -12,11 +12,12 @@ import pytest
 from tests.device.native import models
 from tests.device.native.runners import Runner, normal
 from tests.inspect.files import graph, save_onnx
-from workbench import files, inspect
+from workbench import inspect
 from workbench.artifact import Artifact
 from workbench.device.bundle import bundle
-from workbench.device.plan import said
-from workbench.device.runner import infer_each, open_session
+from workbench.device.runner_plan import said
+from workbench.device.session import infer_each, open_session
+from workbench.inspect import artifacts
 from workbench.report.blocks import operator_times
 
 ROWS = 5
@@ -38,7 +39,7 @@ def model_files(folder: Path) -> dict[str, Path]:
 def test_outputs_are_those_of_the_packages_own_sessions(
     name: str, runner: Runner, tmp_path: Path
 ) -> None:
-    artifact: Artifact = files.open_artifact(model_files(tmp_path)[name])
+    artifact: Artifact = artifacts.open_artifact(model_files(tmp_path)[name])
     inputs = {artifact.inputs[0].name: normal(ROWS, 8)}
     made = bundle(artifact, inspect.read(artifact.path), inputs, ROWS, tmp_path)
     (tmp_path / "inputs").write_bytes(made.data)

@@ -13,7 +13,7 @@ from tests.device.native import models
 from tests.device.native.conftest import built
 from tests.device.native.runners import Runner, normal
 from tests.device.native.test_plans import damaged
-from workbench.device.plan import Plan
+from workbench.device.runner_plan import Plan
 from workbench.errors import StepError
 
 SANITIZERS = re.compile(r"lib(asan|ubsan|c|gcc_s|pthread)[.-]|sanitizer_common|interceptor")

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from tests.nets import ConvNet, build, context, exported, run_onnx
 from tests.report.samples import cases
-from workbench import graph
 from workbench.artifact import Artifact, Format, TensorSpec
+from workbench.onnxgraph import signature
 from workbench.steps import BakePreprocess, QuantizeStatic, ToOrt
 
 WITHIN = {"rtol": 1e-4, "atol": 1e-4}
@@ -87,7 +87,7 @@ def strange(path: Path) -> Artifact:
     made = helper.make_graph(nodes, "g", inputs, outputs)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
-    specs = graph.signature(model)
+    specs = signature.signature(model)
     return Artifact(path=path, format=Format.ONNX, precision="float32", inputs=specs[0],
                     outputs=specs[1])  # fmt: skip
 

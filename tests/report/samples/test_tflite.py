@@ -19,7 +19,7 @@ from tests import toolchains
 from tests.nets import ConvNet, build, context, exported
 from tests.report.samples import cases
 from workbench.artifact import Artifact
-from workbench.device.runner import infer, open_session
+from workbench.device.session import infer, open_session
 from workbench.steps import Simplify, ToTflite
 
 SHIM = Path(__file__).parent / "litert"

@@ -1,7 +1,7 @@
 """The runner for boards that have Python with the runtimes: `python3 runner.py PLAN`.
 
 One file on its own, for Python 3.9 and newer: it is copied to a device. What it is asked and gives
-is said in `workbench/device/plan.py`; the runner in C does the same.
+is said in `workbench/device/runner_plan.py`; the runner in C does the same.
 """
 
 from __future__ import annotations

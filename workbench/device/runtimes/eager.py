@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.device.providers import torch_device
-from workbench.device.runner import Array, Inputs
+from workbench.device.session import Array, Inputs
 from workbench.model import ModelSource, flatten
 from workbench.sources.live import build, takes_batches
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from workbench.artifact import Artifact, canonical, feed, stored
 from workbench.device.conversion import dequantized, quantized
-from workbench.device.runner import Array, Inputs
+from workbench.device.session import Array, Inputs
 from workbench.errors import DeviceError, first_line
 
 

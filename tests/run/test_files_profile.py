@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import project
+from tests.nets import run_onnx
+from workbench.display import Quiet
+from workbench.errors import DeviceError, InputError, ModelError
+from workbench.measure.latency import PRESETS, Preset
+from workbench.report.data import Report
+from workbench.run import files_profile
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes a file, for what is tested here is not how long things take."""
+    short = Preset("quick", processes=2, warmup=0, runs=2, seconds=0.0)
+    monkeypatch.setitem(PRESETS, "quick", short)
+
+
+def measured(folder: Path, *names: str, data: str = "", out: Path | None = None,
+             inputs: tuple[str, ...] = ()) -> Report:  # fmt: skip
+    return files_profile.command(
+        [folder / name for name in names], str(folder / data) if data else None, list(inputs),
+        ["cpu"], {"quick": True}, Quiet(), out,
+    )  # fmt: skip
+
+
+def test_every_file_is_measured_and_held_against_the_first(files: Path) -> None:
+    report = measured(files, "conv.onnx", "nhwc.onnx", "broken.onnx", data="images.toml")
+    assert [row.label for row in report.rows] == ["conv.onnx", "nhwc.onnx", "broken.onnx"]
+    assert (report.onnx, report.reference, report.eager) == ("conv.onnx", "conv.onnx", "")
+    assert (report.samples, report.labelled) == (16, True)
+    assert not report.failed
+    for row in report.rows:
+        figures = report.figures[row.key]
+        assert row.latency is not None
+        assert len(row.latency.processes) == 2
+        assert figures.bytes == (files / row.label).stat().st_size
+        assert figures.load_ms is not None
+        assert figures.accuracy is not None
+    nhwc, broken = report.figures["nhwc.onnx"], report.figures["broken.onnx"]
+    assert nhwc.agreement == 100
+    assert nhwc.sqnr is not None
+    assert nhwc.sqnr > 100
+    assert broken.sqnr is not None
+    assert broken.sqnr < 20
+    assert report.figures["conv.onnx"].than_onnx is None
+    assert nhwc.than_onnx is not None
+
+
+def test_accuracy_is_that_of_the_labels(files: Path) -> None:
+    import numpy as np
+
+    report = measured(files, "conv.onnx", data="images.toml")
+    # The split is seeded: its evaluation samples are those that calibration left.
+    from workbench import dataset
+
+    split = dataset.load(str(files / "images.toml")).evaluation
+    assert split is not None
+    (batch,) = split.batches(16)
+    (logits,) = run_onnx(files / "conv.onnx", next(iter(batch.inputs.values())))
+    expected = 100 * float(np.mean(logits.argmax(1) == split.labels))
+    assert report.figures["conv.onnx"].accuracy == pytest.approx(expected)
+
+
+def test_without_data_each_file_runs_on_its_own_random_inputs(files: Path) -> None:
+    report = measured(files, "conv.onnx", "outputs.onnx", "conv.pt", inputs=("image:1x3x32x32",))
+    assert not report.failed
+    assert all(row.latency is not None and row.scores is None for row in report.rows)
+    assert (report.samples, report.dataset) == (0, "random inputs")
+
+
+def test_a_file_that_does_not_run_is_an_error_row_and_the_next_the_baseline(files: Path) -> None:
+    report = measured(files, "magic.onnx", "conv.onnx")
+    magic, conv = report.rows
+    assert isinstance(magic.error, DeviceError)
+    assert conv.error is None
+    assert conv.latency is not None
+    assert report.onnx == "conv.onnx"
+
+
+def test_wrong_words_are_refused_before_anything_is_measured(files: Path) -> None:
+    with pytest.raises(ModelError, match="does not say what its input 'image' is"):
+        measured(files, "conv.pt")
+    with pytest.raises(InputError, match="no file has such an input"):
+        measured(files, "difference.onnx", inputs=("third:1x6",))
+    with pytest.raises(InputError, match="exclude each other"):
+        measured(files, "conv.onnx", data="images.toml", inputs=("image:1x3x32x32",))
+
+
+def test_a_report_is_written_where_it_is_asked_for_and_never_over_the_files(
+    files: Path, tmp_path: Path
+) -> None:
+    from workbench.run import verification
+
+    out = tmp_path / "report"
+    report = measured(files, "conv.onnx", data="images.toml", out=out)
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "report.md", "report.json", "manifest.json"
+    }  # fmt: skip
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["profiled"] == {str(files / "conv.onnx"): report.rows[0].sha256}
+    verification.command(out)
+    text = (out / "report.md").read_text()
+    assert "conv.onnx" in text
+    assert "eager" not in text
+    measured(files, "conv.onnx", out=out)  # a report of its own is replaced
+    (tmp_path / "own.onnx").write_bytes((files / "conv.onnx").read_bytes())
+    for taken in (tmp_path, files):
+        with pytest.raises(InputError):
+            measured(files, "conv.onnx", out=taken)
+    inside = out / "inside.onnx"
+    inside.write_bytes((files / "conv.onnx").read_bytes())
+    with pytest.raises(InputError, match="lies in"):
+        measured(out, "inside.onnx", out=out)
+    assert inside.is_file()
+
+
+def test_the_command_prints_a_table_or_json_and_exits_with_3_where_a_file_failed(
+    files: Path,
+) -> None:
+    done = project.wb(files, "profile", "conv.onnx", "magic.onnx", "--quick", "--json")
+    assert done.returncode == 3, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    conv, magic = found["rows"]
+    assert conv["figures"]["median"]["value"] > 0
+    assert "my.own:Magic" in magic["error"]["why"]
+    done = project.wb(files, "profile", "cut.onnx")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "cut.onnx" in done.stderr
+    assert "Traceback" not in done.stderr

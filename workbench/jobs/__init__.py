@@ -1,0 +1,1 @@
+"""What worker processes run: functions of plain values, by name."""

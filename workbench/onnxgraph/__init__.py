@@ -1,0 +1,1 @@
+"""ONNX graphs: signature, walking, rewriting, the view that passes work on, sessions."""

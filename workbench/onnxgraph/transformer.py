@@ -1,0 +1,177 @@
+"""An ONNX graph written as onnxruntime.transformers knows it: what exporters and onnxsim hide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.onnxgraph.rewrites import Array, Weights, graphs_of, replace_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def linear_layers(model: onnx.ModelProto) -> None:
+    """Take away the Reshapes around MatMul with constant weights, which takes any rank itself.
+
+    onnxsim writes a linear layer on [N, T, C] as a product of matrices between two Reshapes; there
+    fusions do not see it. `products_of_gemms` comes first.
+    """
+    import onnx
+
+    graph = model.graph
+    if len([*graphs_of(graph)]) > 1:
+        return  # what the ways of an If take from outside would have to be followed too
+    shapes = _shapes(model)
+    weights = Weights(graph)
+    makers = {name: node for node in graph.node for name in node.output}
+    takers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    alias: dict[str, str] = {}
+    before: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        flat = makers.get(node.input[0]) if node.op_type == "MatMul" else None
+        matrix = weights.get(node.input[1]) if flat is not None else None
+        if flat is None or flat.op_type != "Reshape" or matrix is None or matrix.ndim != 2:
+            continue
+        inside, outside = matrix.shape
+        end = _biased(node, takers, weights)
+        if end.output[0] in outputs or node.output[0] in outputs:
+            continue
+        targets = [_target(one, weights) for one in takers.get(end.output[0], [])]
+        if not targets or any(target is None for target in targets):
+            continue
+        source = shapes.get(flat.input[0], ())
+        if len(source) > 2 and source[-1] == inside:
+            node.input[0] = flat.input[0]
+            given: tuple[int | None, ...] = (*source[:-1], outside)
+        else:
+            wide = [one for one in targets if one and len(one) == 3 and one[-1] == outside]
+            if not wide:
+                continue
+            name = weights.add(f"{node.name}_shape", _int64(*wide[0][:-1], inside))
+            moved = onnx.helper.make_node(
+                "Reshape", [flat.input[0], name], [f"{node.name}_wide"], f"{node.name}_Reshape"
+            )
+            before.setdefault(node.name, []).append(moved)
+            node.input[0] = moved.output[0]
+            given = tuple(None if size == -1 else size for size in wide[0])
+        for one, target in zip(takers[end.output[0]], targets, strict=True):
+            if target and _same(target, given) and one.output[0] not in outputs:
+                alias[one.output[0]] = one.input[0]
+    nodes = []
+    for node in graph.node:
+        nodes += [*before.get(node.name, []), node]
+    _drop(graph, nodes, alias)
+
+
+def _biased(
+    node: onnx.NodeProto, takers: dict[str, list[onnx.NodeProto]], weights: Weights
+) -> onnx.NodeProto:
+    """The Add of a constant vector that alone takes a product, else the product itself."""
+    following = takers.get(node.output[0], [])
+    if len(following) == 1 and following[0].op_type == "Add":
+        other = [name for name in following[0].input if name != node.output[0]]
+        bias = weights.get(other[0]) if other else None
+        if bias is not None and bias.ndim <= 1:
+            return following[0]
+    return node
+
+
+def _target(node: onnx.NodeProto, weights: Weights) -> tuple[int, ...] | None:
+    """The constant shape that a Reshape gives, where it does not depend on its input's rank."""
+    shape = weights.get(node.input[1]) if node.op_type == "Reshape" else None
+    return None if shape is None or (shape == 0).any() else tuple(int(size) for size in shape)
+
+
+def _same(target: tuple[int, ...], given: tuple[int | None, ...]) -> bool:
+    """Whether a Reshape to `target` leaves a tensor of that shape as it is; -1, None: unknown."""
+    if len(target) != len(given):
+        return False
+    open_ones = [(a, b) for a, b in zip(target, given, strict=True) if a == -1 or b is None]
+    fixed = all(a == b for a, b in zip(target, given, strict=True) if a != -1 and b is not None)
+    return fixed and (not open_ones or open_ones == [(-1, open_ones[0][1])])
+
+
+def _drop(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], alias: dict[str, str]) -> None:
+    """Set the nodes, those left out whose output has an alias; then those that nobody takes."""
+    kept = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in alias)]
+    for node in kept:
+        for place, taken in enumerate(node.input):
+            name = taken
+            while name in alias:
+                name = alias[name]
+            node.input[place] = name
+    wanted = {value.name for value in graph.output} | {i for n in kept for i in n.input}
+    replace_nodes(graph, [node for node in kept if any(name in wanted for name in node.output)])
+    del graph.value_info[:]  # some have another rank now
+
+
+def single_unsqueezes(graph: onnx.GraphProto) -> None:
+    """Write Unsqueeze of several axes as one a axis, the form that attention's mask is known by."""
+    import onnx
+
+    weights = Weights(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        axes = weights.get(node.input[1]) if node.op_type == "Unsqueeze" else None
+        if axes is None or axes.size < 2 or (axes < 0).any():
+            nodes.append(node)
+            continue
+        given = node.input[0]
+        ordered = sorted(int(axis) for axis in axes)
+        for number, axis in enumerate(ordered):
+            last = number == len(ordered) - 1
+            made = node.output[0] if last else f"{node.output[0]}_{number}"
+            name = weights.add(f"{node.name}_axis", _int64(axis))
+            nodes.append(
+                onnx.helper.make_node("Unsqueeze", [given, name], [made], f"{node.name}_{number}")
+            )
+            given = made
+    replace_nodes(graph, nodes)
+
+
+def _int64(*values: int) -> Array:
+    return np.asarray(values, np.int64)
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """The shape of every tensor whose rank onnx can infer; None is an open axis."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
+    return {
+        value.name: tuple(
+            axis.dim_value if axis.HasField("dim_value") else None
+            for axis in value.type.tensor_type.shape.dim
+        )
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def apart(graph: onnx.GraphProto) -> int:
+    """Write the Add in front of LayerNormalization as Sum; how many.
+
+    ONNX Runtime would fuse the two into SkipLayerNormalization when it loads the file, whose CPU
+    kernel works element by element: 0.22 ms for [128, 384], where Add and LayerNormalization take
+    0.03. It does not know Sum.
+    """
+    takers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    norms = [
+        node
+        for node in graph.node
+        if node.op_type == "Add"
+        and any(one.op_type == "LayerNormalization" for one in takers.get(node.output[0], []))
+    ]
+    for node in norms:
+        node.op_type = "Sum"
+    return len(norms)

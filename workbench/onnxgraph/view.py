@@ -1,0 +1,223 @@
+"""What the rewrites of `prepare` share: a graph's nodes by what they make and take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.onnxgraph import signature as graphs
+from workbench.onnxgraph.rewrites import Weights, graphs_of, in_order, replace_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+Target = Literal["ort", "tflite"]
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+LARGE = 1 << 12  # elements of a tensor whose values no shape hangs on
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a rewrite may ask for beside the graph.
+
+    batches: real inputs by name, [n, ...], for each n that rewrites are tried with. target: whose
+    kernels will run the file.
+    """
+
+    batches: Sequence[Inputs]
+    target: Target = "ort"
+
+
+class View:
+    """A graph's nodes by the tensors that they make and take, and the changing of them.
+
+    Nodes are changed in place, `drop` and `put` are carried out by `write`. A node is known by its
+    name, so every node needs one of its own.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.weights = Weights(model.graph)
+        self.nodes = list(model.graph.node)
+        self.makers = {name: node for node in self.nodes for name in node.output if name}
+        self.takers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                if name:
+                    self.takers.setdefault(name, []).append(node)
+        # Graph outputs, and what subgraphs take: tensors whose name and value have to stay.
+        self.kept = {value.name for value in model.graph.output}
+        for inner in graphs_of(model.graph):
+            if inner is not model.graph:
+                self.kept |= {name for node in inner.node for name in node.input}
+                self.kept |= {value.name for value in inner.output}
+        self._dropped: set[str] = set()
+        self._made: list[onnx.NodeProto] = []
+
+    def maker(self, name: str, *kinds: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor, if it is of one of these operators."""
+        node = self.makers.get(name)
+        return node if node is not None and node.op_type in kinds and not node.domain else None
+
+    def only_taker(self, name: str) -> onnx.NodeProto | None:
+        """The node that alone takes a tensor, once; None where others, or the outside, do too."""
+        takers = self.takers.get(name, [])
+        return takers[0] if len(takers) == 1 and name not in self.kept else None
+
+    def constant(self, node: onnx.NodeProto, place: int) -> Array | None:
+        """A node's constant input at a place; None where it is computed or absent."""
+        return self.weights.get(node.input[place]) if len(node.input) > place else None
+
+    def scalar(self, name: str) -> float | None:
+        """The one number of a constant float tensor; None for all others."""
+        array = self.weights.get(name)
+        return float(array.reshape(-1)[0]) if is_real(array) and array.size == 1 else None
+
+    def swallow(self, node: onnx.NodeProto, following: onnx.NodeProto) -> None:
+        """Take out `following`, whose result `node` now gives itself."""
+        node.output[0] = following.output[0]
+        self.makers[node.output[0]] = node
+        self.drop(following)
+
+    def drop(self, node: onnx.NodeProto) -> None:
+        self._dropped.add(node.name)
+        for name in node.input:
+            self.takers[name] = [one for one in self.takers.get(name, []) if one is not node]
+
+    def dropped(self, node: onnx.NodeProto) -> bool:
+        return node.name in self._dropped
+
+    def reroute(self, node: onnx.NodeProto, place: int, name: str) -> None:
+        """Let a node take another tensor at a place."""
+        old = node.input[place]
+        node.input[place] = name
+        if old not in node.input:
+            self.takers[old] = [one for one in self.takers.get(old, []) if one is not node]
+        self.takers.setdefault(name, []).append(node)
+
+    def put(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """A new node, named as its output; its output."""
+        import onnx
+
+        node = onnx.helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes)
+        self._made.append(node)
+        self.makers[output] = node
+        for name in inputs:
+            self.takers.setdefault(name, []).append(node)
+        return output
+
+    def write(self) -> None:
+        """Carry out what was dropped and put; then drop the nodes that nobody takes from."""
+        nodes = [node for node in (*self.nodes, *self._made) if node.name not in self._dropped]
+        replace_nodes(self.graph, _live(nodes, self.kept))
+        if self._made:
+            in_order(self.graph)
+        del self.graph.value_info[:]  # some tensors have another shape or meaning now
+
+    def written(self, count: int) -> int:
+        """The count of a rewrite's changes, which are carried out where there are any."""
+        if count:
+            self.write()
+        return count
+
+
+def _live(nodes: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:
+    """The nodes from which something that is `kept` is made, in the same order."""
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+    # A node with a subgraph may do more than it gives.
+    alive = {number for number, node in enumerate(nodes) if any(one.HasField("g") or one.graphs
+             for one in node.attribute)}  # fmt: skip
+    wanted = [makers[name] for name in kept if name in makers] + list(alive)
+    while wanted:
+        number = wanted.pop()
+        alive.add(number)
+        wanted += [makers[name] for name in nodes[number].input
+                   if name in makers and makers[name] not in alive]  # fmt: skip
+    return [node for number, node in enumerate(nodes) if number in alive]
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as Python values."""
+    import onnx
+
+    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set, or with None remove, an attribute."""
+    import onnx
+
+    others = [one for one in node.attribute if one.name != name]
+    del node.attribute[:]
+    node.attribute.extend(others)
+    if value is not None:
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Shapes by tensor, of those whose rank is known; an axis that may vary is None."""
+    found: dict[str, tuple[int | None, ...]] = {
+        one.name: tuple(one.dims) for one in model.graph.initializer
+    }
+    for value in (*inferred(model), *model.graph.output, *model.graph.input):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            found[value.name] = tuple(
+                axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim
+            )
+    return found
+
+
+def inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What onnx's shape inference says of the tensors between a graph's inputs and outputs.
+
+    Large weights are left out of what it is given, for it copies all that it gets.
+    """
+    import onnx
+
+    made = type(model)(ir_version=model.ir_version, opset_import=model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = model.graph.name
+    made.graph.node.extend(model.graph.node)
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) < LARGE:
+            made.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            made.graph.input.append(value)
+    known = onnx.shape_inference.infer_shapes(made, data_prop=True)
+    return list(known.graph.value_info)
+
+
+def axes_of(view: View, node: onnx.NodeProto) -> list[int] | None:
+    """The axes that a node such as ReduceMean or Squeeze is given, wherever its opset has them.
+
+    None where they are computed, or absent.
+    """
+    found = attributes(node).get("axes")
+    if found is not None:
+        return list(found)
+    array = view.constant(node, 1)
+    return None if array is None else [int(axis) for axis in array.reshape(-1)]
+
+
+def is_real(array: Array | None) -> TypeGuard[Array]:
+    """Whether it is an array of 32-bit floats, the only ones that the rewrites compute with."""
+    return array is not None and array.dtype == np.float32
+
+
+def is_baked(node: onnx.NodeProto) -> bool:
+    """Whether BakePreprocess made the node: what makes values of pixels stays as it is."""
+    return str(node.name).startswith(graphs.BAKED)

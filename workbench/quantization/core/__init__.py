@@ -1,0 +1,1 @@
+"""Statistics, ranges, equalization, rounding, and the QDQ graph that they give."""

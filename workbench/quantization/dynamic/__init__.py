@@ -1,0 +1,1 @@
+"""INT8 weights without calibration: weight-only rewrites, and their accuracy budget."""

@@ -1,0 +1,1 @@
+"""What quantization did and why: evidence, the waterfall, the sensitivity table."""

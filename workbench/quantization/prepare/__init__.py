@@ -1,0 +1,1 @@
+"""The float graph made ready for quantization, each pass checked."""

@@ -1,0 +1,1 @@
+"""Which layers compute in INT8: budgets of accuracy, latency, sensitivity."""

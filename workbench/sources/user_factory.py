@@ -1,0 +1,99 @@
+"""A user's factory, `file.py:build` or `package.module:build`, with or without a weights file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workbench import usercode
+from workbench.errors import InputError, ModelError, shown
+from workbench.sources import weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from workbench.model import ModelSource
+
+
+def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Module, list[str]]:
+    """The module with its weights, in eval mode, and what a user should know of it.
+
+    A config that the weights' checkpoint carries becomes the factory's arguments. Raises
+    ModelError.
+    """
+    import torch
+
+    try:
+        make = usercode.resolve(source.spec, source.folder)
+    except InputError as error:
+        raise ModelError(error.what, error.why, error.fix) from error
+    state, config = None, None
+    if source.weights is not None:
+        state, config = weights.read_checkpoint(source.weights)
+    arguments, notes = _arguments(make, config, source)
+    # Every process that loads this source must get the same weights, also from a bare factory.
+    torch.manual_seed(source.seed)
+    try:
+        module = make(**arguments)
+    except Exception as error:
+        raise ModelError(f"{source.spec} failed", f"{type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"{source.spec} gave a {type(module).__name__}", "", "return a torch.nn.Module"
+        )
+    if state is not None and source.weights is not None:
+        weights.fit(module, state, source.weights)
+    else:
+        notes.append("no --weights given: the weights are whatever the factory set")
+    weights.check_finite(module)
+    if any(part.training for part in module.modules()):
+        notes.append("the model was in training mode and was put in eval mode")
+        module.eval()
+    return module, notes
+
+
+def _arguments(
+    make: Callable[..., Any], config: Mapping[str, Any] | None, source: ModelSource
+) -> tuple[dict[str, Any], list[str]]:
+    """What the factory is called with, and what to say of it. Raises ModelError."""
+    try:
+        parameters = list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # of a builtin
+        parameters = []
+    rest = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    taken = [one.name for one in parameters
+             if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]  # fmt: skip
+    required = [one.name for one in parameters if one.name in taken and one.default is one.empty]
+    if not config:
+        if required:
+            held = "no --weights are given" if source.weights is None else (
+                f"{source.weights} carries no {' or '.join(weights.CONFIGS)}"
+            )  # fmt: skip
+            raise ModelError(
+                f"{source.spec} needs {', '.join(required)}",
+                f"they could come from a checkpoint's config, and {held}",
+                "give the arguments defaults, or save torch.save({'state_dict': …, 'config': …})",
+            )
+        return {}, []
+    if not taken and not rest:
+        note = f"{source.spec} takes no arguments: the checkpoint's config was not given to it"
+        return {}, [note]
+    if taken in (["config"], ["cfg"]) and not {*taken} & {*config}:
+        return {taken[0]: dict(config)}, [f"{taken[0]} is the checkpoint's: {_listed(config)}"]
+    unknown = [name for name in config if name not in taken]
+    absent = [name for name in required if name not in config]
+    if (unknown and not rest) or absent:
+        does = f"does not take {weights.few(unknown)}" if unknown and not rest else ""
+        lacks = f"needs {', '.join(absent)}" if absent else ""
+        raise ModelError(
+            f"{source.spec} {' and '.join(filter(None, (does, lacks)))}",
+            f"the config in {source.weights} has {weights.few(list(config), 12)}; "
+            f"the factory takes {', '.join(taken) or 'anything'}",
+            "give the factory these parameters, one parameter `config`, or **kwargs",
+        )
+    return dict(config), [f"built with the checkpoint's config: {_listed(config)}"]
+
+
+def _listed(config: Mapping[str, Any]) -> str:
+    return weights.few([f"{name}={shown(value)}" for name, value in config.items()], 8)

@@ -1,0 +1,227 @@
+"""`wb sweep` and `wb front`: a sweep from the command's words, and what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError, did_you_mean
+from workbench.run import words as commands
+from workbench.sweep import goals, space
+from workbench.sweep.local_executor import Executor, Local, room
+from workbench.sweep.loop import alone, prepared, swept
+from workbench.sweep.result import Result, figure, loaded, summary, write
+from workbench.sweep.spec import Record, Spec, own_storage, read, repeated, row_of
+
+if TYPE_CHECKING:
+    from workbench.display import Display
+    from workbench.sweep.study import Trial
+
+SEARCHES = ("grid", "random", "nsga2", "tpe")
+TRIALS = 40  # where the space has no end and none are asked for
+GENERATIONS = 200  # trials from which a genetic search has some
+
+
+def specified(
+    words: Mapping[str, Any],
+    vary: Sequence[str],
+    minimise: str,
+    limits: Mapping[str, Any],
+    branch: str | None,
+    search: str | None,
+    trials: int | None,
+    seed: int,
+) -> Spec:
+    """The sweep that the command's words say, checked as far as words can be.
+
+    words: the arguments of `commands.request`. Raises InputError.
+    """
+    weights = words["weights"]
+    request, _ = commands.request(**words)
+    dimensions = space.parse(vary, request.recipe)
+    devices = [one.name for one in (request.device, *request.others)]
+    timed = not words["presets"].get("none")
+    if search is not None and search not in SEARCHES:
+        raise InputError(f"--search does not know '{search}'", "", did_you_mean(search, SEARCHES))
+    if trials is not None and trials < 1:
+        raise InputError(f"--trials cannot be {trials}", "", "give 1 or more")
+    points = 1.0
+    for one in dimensions:
+        points *= one.count
+    count = trials if trials is not None else int(min(points, TRIALS))
+    chosen = search or ("grid" if points <= count else "tpe" if count < GENERATIONS else "nsga2")
+    if chosen == "grid":
+        for one in dimensions:
+            _ = one.grid  # a range without steps is said here
+        count = int(min(points, count)) if trials is not None else int(points)
+    return Spec(
+        words={**words, "weights": str(weights) if weights else None},
+        space=dimensions,
+        goals=goals.parse_goals(minimise, devices, timed),
+        limits=goals.parse_limits(**limits, devices=devices, timed=timed),
+        row=row_of(request.recipe, branch),
+        search=chosen,
+        trials=count,
+        seed=seed,
+    )
+
+
+def command(
+    spec: Spec,
+    *,
+    out: Path | None,
+    storage: str | None,
+    resume: bool,
+    jobs: int | None,
+    on: str | None,
+    display: Display,
+) -> Result:
+    """Run a sweep, and write its front. Raises InputError before any work where words are wrong."""
+    folder = out.expanduser() if out is not None else Path("runs") / spec.name
+    record = Record(
+        folder=folder, spec=spec, storage=storage or own_storage(folder), study=spec.name
+    )
+    if resume and out is None and not folder.is_dir():
+        raise InputError(
+            f"there is no sweep to go on with in {folder}",
+            "its folder is named after its options, and none has these",
+            "repeat the command that began it with --resume, or leave --resume out",
+        )
+    say = _sayer(display)
+    executor = _executor(jobs, on, say)
+    with closing(executor):
+        study = prepared(record, resume=resume)
+        with alone(record):
+            say(f"{spec.trials} trials, {spec.search}, {executor.jobs} side by side: {folder}")
+            swept(record, study, executor, _teller(record, display, say), say)
+            found = loaded(record)
+            write(found, folder)
+    display.done("sweep")
+    return found
+
+
+def _executor(jobs: int | None, on: str | None, say: Callable[[str], None]) -> Executor:
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs cannot be {jobs}", "", "give 1 or more")
+    if on is None:
+        return Local(jobs or room(), say)
+    if on != "ray" and not on.startswith("ray://"):
+        raise InputError(f"--on does not know '{on}'", "", "write --on ray or --on ray://HOST:PORT")
+    from workbench.sweep.ray_cluster import Cluster
+
+    return Cluster(on, jobs, say)
+
+
+def _sayer(display: Display) -> Callable[[str], None]:
+    """Lines above the live display, or on stderr where there is none."""
+
+    def say(text: str) -> None:
+        display.message(text)
+        if not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _teller(
+    record: Record, display: Display, say: Callable[[str], None]
+) -> Callable[[Trial], None]:
+    ended = [0]
+    display.plan({"sweep": 60.0 * record.spec.trials})
+    display.update("sweep", 0.0)
+
+    def told(trial: Trial) -> None:
+        ended[0] += 1
+        if trial.state == "done":
+            said = ", ".join(
+                f"{goal.name} {figure(goal, trial.figures[goal.name])}"
+                for goal in record.spec.goals
+            )
+            said += "" if trial.holds else ", beyond a limit"
+        else:
+            said = f"failed: {trial.error.splitlines()[0]}"
+        say(f"trial {trial.number}: {said}  ({' '.join(trial.settings)})")
+        display.update(
+            "sweep", min(1.0, ended[0] / record.spec.trials), f"{ended[0]} of {record.spec.trials}"
+        )
+
+    return told
+
+
+def front(folder: Path, out: Path | None, minimise: str | None = None) -> Result:
+    """A sweep's result as far as it went; its files written anew.
+
+    minimise: other goals than the sweep's, of what its trials know. Raises InputError.
+    """
+    record = read(folder)
+    if minimise is not None:
+        request, _ = record.spec.request(())
+        devices = [one.name for one in (request.device, *request.others)]
+        chosen = goals.parse_goals(minimise, devices, record.spec.timed)
+        record = replace(record, spec=replace(record.spec, goals=chosen))
+    found = loaded(record)
+    known = {name for trial in found.trials for name in trial.figures}
+    unknown = [goal.name for goal in found.goals if known and goal.name not in known]
+    if unknown:
+        raise InputError(
+            f"the trials of {folder} do not know {', '.join(unknown)}",
+            f"they know {', '.join(sorted(known))}",
+            "sweep with it as a goal",
+        )
+    write(found, out or folder)
+    return found
+
+
+def show(found: Result, as_json: bool, out: Path | None = None) -> None:
+    """The table in a terminal, or all of it as JSON."""
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, heading in enumerate(found.headings()):
+        table.add_column(heading, justify="left" if at == 1 else "right", no_wrap=at < 2)
+    for point in found.points:
+        style = {"front": "bold", "near": ""}.get(point.state, "dim")
+        table.add_row(*found.cells(point), style=style)
+    console = commands.console()
+    console.print(table)
+    for line in summary(found):
+        print(line)
+    print(f"\n{out or found.record.folder}/front.html")
+
+
+def repetition(name: str, point: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of `wb recipe NAME --from RUN:TRIAL`: the sweep's where the user gave none.
+
+    words: the arguments of `commands.request`; settings given come last. Raises InputError where
+    the point is of another recipe.
+    """
+    from workbench import recipe as recipes
+
+    spec, settings = repeated(point)
+    own, asked = recipes.load(str(spec.words["name"])), recipes.load(name)
+    if own.name != asked.name:
+        raise InputError(
+            f"{point} is of recipe {own.name}, not of {asked.name}",
+            "",
+            f"wb recipe {own.name} --from {point}",
+        )
+    known = dict(spec.words)
+    given = {key: value for key, value in words.items() if value and key != "presets"}
+    if given.get("model"):  # another model: its weights and data are its own too
+        known |= {"weights": None, "sha256": None}
+    weights = given.get("weights") or known["weights"]
+    return {
+        **known,
+        **given,
+        "weights": Path(weights) if weights else None,
+        "settings": [*known["settings"], *settings, *words["settings"]],
+        "presets": words["presets"],
+    }

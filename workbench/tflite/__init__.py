@@ -1,0 +1,1 @@
+"""ONNX to TFLite: everything behind the step ToTflite."""

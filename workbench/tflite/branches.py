@@ -1,0 +1,85 @@
+"""Control flow as data flow: If nodes for converters and quantizers that do not have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.errors import StepError
+from workbench.tflite.lowering import Inputs, Rewritten, shapes
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def both_branches(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """Each If as its two branches, both computed, and a Where that takes one of the results.
+
+    TFLite's own IF is not quantized, and onnx2tf converts it only where its branches hold their
+    constants. Raises StepError where the branches give different shapes, which no Where can take.
+    """
+    import onnx
+
+    count = 0
+    while any(node.op_type == "If" for node in model.graph.node):
+        nodes: list[onnx.NodeProto] = []
+        chosen: list[tuple[str, str, str]] = []
+        for node in model.graph.node:
+            if node.op_type != "If":
+                nodes.append(node)
+                continue
+            count += 1
+            results = []
+            for attribute in sorted(node.attribute, key=lambda one: one.name, reverse=True):
+                branch = _renamed(attribute.g, f"{node.output[0]}_{attribute.name}_")
+                model.graph.initializer.extend(branch.initializer)
+                nodes += branch.node
+                results.append([value.name for value in branch.output])
+            for output, one, other in zip(node.output, *results, strict=True):
+                chosen.append((node.name, one, other))
+                nodes.append(onnx.helper.make_node("Where", [node.input[0], one, other], [output]))
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        _check_shapes(model, chosen)
+    said = f"both branches of {count} If computed, one result taken" if count else ""
+    return model, said
+
+
+def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+    """A branch with names of its own; those from outside stay."""
+    import onnx
+
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    own = {one.name for one in copy.initializer}
+    own |= {name for node in copy.node for name in node.output if name}
+
+    def rename(node: onnx.NodeProto) -> None:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name in own:
+                    names[index] = prefix + name
+        node.name = prefix + node.name
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                for one in inner.node:
+                    rename(one)
+                for value in inner.output:
+                    if value.name in own:
+                        value.name = prefix + value.name
+
+    for node in copy.node:
+        rename(node)
+    for one in (*copy.initializer, *copy.output):
+        one.name = prefix + one.name
+    return copy
+
+
+def _check_shapes(model: onnx.ModelProto, chosen: list[tuple[str, str, str]]) -> None:
+    known = shapes(model)
+    for node, one, other in chosen:
+        if one not in known or known[one] != known.get(other):
+            raise StepError(
+                f"operator If ({node}) has branches whose results differ in shape",
+                f"{known.get(one, 'unknown')} and {known.get(other, 'unknown')}",
+                "TFLite files here have fixed shapes; the branches for ONNX Runtime take it",
+            )

@@ -1,0 +1,224 @@
+"""The numbers of a QDQ graph put into the `.tflite` file that the float graph became.
+
+TensorFlow's quantizer takes a float file in which each activation has a calibrated range. The
+ranges that a QDQ file wants are written there before it runs: it then places QUANTIZE and
+DEQUANTIZE, keeps what must share a grid on one, and fuses, all as it always does, but on these
+grids. A tensor without a range stays float. Afterwards weights and biases get the QDQ file's own
+integers: TensorFlow would round the floats again, on the grid of each channel's largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from workbench.tflite.flatbuffer import MOVES, Flatbuffer
+from workbench.tflite.integer_weights import (
+    float_rows,
+    make_hybrid,
+    rows_of,
+    scale_rows,
+    set_weights,
+    weighted,
+)
+
+if TYPE_CHECKING:
+    from workbench.quantization.core.stripped import Grid, Stripped
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+
+# Their results hold values of their input, or zeros beside them: one grid serves both.
+PASSING = frozenset((
+    "PAD", "PADV2", "MIRROR_PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SLICE",
+    "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "GATHER", "GATHER_ND", "MAX_POOL_2D",
+    "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "TILE",
+    "BROADCAST_TO", "REVERSE_V2", "RESIZE_NEAREST_NEIGHBOR",
+))  # fmt: skip
+# Two scales that differ by less, of one of them, are one: float rounding.
+NEAR = 1e-5
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A float file with the wanted ranges in it.
+
+    wanted: by tensor. floats: operators to leave float, as the quantizer names them. own: how many
+    tensors keep TensorFlow's range, of `tensors`. outputs: those of the network that have to be
+    integers, and are float in the QDQ file.
+    """
+
+    content: bytes
+    wanted: Mapping[int, Grid]
+    floats: frozenset[str]
+    own: int
+    tensors: int
+    outputs: int = 0
+
+
+def with_ranges(
+    calibrated: bytes,
+    stripped: Stripped,
+    samples: Sequence[tuple[Inputs, Inputs]],
+    all_integer: bool = False,
+) -> Chosen:
+    """Write the grids of a QDQ graph into a calibrated float file as ranges.
+
+    samples: each as the ONNX graph and as the file's signature takes it. all_integer: nothing may
+    stay float, so that TensorFlow's range stays where the QDQ file has none.
+    """
+    from workbench.tflite import tensor_matching as matching
+
+    flat = Flatbuffer(calibrated)
+    before = matching.onnx_prints(stripped.model, (one for one, _ in samples))
+    after = matching.tflite_prints(calibrated, flat, (one for _, one in samples))
+    known = matching.matched(stripped, before, after)
+    _spread(flat, known)
+    own = 0
+    wanted: dict[int, Grid] = {}
+    for number in after:
+        grid = known.get(number)
+        if grid is not None:
+            wanted[number] = grid
+            flat.set_range(number, grid.low, grid.high)
+        elif number in known and not all_integer:
+            flat.clear_range(number)
+        else:
+            own += flat.has_range(number)
+    floats = frozenset() if all_integer else _left_float(flat, stripped, known)
+    results = [one.name for one in stripped.model.graph.output]
+    outputs = sum(name not in stripped.grids for name in results) if all_integer else 0
+    return Chosen(flat.packed(), wanted, floats, own, len(wanted) + own, outputs)
+
+
+def _spread(flat: Flatbuffer, known: dict[int, Grid | None]) -> None:
+    """Say of tensors without a counterpart what follows from their neighbours.
+
+    What only moves values has its input's grid. Between float tensors nothing is quantized: of an
+    operator that the ONNX file computes in float, the parts that it became are float too.
+    """
+    for operator in flat.operators:
+        taken = [one for one in flat.taken(operator) if flat.is_float(one)]
+        for number in flat.given(operator):
+            if number in known or not taken:
+                continue
+            if flat.kind(operator) in PASSING:
+                if taken[0] in known:
+                    known[number] = known[taken[0]]
+            elif any(one in known and known[one] is None for one in taken):
+                known[number] = None
+    takers: dict[int, list[Any]] = {}
+    for operator in flat.operators:
+        for number in flat.taken(operator):
+            takers.setdefault(number, []).append(operator)
+    for operator in reversed(flat.operators):
+        for number in flat.given(operator):
+            results = [one for taker in takers.get(number, ()) for one in flat.given(taker)]
+            if number in known or not results:
+                continue
+            if all(one in known and known[one] is None for one in results):
+                known[number] = None
+
+
+def _left_float(
+    flat: Flatbuffer, stripped: Stripped, known: Mapping[int, Grid | None]
+) -> frozenset[str]:
+    """Operators that the quantizer would take although the QDQ file leaves them float.
+
+    Those between quantized tensors whose weights are float there, and those whose result is: of a
+    Softmax or a Sigmoid the quantizer knows the range without being told.
+    """
+    rows = float_rows(stripped)
+    left = [
+        operator
+        for operator, weights, axis in weighted(flat)
+        if rows and all(row in rows for row in rows_of(weights, axis))
+    ]
+    for operator in flat.operators:
+        results = flat.given(operator)
+        if flat.kind(operator) not in PASSING and all(
+            one in known and known[one] is None for one in results
+        ):
+            left.append(operator)
+    return frozenset(
+        flat.tensors[number].name.decode()
+        for operator in left
+        for number in flat.given(operator)[:1]
+    )
+
+
+def with_integers(
+    quantized: bytes, chosen: Chosen, stripped: Stripped
+) -> tuple[bytes, dict[str, int]]:
+    """The quantizer's file with the QDQ file's own integers, and what came from where.
+
+    Counts: `grids` activations on the wanted grid and `moved`, those that TensorFlow put on another
+    one; `weights` operators that have the QDQ file's weights, `rounded` those that have not;
+    `hybrids`, of the former, give floats.
+    """
+    before, after = Flatbuffer(chosen.content), Flatbuffer(quantized)
+    counts = {"grids": 0, "moved": 0, "weights": 0, "rounded": 0, "hybrids": 0}
+    pairs = _pairs(before, after)
+    _exact(after, chosen, pairs, counts)
+    rows = scale_rows(stripped)
+    floats = {id(operator): (weights, axis) for operator, weights, axis in weighted(before)}
+    for one, other in pairs:
+        if id(one) not in floats:
+            continue
+        weights, axis = floats[id(one)]
+        done = set_weights(after, other, weights, axis, before.bias(one), rows)
+        if done is not None:
+            counts["weights" if done else "rounded"] += 1
+        elif make_hybrid(after, other, weights, rows):
+            counts["hybrids"] += 1
+            counts["weights"] += 1
+    after.drop_unused()
+    return after.packed(), counts
+
+
+def _pairs(before: Flatbuffer, after: Flatbuffer) -> list[tuple[Any, Any]]:
+    """Each operator of the float file with what it became; [] where they cannot be paired."""
+    first = [one for one in before.operators if before.kind(one) not in MOVES]
+    second = [one for one in after.operators if after.kind(one) not in MOVES]
+    kinds = [before.kind(one) for one in first], [after.kind(one) for one in second]
+    return list(zip(first, second, strict=True)) if kinds[0] == kinds[1] else []
+
+
+def _exact(
+    after: Flatbuffer, chosen: Chosen, pairs: list[tuple[Any, Any]], counts: dict[str, int]
+) -> None:
+    """Scales to the last bit: the quantizer computes them anew from ends of ranges.
+
+    By value, not by tensor, so that tensors that must share a scale go on doing so.
+    """
+    import numpy as np
+
+    bits: dict[tuple[float, int], float] = {}
+    made: dict[int, list[int]] = {}  # by tensor of the float file: what stands for it
+    for before, new in pairs:
+        for one, other in [
+            *zip(before.outputs, new.outputs, strict=False),
+            *zip(before.inputs, new.inputs, strict=False),
+        ]:
+            made.setdefault(int(one), []).append(int(other))
+    for number, grid in chosen.wanted.items():
+        grids = [after.grid(one) for one in made.get(number, ()) if after.is_int8(one)]
+        found = {(float(one[0][0]), int(one[1][0])) for one in grids if one is not None}
+        same = {
+            (scale, zero)
+            for scale, zero in found
+            if zero == grid.zero and abs(scale - grid.scale) <= NEAR * grid.scale
+        }
+        counts["grids"] += bool(same)
+        counts["moved"] += bool(found) and not same
+        bits.update(dict.fromkeys(same, grid.scale))
+    for number in range(len(after.tensors)):
+        one = after.grid(number) if after.is_int8(number) else None
+        if one is not None and len(one[0]) == 1 and not after.constant(number):
+            zero = int(one[1][0])
+            exact = bits.get((float(one[0][0]), zero))
+            if exact is not None:
+                after.set_grid(number, np.array([exact], np.float32), zero=zero)

@@ -1,0 +1,335 @@
+"""Rewrites of an ONNX graph for onnx2tf and TFLite's quantizer: the same function, said otherwise.
+
+Each takes the model, whose inputs have fixed shapes, and real inputs; it gives the model and a note
+for the user, '' where there is nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.onnxgraph.rewrites import Weights, replace_nodes, settle_constants
+from workbench.tflite.unrolled_rnn import Builder
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+Rewritten = tuple["onnx.ModelProto", str]
+
+# Gelu is an operator of its own from here on.
+GELU_OPSET = 20
+# The axes of ReduceMean are an input from here on.
+AXES_INPUT_OPSET = 18
+
+NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp")
+
+
+def fixed_shapes(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
+    """Every axis of the inputs a number: a batch of 1, the others as the samples have them."""
+    opened = [
+        f"{value.name} fixed at {'x'.join(map(str, [1, *inputs[value.name].shape[1:]]))}"
+        for value in model.graph.input
+        if value.name in inputs
+        and not all(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
+    ]
+    import onnx
+    from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
+
+    for name, array in inputs.items():
+        make_input_shape_fixed(model.graph, name, [1, *array.shape[1:]])
+    fix_output_shapes(model)
+    # It leaves outputs that a file declares without any shape, with which onnxsim fails.
+    known = onnx.shape_inference.infer_shapes(model)
+    for value, inferred in zip(model.graph.output, known.graph.output, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            value.CopyFrom(inferred)
+    return model, ", ".join(opened)
+
+
+def simplified(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """What fixed shapes make constant folded: masks' Expand and Where, shape arithmetic."""
+    import onnxsim
+
+    return onnxsim.simplify(model)[0], ""
+
+
+def settled(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """Every constant an initializer, so that the rewrites after this one look in one place."""
+    settle_constants(model.graph)
+    return model, ""
+
+
+def native_gelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """Gelu written out with Erf as the operator that ONNX has from opset 20 on, and TFLite too."""
+    import onnx
+    from onnxruntime.transformers.fusion_gelu import FusionGelu
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    from workbench.onnxgraph import signature
+
+    if not any(node.op_type == "Erf" for node in model.graph.node):
+        return model, ""
+    before = signature.opset(model)
+    if before < GELU_OPSET:
+        model = onnx.version_converter.convert_version(model, GELU_OPSET)
+    fused = OnnxModel(model)
+    FusionGelu(fused).apply()
+    count = 0
+    for node in fused.model.graph.node:
+        if node.op_type == "Gelu" and node.domain == "com.microsoft":
+            node.domain = ""
+            count += 1
+    fused.topological_sort()
+    kept = [one for one in fused.model.opset_import if one.domain != "com.microsoft"]
+    del fused.model.opset_import[:]
+    fused.model.opset_import.extend(kept)
+    raised = f"opset raised from {before} to {GELU_OPSET} for " if before < GELU_OPSET else ""
+    return fused.model, f"{raised}{count} Gelu" if count else ""
+
+
+def products(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """Division by a constant as multiplication: onnx2tf fails at some of the former."""
+    weights = Weights(model.graph)
+    for node in model.graph.node:
+        divisor = weights.get(node.input[1]) if node.op_type == "Div" else None
+        if divisor is not None and divisor.dtype == np.float32 and (divisor != 0).all():
+            node.op_type = "Mul"
+            node.input[1] = weights.add(f"{node.input[1]}_reciprocal", 1 / divisor)
+    return model, ""
+
+
+def embeddings(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """Gather from a table, by ids that are computed or given, as GatherND: for 16-bit files alone.
+
+    onnx2tf writes Gather with a sum of integers, for negative ids, over which TensorFlow's 16-bit
+    quantizer stumbles. For GatherND it is a remainder, but the table is not stored in 8 bits then.
+    """
+    weights = Weights(model.graph)
+    known = shapes(model)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Gather" and not attributes(node).get("axis"):
+            table, ids = node.input
+            constant = weights.get(table) is not None and weights.get(ids) is None
+            if constant and known.get(ids):
+                shape = weights.add(f"{node.output[0]}_ids", np.array([*known[ids], 1], np.int64))
+                places = f"{node.output[0]}_places"
+                nodes.append(_node("Reshape", [ids, shape], places, places))
+                node.CopyFrom(_node("GatherND", [table, places], node.output[0], node.name))
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
+    return model, ""
+
+
+def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """LayerNormalization as (x - mean) / sqrt(variance + epsilon), scaled and shifted.
+
+    onnx2tf's is over one axis alone, and its shift, where it is zeros, crashes 16-bit files.
+    """
+    from workbench.onnxgraph import signature
+
+    opset = signature.opset(model)
+    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    weights = Weights(model.graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        given = node.input[0] if node.input else ""
+        if node.op_type != "LayerNormalization" or given not in ranks or len(node.output) > 1:
+            nodes.append(node)
+            continue
+        found = attributes(node)
+        axes = np.arange(found.get("axis", -1) % ranks[given], ranks[given])
+        build = Builder(f"{node.output[0]}_norm")
+
+        def mean(value: str, build: Builder = build, axes: Array = axes) -> str:
+            if opset < AXES_INPUT_OPSET:
+                return build("ReduceMean", value, axes=axes.tolist())
+            return build("ReduceMean", value, build.constant(axes))
+
+        centred = build("Sub", given, mean(given))
+        epsilon = build.constant(np.array([found.get("epsilon", 1e-5)], np.float32))
+        variance = build("Add", mean(build("Mul", centred, centred)), epsilon)
+        value = build("Div", centred, build("Sqrt", variance))
+        for op, name, idle in zip(("Mul", "Add"), node.input[1:], (1, 0), strict=False):
+            constant = weights.get(name) if name else None
+            if name and (constant is None or (constant != idle).any()):
+                value = build(op, value, name)
+        build.nodes.append(_node("Identity", [value], node.output[0], node.name))
+        nodes += build.nodes
+        model.graph.initializer.extend(build.constants)
+    replace_nodes(model.graph, nodes)
+    return model, ""
+
+
+def written_prelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """PRelu as r + slope * (x - r) with r = relu(x): onnx2tf confuses its slopes' axes at times."""
+    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    weights = Weights(model.graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        slope = weights.get(node.input[1]) if node.op_type == "PRelu" else None
+        if slope is None or node.input[0] not in ranks:
+            nodes.append(node)
+            continue
+        build = Builder(f"{node.output[0]}_prelu")
+        full = slope.reshape((1,) * (ranks[node.input[0]] - slope.ndim) + slope.shape)
+        above = build("Relu", node.input[0])
+        below = build("Mul", build("Sub", node.input[0], above), build.constant(full))
+        nodes += [*build.nodes, _node("Add", [above, below], node.output[0], node.name)]
+        model.graph.initializer.extend(build.constants)
+    replace_nodes(model.graph, nodes)
+    return model, ""
+
+
+def counts_apart(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """TopK's count behind an Identity: onnx2tf fails at it as a constant. Nothing may fold it."""
+    weights = Weights(model.graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "TopK" and weights.get(node.input[1]) is not None:
+            apart = f"{node.output[0]}_count"
+            nodes.append(_node("Identity", [node.input[1]], apart, apart))
+            node.input[1] = apart
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
+    return model, ""
+
+
+def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """MaxPool's padding as a Pad with values that never win: zeros, or reflected ones.
+
+    onnx2tf pads with the least float there is, and INT8 takes its range from that.
+    """
+    import onnx
+
+    weights = Weights(model.graph)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    nodes = []
+    for node in model.graph.node:
+        found = attributes(node)
+        pads = found.get("pads")
+        source = node.input[0] if node.input else ""
+        usual = not found.get("ceil_mode") and set(found.get("dilations", [1])) == {1}
+        if node.op_type == "MaxPool" and pads and any(pads) and usual and source in ranks:
+            # A window that starts in p reflected values goes on to the p-th true one.
+            wide = all(size >= 2 * pad + 1 for size, pad in
+                       zip(found["kernel_shape"] * 2, pads, strict=True))  # fmt: skip
+            positive = never_negative(makers.get(source), weights)
+            if positive or wide:
+                half = len(pads) // 2
+                amounts = [0, 0, *pads[:half], 0, 0, *pads[half:]]
+                name = weights.add(f"{source}_pads", np.array(amounts, np.int64))
+                padded = f"{node.output[0]}_padded"
+                mode = "constant" if positive else "reflect"
+                nodes.append(
+                    onnx.helper.make_node("Pad", [source, name], [padded], padded, mode=mode)
+                )
+                node.input[0] = padded
+                for attribute in node.attribute:
+                    if attribute.name == "pads":
+                        attribute.ints[:] = [0] * len(pads)
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
+    return model, ""
+
+
+def never_negative(node: onnx.NodeProto | None, weights: Weights) -> bool:
+    """Whether what a node makes is known to hold no value below 0."""
+    if node is None:
+        return False
+    if node.op_type == "Clip":
+        least = weights.get(node.input[1]) if len(node.input) > 1 else None
+        return least is not None and bool((least >= 0).all())
+    return node.op_type in NEVER_NEGATIVE
+
+
+def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+    """An image as tokens by Transpose and Reshape, not by Reshape and Transpose.
+
+    [N, C, H, W] as [N, H·W, C]: onnx2tf, whose images are channels last, need not move anything
+    then, and cannot confuse C with H·W where they are equal.
+    """
+    known = shapes(model)
+    weights = Weights(model.graph)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    takers: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            takers[name] = takers.get(name, 0) + 1
+    results = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        reshape = makers.get(node.input[0]) if node.op_type == "Transpose" else None
+        if reshape is None or reshape.op_type != "Reshape":
+            continue
+        middle = reshape.output[0]
+        image, flat = known.get(reshape.input[0], []), known.get(middle, [])
+        alone = takers[middle] == 1 and middle not in results
+        if (
+            alone
+            and len(image) > 3
+            and len(flat) == 3
+            and flat[:2] == image[:2]
+            and attributes(node).get("perm") == [0, 2, 1]
+        ):
+            given, made = reshape.input[0], node.output[0]
+            order = [0, *range(2, len(image)), 1]
+            shape = weights.add(f"{made}_shape", np.array([flat[0], flat[2], flat[1]], np.int64))
+            reshape.CopyFrom(_node("Transpose", [given], middle, reshape.name, perm=order))
+            node.CopyFrom(_node("Reshape", [middle, shape], made, node.name))
+    del model.graph.value_info[:]  # of the tensor between the two, another shape now
+    return model, ""
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    return type(model).FromString(model.SerializeToString())
+
+
+def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with every operator's float results as its outputs, and the operators in order."""
+    import onnx
+
+    known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    values = {value.name: value for value in (*known.graph.value_info, *known.graph.output)}
+    made = copied(model)
+    del made.graph.output[:]
+    places = []
+    for node in model.graph.node:
+        for name in node.output:
+            value = values.get(name)
+            if value is not None and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+                made.graph.output.append(value)
+                places.append(f"{node.op_type} ({node.name})")
+    return made, places
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Shapes by tensor, of those whose every axis is known."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    found = {one.name: list(one.dims) for one in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        axes = [axis.dim_value for axis in tensor.shape.dim]
+        if tensor.HasField("shape") and all(axes):
+            found[value.name] = axes
+    return found
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    import onnx
+
+    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+
+
+def _node(op: str, inputs: list[str], output: str, name: str, **more: Any) -> onnx.NodeProto:
+    import onnx
+
+    return onnx.helper.make_node(op, inputs, [output], name, **more)

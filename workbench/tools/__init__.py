@@ -1,1 +1,0 @@
-"""The commands on files: inspect, compare, profile, doctor, verify. One a file."""
