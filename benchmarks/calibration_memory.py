@@ -38,6 +38,7 @@ from workbench.jobs.work import _peak
 print(_peak())
 """
 
+
 def export(path: Path) -> None:
     import torch
     from torch import nn
