@@ -10,7 +10,8 @@ import pytest
 from tests.inspect.files import dense, floats, graph, save_onnx, save_ort
 from workbench.artifact import Format
 from workbench.errors import CrashError, ModelError
-from workbench.inspect import format_of, guarded
+from workbench.file_format import format_of
+from workbench.inspect import guarded
 from workbench.process import Worker
 
 

@@ -1,4 +1,4 @@
-"""What a model file holds: `read` gives its `Facts`, `format_of` its format.
+"""What a model file holds: `read` gives its `Facts`.
 
 ONNX is read in this process, for its reader is robust and a process of its own costs time. All
 other formats are read in a worker with a deadline: a damaged one can crash or hang its runtime.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench.artifact import Format
+from workbench.file_format import format_of
 from workbench.inspect.facts import Facts, Tensor
-from workbench.inspect.formats import format_of
 
-__all__ = ["Facts", "Tensor", "format_of", "read"]
+__all__ = ["Facts", "Tensor", "read"]
 
 
 def read(path: Path) -> Facts:

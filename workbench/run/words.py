@@ -18,7 +18,7 @@ from workbench.device.providers import PROVIDERS
 from workbench.device.selection import chosen as chosen_devices
 from workbench.engine.execution import Data, Request
 from workbench.errors import InputError, ModelError, RecipeError
-from workbench.inspect import format_of
+from workbench.file_format import format_of
 from workbench.model import ModelSource, declared_inputs, parse_inputs
 from workbench.sources import torchscript
 

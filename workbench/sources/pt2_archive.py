@@ -19,7 +19,7 @@ from typing import Any
 
 from workbench.artifact import Format, TensorSpec
 from workbench.errors import ModelError
-from workbench.inspect import format_of
+from workbench.file_format import format_of
 from workbench.sources.pt2_graph import check_graph, check_tree
 
 _AGAIN = "get the file again, or export it again: torch.export.save(program, FILE)"

@@ -92,7 +92,7 @@ def scripted(module: torch.nn.Module) -> Any:
 
 def check(path: Path) -> None:
     """That a file is a whole TorchScript archive. Raises ModelError saying what it seems to be."""
-    from workbench.inspect import format_of
+    from workbench.file_format import format_of
 
     _refuse_modules(path)
     kind = format_of(path)

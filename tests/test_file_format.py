@@ -15,7 +15,7 @@ from tests import nets
 from tests.inspect.files import dense, graph, save_onnx, save_ort
 from workbench.artifact import Format
 from workbench.errors import ModelError
-from workbench.inspect import format_of
+from workbench.file_format import format_of
 
 RELU = graph("g (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }")
 
