@@ -78,6 +78,7 @@ class TensorSpec:
 
     @property
     def stored_name(self) -> str:
+        """The tensor's name in the file."""
         return self.stored or self.name
 
     @property
@@ -153,9 +154,9 @@ def stored(spec: TensorSpec, array: Array) -> Array:
 
 def fed(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> dict[str, Array]:
     """A dataset's inputs as the file keeps them: its names, axes, pixels and types."""
-    given = feed(specs, inputs)
+    matched = feed(specs, inputs)
     return {
-        spec.stored_name: stored(spec, given[spec.name]).astype(
+        spec.stored_name: stored(spec, matched[spec.name]).astype(
             "uint8" if spec.pixels else spec.dtype, copy=False
         )
         for spec in specs
@@ -209,6 +210,7 @@ class Artifact:
 
     @cached_property
     def sha256(self) -> str:
+        """SHA-256 of the file itself, as hexadecimal."""
         return digest(self.path)
 
     def moved(self, folder: Path) -> Artifact:
@@ -235,6 +237,7 @@ class Artifact:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], folder: Path) -> Artifact:
+        """The artifact that `to_json` described, with its files in `folder`."""
         return cls(
             path=folder / data["path"],
             format=Format(data["format"]),

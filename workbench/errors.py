@@ -43,46 +43,56 @@ class WorkbenchError(Exception):
 
 
 class InputError(WorkbenchError):
+    """Something that the user gave is wrong."""
+
     exit_code = 2
 
 
 class RecipeError(InputError):
-    pass
+    """A recipe's file, the order of its steps, an option or its value."""
 
 
 class ModelError(InputError):
-    pass
+    """A model file, a factory or weights."""
 
 
 class DatasetError(InputError):
-    pass
+    """A dataset's file, its samples or labels."""
 
 
 class ProfileError(InputError):
-    pass
+    """A device profile."""
 
 
 class StepError(WorkbenchError):
+    """A step, or the report of a run, failed."""
+
     exit_code = 3
 
 
 class DiskFullError(StepError):
-    pass
+    """There is no room left: what follows would fail too."""
 
 
 class DependencyError(WorkbenchError):
+    """A package or tool is missing, or of a version that does not do."""
+
     exit_code = 4
 
 
 class DeviceError(WorkbenchError):
+    """A device, or a runtime on it, did not do what it should."""
+
     exit_code = 5
 
 
 class CrashError(DeviceError):
-    pass
+    """A worker process died: a runtime or converter crashed."""
 
 
 class RegressionError(WorkbenchError):
+    """A figure got worse than allowed."""
+
     exit_code = 6
 
 
@@ -101,6 +111,7 @@ def pack(error: WorkbenchError) -> tuple[str, str, str, str]:
 
 
 def unpack(packed: tuple[str, str, str, str]) -> WorkbenchError:
+    """The error that `pack` made plain."""
     name, what, why, fix = packed
     return _BY_NAME.get(name, WorkbenchError)(what, why, fix)
 
@@ -119,9 +130,9 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """`did you mean 'x'? ` where a known word is near, and all the known ones."""
-    words = sorted(known)
+    words = sorted(candidates)
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     listing = f"known: {', '.join(words)}" if words else "there are none"
     return f"did you mean '{near[0]}'? ({listing})" if near else listing

@@ -118,29 +118,29 @@ def _fields(data: bytes | mmap.mmap, *, cut: bool = False) -> set[int] | None:
 
     With `cut`, the last field may reach beyond the end, as in a file that was truncated.
     """
-    place, found = 0, set[int]()
-    while place < len(data):
-        tag, place = _varint(data, place)
+    position, numbers = 0, set[int]()
+    while position < len(data):
+        tag, position = _varint(data, position)
         if tag < 0:
-            return found if cut else None
+            return numbers if cut else None
         number, wire = tag >> 3, tag & 7
         if _MODEL.get(number) != wire:
             return None
-        value, place = _varint(data, place)
+        value, position = _varint(data, position)
         if value < 0:
-            return found if cut else None
-        found.add(number)
-        place += value if wire == 2 else 0
-    return found if place == len(data) or cut else None
+            return numbers if cut else None
+        numbers.add(number)
+        position += value if wire == 2 else 0
+    return numbers if position == len(data) or cut else None
 
 
-def _varint(data: bytes | mmap.mmap, place: int) -> tuple[int, int]:
+def _varint(data: bytes | mmap.mmap, position: int) -> tuple[int, int]:
     """A varint and the place after it; -1 where it does not end within the data."""
     value = 0
-    for shift, byte in enumerate(data[place : place + 10]):
+    for shift, byte in enumerate(data[position : position + 10]):
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
-            return value, place + shift + 1
+            return value, position + shift + 1
     return -1, len(data)
 
 

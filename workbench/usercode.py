@@ -24,26 +24,30 @@ def resolve(spec: str, relative_to: Path) -> Callable[..., Any]:
     A file's folder is put on the import path, so that its neighbours can be imported as when it is
     run. Raises InputError where the file, the module or the name is not there, or fails.
     """
-    place, colon, name = spec.rpartition(":")
-    if not colon or not place or not name:
+    module_name, colon, name = spec.rpartition(":")
+    if not colon or not module_name or not name:
         raise InputError(
             f"'{spec}' names no function", "", "write file.py:function or package.module:function"
         )
-    module = _from_file(place, relative_to) if place.endswith(".py") else _from_package(place)
-    found = getattr(module, name, None)
-    if found is None:
+    module = (
+        _from_file(module_name, relative_to)
+        if module_name.endswith(".py")
+        else _from_package(module_name)
+    )
+    function = getattr(module, name, None)
+    if function is None:
         public = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-        raise InputError(f"{place} has no '{name}'", "", did_you_mean(name, public))
-    if not callable(found):
-        raise InputError(f"{spec} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+        raise InputError(f"{module_name} has no '{name}'", "", did_you_mean(name, public))
+    if not callable(function):
+        raise InputError(f"{spec} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
 
 
-def _from_file(place: str, relative_to: Path) -> Any:
+def _from_file(file: str, relative_to: Path) -> Any:
     try:
-        path = (relative_to / Path(place).expanduser()).resolve()
+        path = (relative_to / Path(file).expanduser()).resolve()
     except RuntimeError as error:  # ~nobody
-        raise InputError(f"there is no file {place}", str(error)) from error
+        raise InputError(f"there is no file {file}", str(error)) from error
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     # A name of its own for each path: two users' `model.py` must not be one module.
@@ -92,6 +96,7 @@ class Dependencies:
         self.active = False
 
     def note(self, value: Any) -> None:
+        """Add a file by its path; what is no path (a descriptor) is passed over."""
         if isinstance(value, bytes):
             value = os.fsdecode(value)
         if isinstance(value, str | os.PathLike):

@@ -54,40 +54,40 @@ def test_outputs_that_a_file_does_not_tell_come_from_a_run() -> None:
 
 def test_known_shapes_need_nothing_and_open_ones_an_input() -> None:
     fixed = file(spec("x", None, 3), spec("y", 1, 2, dtype="int64"))
-    assert artifacts.sized(fixed, ()) == fixed.inputs
+    assert artifacts.closed_inputs(fixed, ()) == fixed.inputs
     open_one = file(spec("x", None, None, 6))
     with pytest.raises(ModelError, match="open axes") as caught:
-        artifacts.sized(open_one, ())
+        artifacts.closed_inputs(open_one, ())
     assert "--input x:1x…" in caught.value.fix
-    (one,) = artifacts.sized(open_one, (spec("x", None, 9, 6),))
+    (one,) = artifacts.closed_inputs(open_one, (spec("x", None, 9, 6),))
     assert one.shape == (None, 9, 6)
     # One alone to one alone, whatever it is called.
-    (one,) = artifacts.sized(open_one, (spec("tokens", None, 9, 6),))
+    (one,) = artifacts.closed_inputs(open_one, (spec("tokens", None, 9, 6),))
     assert (one.name, one.shape) == ("x", (None, 9, 6))
 
 
 def test_an_input_must_have_the_files_own_shape_and_takes_its_type() -> None:
     ids = file(spec("ids", None, None, dtype="int64"))
-    (one,) = artifacts.sized(ids, (spec("ids", None, 32),))
+    (one,) = artifacts.closed_inputs(ids, (spec("ids", None, 32),))
     assert one.dtype == "int64"
     for wrong in ((None, 3, 4), (None,)):
         with pytest.raises(ModelError, match="another shape"):
-            artifacts.sized(file(spec("x", None, 3, 5)), (spec("x", *wrong),))
+            artifacts.closed_inputs(file(spec("x", None, 3, 5)), (spec("x", *wrong),))
 
 
 def test_torchscript_says_that_it_says_nothing() -> None:
     unknown = file(TensorSpec(name="x", dtype="unknown", shape=()), kind=Format.TORCHSCRIPT)
     with pytest.raises(ModelError, match="does not say what its input 'x' is"):
-        artifacts.sized(unknown, ())
-    (one,) = artifacts.sized(unknown, (spec("x", None, 8, dtype="int64"),))
+        artifacts.closed_inputs(unknown, ())
+    (one,) = artifacts.closed_inputs(unknown, (spec("x", None, 8, dtype="int64"),))
     assert (one.dtype, one.shape) == ("int64", (None, 8))
 
 
 def test_what_cannot_be_filled_is_refused() -> None:
     with pytest.raises(ModelError, match="no numbers"):
-        artifacts.sized(file(spec("text", None, 1, dtype="object")), ())
+        artifacts.closed_inputs(file(spec("text", None, 1, dtype="object")), ())
     with pytest.raises(ModelError, match="too large"):
-        artifacts.sized(file(spec("x", None, 1 << 20, 1 << 20)), ())
+        artifacts.closed_inputs(file(spec("x", None, 1 << 20, 1 << 20)), ())
 
 
 def test_a_batch_is_fixed_only_where_all_inputs_have_it() -> None:

@@ -97,7 +97,7 @@ def test_tensors_outside_the_files_folder_are_refused(
     reaching(original, path, location)
     with pytest.raises(ModelError, match="keeps tensors outside its folder") as caught:
         load(path, tmp_path / "in")
-    assert location in caught.value.what
+    assert location[:60] in caught.value.what  # messages cut what is long
     assert not list((tmp_path / "in").iterdir())
     with pytest.raises(ModelError, match="outside its folder"):
         signature.files(path)

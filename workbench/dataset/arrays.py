@@ -31,11 +31,13 @@ def _hash(arrays: Mapping[str, Array]) -> bytes:
 class Arrays:
     """Samples that are rows of named arrays [N, ...], all of one length."""
 
-    def __init__(self, arrays: Mapping[str, Array], labels: Array | None, place: str) -> None:
+    def __init__(self, arrays: Mapping[str, Array], labels: Array | None, origin: str) -> None:
         single = next((name for name, array in arrays.items() if not array.ndim), None)
         if not arrays or single is not None:
             raise DatasetError(
-                f"{place} has no arrays" if single is None else f"{place}: {single} is one number",
+                f"{origin} has no arrays"
+                if single is None
+                else f"{origin}: {single} is one number",
                 "samples are the rows of arrays",
             )
         lengths = {name: len(array) for name, array in arrays.items()}
@@ -43,21 +45,22 @@ class Arrays:
             lengths["labels"] = len(labels) if labels.ndim else 0
         if len(set(lengths.values())) > 1:
             listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DatasetError(f"{place}: arrays of different lengths", listing)
+            raise DatasetError(f"{origin}: arrays of different lengths", listing)
         self.arrays = dict(arrays)
         self.labels = labels
-        self.place = place
+        self.place = origin
         self._reads = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def sample(self, index: int) -> Mapping[str, Array]:
-        found = {name: np.array(array[index]) for name, array in self.arrays.items()}
+        """The row of that number of every array, by the arrays' names."""
+        rows = {name: np.array(array[index]) for name, array in self.arrays.items()}
         self._reads += 1
         if self._reads % 64 == 0:
             self._release()
-        return found
+        return rows
 
     def _release(self) -> None:
         """Give back the pages of mapped files: read ones count as this process's memory."""
@@ -67,23 +70,25 @@ class Arrays:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def where(self, index: int) -> str:
+        """The row's place, for a message."""
         return f"{self.place}, row {index}"
 
     def identity(self, index: int) -> bytes:
+        """A digest of the row's content."""
         return _hash(self.sample(index))
 
 
 def open_npy(path: Path) -> Array:
     """A `.npy` file, memory-mapped. Raises DatasetError where it is not one, or holds objects."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetError(f"there is no file {path}") from error
     except Exception as error:  # a header that is not whole may raise anything
         raise DatasetError(f"{path} cannot be read as .npy", str(error)) from error
-    if not isinstance(found, np.ndarray):
+    if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path} cannot be read as .npy", "it is an .npz archive", "rename it")
-    return found
+    return array
 
 
 def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict[str, Array], Any]:
@@ -93,14 +98,14 @@ def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-                wanted = list(names) or [name for name in members if name != labels]
-                missing = [name for name in [*wanted, *([labels] if labels else [])]
+                members_read = list(names) or [name for name in members if name != labels]
+                missing = [name for name in [*members_read, *([labels] if labels else [])]
                            if name not in members]  # fmt: skip
                 if missing:
                     raise DatasetError(
                         f"{path} has no array '{missing[0]}'", f"it has {', '.join(members)}"
                     )
-                for name in [*wanted, *([labels] if labels else [])]:
+                for name in [*members_read, *([labels] if labels else [])]:
                     archive.extract(f"{name}.npy", folder)
         except FileNotFoundError as error:
             raise DatasetError(f"there is no file {path}") from error
@@ -108,7 +113,7 @@ def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict
             raise
         except Exception as error:  # each way of packing has its own
             raise DatasetError(f"{path} cannot be read as .npz", str(error)) from error
-        arrays = {name: open_npy(Path(folder) / f"{name}.npy") for name in wanted}
+        arrays = {name: open_npy(Path(folder) / f"{name}.npy") for name in members_read}
         return arrays, open_npy(Path(folder) / f"{labels}.npy") if labels else None
 
 
@@ -118,9 +123,9 @@ class Samples:
     A sample is an array, or a dict of named arrays. Labels are all of them or none.
     """
 
-    def __init__(self, items: Any, place: str, name: str = "input") -> None:
+    def __init__(self, items: Any, origin: str, name: str = "input") -> None:
         self.items = items
-        self.place = place
+        self.place = origin
         self.name = name
         self.labelled = bool(len(items)) and isinstance(items[0], tuple) and len(items[0]) == 2
 
@@ -135,6 +140,7 @@ class Samples:
         return np.asarray([self._read(index)[1] for index in range(len(self.items))])
 
     def sample(self, index: int) -> Mapping[str, Array]:
+        """The item of that number, as arrays by name, without its label."""
         return self._read(index)[0]
 
     def _read(self, index: int) -> tuple[dict[str, Array], Any]:
@@ -149,9 +155,11 @@ class Samples:
             ) from error
 
     def where(self, index: int) -> str:
+        """The item's place, for a message."""
         return f"{self.place}, sample {index}"
 
     def identity(self, index: int) -> bytes:
+        """A digest of the item's content."""
         return _hash(self.sample(index))
 
 
@@ -159,30 +167,32 @@ def _label(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
-def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], place: str) -> Any:
+def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], origin: str) -> Any:
     """The source that a user's factory gives: `(x, y)` arrays, a dict of arrays, or a sequence."""
     try:
-        return _source_of(factory(**arguments), place)
+        return _source_of(factory(**arguments), origin)
     except DatasetError:
         raise
     except (Exception, SystemExit) as error:
-        raise DatasetError(f"{place} failed", f"{type(error).__name__}: {error}") from error
+        raise DatasetError(f"{origin} failed", f"{type(error).__name__}: {error}") from error
 
 
-def _source_of(made: Any, place: str) -> Any:
-    if isinstance(made, np.ndarray):
-        return Arrays({"input": made}, None, place)
-    if isinstance(made, Mapping):
-        return Arrays({name: np.asarray(value) for name, value in made.items()}, None, place)
-    if isinstance(made, tuple) and len(made) == 2 and hasattr(made[1], "__array__"):
-        inputs = made[0] if isinstance(made[0], Mapping) else {"input": made[0]}
+def _source_of(samples: Any, origin: str) -> Any:
+    if isinstance(samples, np.ndarray):
+        return Arrays({"input": samples}, None, origin)
+    if isinstance(samples, Mapping):
+        return Arrays({name: np.asarray(value) for name, value in samples.items()}, None, origin)
+    if isinstance(samples, tuple) and len(samples) == 2 and hasattr(samples[1], "__array__"):
+        inputs = samples[0] if isinstance(samples[0], Mapping) else {"input": samples[0]}
         return Arrays(
-            {name: np.asarray(value) for name, value in inputs.items()}, np.asarray(made[1]), place
+            {name: np.asarray(value) for name, value in inputs.items()},
+            np.asarray(samples[1]),
+            origin,
         )
-    if not (hasattr(made, "__len__") and hasattr(made, "__getitem__")):
+    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
         raise DatasetError(
-            f"{place} gave a {type(made).__name__}",
+            f"{origin} gave a {type(samples).__name__}",
             "samples are read more than once and in any order",
             "return arrays, or an object with __len__ and __getitem__",
         )
-    return Samples(made, place)
+    return Samples(samples, origin)

@@ -143,6 +143,7 @@ class Dataset:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, type and shape of every input that a sample has."""
         split = self.evaluation or self.calibration
         return split.inputs if split is not None else self.specs
 
@@ -151,22 +152,22 @@ class Dataset:
 
         Raises DatasetError, naming the first that does, or where the splits' shapes differ.
         """
-        one, other = self.calibration, self.evaluation
-        if one is None or other is None or one.source is other.source:
+        first, second = self.calibration, self.evaluation
+        if first is None or second is None or first.source is second.source:
             return
-        seen = {one.source.identity(int(index)) for index in one.indices}
-        shared = [int(i) for i in other.indices if other.source.identity(int(i)) in seen]
+        seen = {first.source.identity(int(index)) for index in first.indices}
+        shared = [int(i) for i in second.indices if second.source.identity(int(i)) in seen]
         if shared:
             raise DatasetError(
-                f"{self.name}: {len(shared)} of {len(other)} evaluation samples are calibration "
+                f"{self.name}: {len(shared)} of {len(second)} evaluation samples are calibration "
                 "samples too",
-                f"the first is {other.source.where(shared[0])}; accuracy on them would flatter",
+                f"the first is {second.source.where(shared[0])}; accuracy on them would flatter",
                 "remove them from one of the two",
             )
-        if one.inputs != other.inputs:
+        if first.inputs != second.inputs:
             raise DatasetError(
                 f"{self.name}: calibration and evaluation samples differ in shape or type",
-                f"{', '.join(map(str, one.inputs))} against {', '.join(map(str, other.inputs))}",
+                f"{', '.join(map(str, first.inputs))} against {', '.join(map(str, second.inputs))}",
             )
 
     def calibrating(self, samples: int | None) -> tuple[Split, int]:

@@ -44,12 +44,15 @@ class Images:
         return len(self.files)
 
     def where(self, index: int) -> str:
+        """The image's file, for a message."""
         return str(self.files[index])
 
     def identity(self, index: int) -> bytes:
+        """A digest of the image's file."""
         return hashlib.sha256(self.files[index].read_bytes()).digest()
 
     def sample(self, index: int) -> Mapping[str, NDArray[Any]]:
+        """The decoded image, [height, width, channels] of uint8."""
         from PIL import Image
 
         options = self.preprocess
@@ -98,10 +101,10 @@ def _from_folders(folder: Path) -> tuple[list[Path], NDArray[Any] | None]:
     if not classes:
         return _images_in(folder), None
     files, labels = [], []
-    for number, one in enumerate(classes):
-        found = _images_in(one)
-        files += found
-        labels += [number] * len(found)
+    for number, class_folder in enumerate(classes):
+        images = _images_in(class_folder)
+        files += images
+        labels += [number] * len(images)
     return files, np.asarray(labels, np.int64)
 
 

@@ -44,6 +44,7 @@ class Preprocess:
 
     @property
     def arithmetic(self) -> bool:
+        """Whether values are changed, not only cut, resized and laid out."""
         return self.scale is not None or bool(self.mean) or bool(self.std)
 
     @cached_property

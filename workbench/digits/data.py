@@ -56,13 +56,13 @@ class Digits:
         from PIL import Image
 
         images, labels = _digits()
-        place = self.indices[index]
-        large = Image.fromarray(images[place]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        row = self.indices[index]
+        large = Image.fromarray(images[row]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         ink = np.asarray(large, dtype=np.float32)
         if self.pixels:
-            return np.round(ink * 255).astype(np.uint8)[:, :, np.newaxis], int(labels[place])
+            return np.round(ink * 255).astype(np.uint8)[:, :, np.newaxis], int(labels[row])
         sample = (ink - MEAN) / STD
-        return sample[np.newaxis], int(labels[place])
+        return sample[np.newaxis], int(labels[row])
 
 
 def _training_indices() -> list[int]:

@@ -130,11 +130,12 @@ def correct(model: nn.Module, split: data.Digits) -> int:
     samples, labels = load(split)
     with torch.inference_mode():
         # One image at a time, as the workbench evaluates: little memory, and quick enough.
-        found = torch.cat([model(sample[None]).argmax(1) for sample in samples])
-    return int((found == labels).sum())
+        predicted = torch.cat([model(sample[None]).argmax(1) for sample in samples])
+    return int((predicted == labels).sum())
 
 
 def main() -> None:
+    """Train, print the figures, and write the weights: `python -m workbench.digits.train`."""
     from safetensors.torch import save_file
 
     parser = argparse.ArgumentParser(

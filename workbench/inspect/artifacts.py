@@ -58,10 +58,10 @@ def _spec(tensor: Tensor) -> TensorSpec:
     return TensorSpec(name=tensor.name, dtype=dtype, shape=tensor.shape if tensor.ranked else ())
 
 
-def _output(tensor: Tensor, place: int, facts: Facts) -> TensorSpec:
+def _output(tensor: Tensor, index: int, facts: Facts) -> TensorSpec:
     # PyTorch's outputs have no names, but an order.
     ordered = facts.format in (Format.TORCHSCRIPT, Format.PT2)
-    return replace(_spec(tensor), stored=f"#{place}" if ordered else "")
+    return replace(_spec(tensor), stored=f"#{index}" if ordered else "")
 
 
 def _tensor(spec: TensorSpec) -> bool:
@@ -69,26 +69,26 @@ def _tensor(spec: TensorSpec) -> bool:
     return "[" not in spec.dtype
 
 
-def with_outputs(artifact: Artifact, found: Sequence[NDArray[Any]]) -> Artifact:
+def with_outputs(artifact: Artifact, arrays: Sequence[NDArray[Any]]) -> Artifact:
     """The artifact with the outputs that a run gave, where the file does not tell them."""
     if artifact.outputs:
         return artifact
     specs = [
         TensorSpec(
-            name=f"output_{place}",
+            name=f"output_{index}",
             dtype=str(array.dtype),
             shape=(None, *array.shape[1:]),
-            stored=f"#{place}",
+            stored=f"#{index}",
         )
-        for place, array in enumerate(found)
+        for index, array in enumerate(arrays)
     ]
     return replace(artifact, outputs=tuple(specs))
 
 
 def total_bytes(artifact: Artifact) -> int:
     """Bytes of all the files that a user ships: an ONNX model's tensors may be in others."""
-    others = artifact.companions if artifact.format is Format.ONNX else ()
-    return artifact.size + sum(path.stat().st_size for path in others)
+    tensor_files = artifact.companions if artifact.format is Format.ONNX else ()
+    return artifact.size + sum(path.stat().st_size for path in tensor_files)
 
 
 def unranked(artifact: Artifact) -> bool:
@@ -105,38 +105,40 @@ def fixed_batch(artifact: Artifact) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def sized(artifact: Artifact, given: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+def closed_inputs(artifact: Artifact, requested: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     """The file's inputs with every axis but the batch known: its own, or what --input gives.
 
     Raises ModelError where an axis stays open, or where the file says otherwise.
     """
-    found = []
+    specs = []
     for spec in artifact.inputs:
-        wanted = meant(spec, artifact, given)
-        if wanted is None:
-            found.append(_closed(spec, artifact))
+        request = request_for(spec, artifact, requested)
+        if request is None:
+            specs.append(_closed(spec, artifact))
             continue
-        if spec.shape and not _fits(spec.shape, wanted.shape):
+        if spec.shape and not _fits(spec.shape, request.shape):
             raise ModelError(
-                f"--input {wanted.name} has another shape than {artifact.path.name} takes",
-                f"{_axes(wanted)} against {_axes(spec)}",
+                f"--input {request.name} has another shape than {artifact.path.name} takes",
+                f"{_axes(request)} against {_axes(spec)}",
                 "leave it out, or give the file's own shape",
             )
-        shape = (spec.shape[0] if spec.shape else None, *wanted.shape[1:])
-        dtype = wanted.dtype if spec.dtype == UNKNOWN else spec.dtype
-        found.append(replace(spec, shape=shape, dtype=dtype))
-    for spec in found:
+        shape = (spec.shape[0] if spec.shape else None, *request.shape[1:])
+        dtype = request.dtype if spec.dtype == UNKNOWN else spec.dtype
+        specs.append(replace(spec, shape=shape, dtype=dtype))
+    for spec in specs:
         _check(spec, artifact)
-    return tuple(found)
+    return tuple(specs)
 
 
-def meant(spec: TensorSpec, artifact: Artifact, given: Sequence[TensorSpec]) -> TensorSpec | None:
+def request_for(
+    spec: TensorSpec, artifact: Artifact, requested: Sequence[TensorSpec]
+) -> TensorSpec | None:
     """The --input for one of the file's: of its name, or the only one for its only one."""
-    named = next((one for one in given if one.name == spec.name), None)
-    if named is not None or not len(given) == len(artifact.inputs) == 1:
-        return named
+    by_name = next((request for request in requested if request.name == spec.name), None)
+    if by_name is not None or not len(requested) == len(artifact.inputs) == 1:
+        return by_name
     # Where several files are given, it may be for another.
-    return given[0] if not spec.shape or _fits(spec.shape, given[0].shape) else None
+    return requested[0] if not spec.shape or _fits(spec.shape, requested[0].shape) else None
 
 
 def _check(spec: TensorSpec, artifact: Artifact) -> None:
@@ -169,10 +171,10 @@ def _closed(spec: TensorSpec, artifact: Artifact) -> TensorSpec:
     return spec
 
 
-def _fits(own: Sequence[int | None], given: Sequence[int | None]) -> bool:
+def _fits(own: Sequence[int | None], requested: Sequence[int | None]) -> bool:
     """Whether a given shape is one that the file takes; the batch is the file's own."""
-    return len(own) == len(given) and all(
-        a is None or a == b for a, b in zip(own[1:], given[1:], strict=True)
+    return len(own) == len(requested) and all(
+        a is None or a == b for a, b in zip(own[1:], requested[1:], strict=True)
     )
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench.artifact import Format
+from workbench.codec import to_plain
 
 
 def printable(text: str, longest: int = 120) -> str:
     """A name out of a foreign file, safe to print: no control characters, not endless."""
-    kept = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    kept = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
     return kept if len(kept) <= longest else f"{kept[: longest - 1]}…"
 
 
@@ -30,14 +33,6 @@ class Tensor:
     shape: tuple[int | None, ...]
     quantization: tuple[float, int] | None = None
     ranked: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape) if self.ranked else None,
-            "quantization": list(self.quantization) if self.quantization else None,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +62,12 @@ class Facts:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "format": str(self.format),
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "inputs": [tensor.to_json() for tensor in self.inputs],
-            "outputs": [tensor.to_json() for tensor in self.outputs],
-            "opsets": dict(self.opsets),
-            "operators": dict(self.operators),
-            "parameters": self.parameters,
-            "macs": self.macs,
-            "precision": self.precision,
-            "takes": dict(self.takes),
-            "notes": list(self.notes),
-        }
+        """Plain values, as `wb inspect --json` prints them: an undeclared shape is null."""
+        facts: dict[str, Any] = to_plain(self)
+        for tensor in (*facts["inputs"], *facts["outputs"]):
+            if not tensor.pop("ranked"):
+                tensor["shape"] = None
+        return facts
 
 
 # The least share of its weights that gives a file its precision; below, it is "mixed".

@@ -25,13 +25,16 @@ class Tally:
         self.reasons: Counter[str] = Counter()
 
     def add(self, count: int) -> None:
+        """Add an operator's multiply-accumulates."""
         self.sum += count
 
     def unknown(self, reason: str) -> None:
+        """Note that an operator's multiply-accumulates cannot be known, and why."""
         self.reasons[reason] += 1
 
     @property
     def total(self) -> int | None:
+        """The sum, None where an operator's part of it is not known."""
         return None if self.reasons else self.sum
 
     def notes(self, more: str = "") -> tuple[str, ...]:
@@ -39,10 +42,10 @@ class Tally:
         if not self.reasons:
             return ()
         (reason, times), *rest = self.reasons.most_common()
-        others = f", and {len(rest)} other reasons" if len(rest) > 1 else ""
-        others = others or (f", and {rest[0][0]}" if rest else "")
+        remainder = f", and {len(rest)} other reasons" if len(rest) > 1 else ""
+        remainder = remainder or (f", and {rest[0][0]}" if rest else "")
         often = f" ({times} times)" if times > 1 else ""
-        return (f"MACs unknown: {reason}{often}{others}{f'; {more}' if more else ''}",)
+        return (f"MACs unknown: {reason}{often}{remainder}{f'; {more}' if more else ''}",)
 
 
 def known(shape: Shape) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ class Verdict:
 
     @property
     def counts(self) -> str:
+        """How many nodes it takes, and in how many pieces, in words."""
         several = "" if self.partitions == 1 else "s"
         return f"{self.taken}/{self.nodes} nodes, {self.partitions} partition{several}"
 
@@ -92,7 +93,7 @@ def verdicts(model: onnx.ModelProto) -> dict[str, Verdict]:
     weights = {tensor.name for tensor in graph.initializer}
     opened = [value for value in graph.input if value.name not in weights and not _fixed(value)]
     inner = bool(graph.value_info) or len(graph.node) <= 1
-    found = {}
+    by_provider = {}
     for provider, listing in _FORMS.items():
         path = Path(checker.__file__).parent / listing
         limits = {"max_rank": 5} if provider.startswith("CoreML") else {}
@@ -106,8 +107,8 @@ def verdicts(model: onnx.ModelProto) -> dict[str, Verdict]:
         verdict = judge(as_is=True) if inner else judge(as_is=False)
         if verdict.word != "yes" and opened:
             verdict = judge(as_is=False)
-        found[provider] = verdict
-    return found
+        by_provider[provider] = verdict
+    return by_provider
 
 
 def _lift(graph: onnx.GraphProto) -> None:
@@ -190,7 +191,7 @@ class _Listed:
     def is_op_supported(self, node: onnx.NodeProto) -> bool:
         kind = node.op_type
         if kind == "DequantizeLinear":
-            users = [one for name in node.output for one in self.consumers.get(name, [])]
+            users = [consumer for name in node.output for consumer in self.consumers.get(name, [])]
             return bool(users) and all(self._has(user) for user in users)
         if kind == "QuantizeLinear":
             return self._produced_by_supported(node)
@@ -222,10 +223,10 @@ class _Listed:
             name = before.input[0]
         return name in self.constants
 
-    def rank(self, node: onnx.NodeProto, place: int) -> int | None:
-        if place >= len(node.input):
+    def rank(self, node: onnx.NodeProto, index: int) -> int | None:
+        if index >= len(node.input):
             return None
-        shape = self.shapes.get(node.input[place])
+        shape = self.shapes.get(node.input[index])
         return None if shape is None else len(shape)
 
     def convolution(self, node: onnx.NodeProto) -> bool:

@@ -76,117 +76,117 @@ class _Rebuilt:
         length = getattr(table, f"{field}Length")()
         if not 0 <= length * 4 <= self.size:
             raise ValueError("a vector is longer than the file")
-        return [getattr(table, field)(place) for place in range(length)]
+        return [getattr(table, field)(index) for index in range(length)]
 
     def model(self, stored: Any) -> onnx.ModelProto:
         import onnx
 
         made = onnx.ModelProto(ir_version=stored.IrVersion())
-        for one in self._each(stored, "OpsetImport"):
-            made.opset_import.add(domain=_text(one.Domain()), version=one.Version())
+        for opset in self._each(stored, "OpsetImport"):
+            made.opset_import.add(domain=_text(opset.Domain()), version=opset.Version())
         self._graph(stored.Graph(), made.graph)
         return made
 
-    def _graph(self, stored: Any, made: onnx.GraphProto) -> None:
-        values = {_text(one.Name()): one for one in self._each(stored, "NodeArgs")}
+    def _graph(self, stored: Any, graph: onnx.GraphProto) -> None:
+        values = {_text(argument.Name()): argument for argument in self._each(stored, "NodeArgs")}
         inputs = [_text(name) for name in self._each(stored, "Inputs")]
         outputs = [_text(name) for name in self._each(stored, "Outputs")]
         for name, value in values.items():
             if name not in inputs and name not in outputs:
-                self._value(value, name, made.value_info.add())
-        for names, place in ((inputs, made.input), (outputs, made.output)):
+                self._value(value, name, graph.value_info.add())
+        for names, target in ((inputs, graph.input), (outputs, graph.output)):
             for name in names:
-                self._value(values.get(name), name, place.add())
+                self._value(values.get(name), name, target.add())
         for tensor in self._each(stored, "Initializers"):
-            self._tensor(tensor, made.initializer.add())
+            self._tensor(tensor, graph.initializer.add())
         for sparse in self._each(stored, "SparseInitializers"):
-            added = made.sparse_initializer.add()
+            added = graph.sparse_initializer.add()
             self._tensor(sparse.Values(), added.values)
             added.dims.extend(self._each(sparse, "Dims"))
         for node in self._ordered(self._each(stored, "Nodes")):
-            self._node(node, made.node.add())
+            self._node(node, graph.node.add())
 
     def _ordered(self, nodes: list[Any]) -> list[Any]:
         """The nodes as ONNX wants them: each after those that it takes from."""
         makers = {
-            name: place
-            for place, node in enumerate(nodes)
+            name: index
+            for index, node in enumerate(nodes)
             for name in self._each(node, "Outputs")
             if name
         }
         needs = {
-            place: {
+            index: {
                 makers[name]
                 for field in ("Inputs", "ImplicitInputs")
                 for name in self._each(node, field)
                 if name in makers
             }
-            for place, node in enumerate(nodes)
+            for index, node in enumerate(nodes)
         }
-        return [nodes[place] for place in graphlib.TopologicalSorter(needs).static_order()]
+        return [nodes[index] for index in graphlib.TopologicalSorter(needs).static_order()]
 
-    def _value(self, value: Any, name: str, made: onnx.ValueInfoProto) -> None:
-        made.name = name
+    def _value(self, value: Any, name: str, target: onnx.ValueInfoProto) -> None:
+        target.name = name
         information = value.Type() if value is not None else None
         if information is None:
             return
         kinds = _schema("TypeInfoValue").TypeInfoValue
         if information.ValueType() != kinds.tensor_type:
             if information.ValueType() == kinds.sequence_type:
-                made.type.sequence_type.SetInParent()
+                target.type.sequence_type.SetInParent()
             return
         tensor = _schema("TensorTypeAndShape").TensorTypeAndShape()
         tensor.Init(information.Value().Bytes, information.Value().Pos)
-        made.type.tensor_type.elem_type = tensor.ElemType()
+        target.type.tensor_type.elem_type = tensor.ElemType()
         shape = tensor.Shape()
         if shape is None:
             return
-        made.type.tensor_type.shape.SetInParent()
+        target.type.tensor_type.shape.SetInParent()
         for dimension in self._each(shape, "Dim"):
-            axis, held = made.type.tensor_type.shape.dim.add(), dimension.Value()
+            axis, held = target.type.tensor_type.shape.dim.add(), dimension.Value()
             kind = held.DimType() if held is not None else 0
             if kind == 1:
                 axis.dim_value = held.DimValue()
             elif kind == 2:
                 axis.dim_param = _text(held.DimParam())
 
-    def _tensor(self, tensor: Any, made: onnx.TensorProto) -> None:
+    def _tensor(self, tensor: Any, target: onnx.TensorProto) -> None:
         """Name, dtype and shape; the values of small ones, which may be shapes and axes."""
-        made.name = _text(tensor.Name())
-        made.data_type = tensor.DataType()
-        made.dims.extend(self._each(tensor, "Dims"))
+        target.name = _text(tensor.Name())
+        target.data_type = tensor.DataType()
+        target.dims.extend(self._each(tensor, "Dims"))
         if tensor.RawDataLength():
             data = tensor.RawDataAsNumpy()  # raises where it reaches beyond the file
             if len(data) <= onnx_facts.SMALL:
-                made.raw_data = data.tobytes()
+                target.raw_data = data.tobytes()
 
-    def _node(self, node: Any, made: onnx.NodeProto) -> None:
-        made.name, made.op_type = _text(node.Name()), _text(node.OpType())
-        made.domain = _text(node.Domain())
-        made.input.extend(_text(name) for name in self._each(node, "Inputs"))
-        made.output.extend(_text(name) for name in self._each(node, "Outputs"))
+    def _node(self, node: Any, target: onnx.NodeProto) -> None:
+        target.name, target.op_type = _text(node.Name()), _text(node.OpType())
+        target.domain = _text(node.Domain())
+        target.input.extend(_text(name) for name in self._each(node, "Inputs"))
+        target.output.extend(_text(name) for name in self._each(node, "Outputs"))
         for attribute in self._each(node, "Attributes"):
-            self._attribute(attribute, made.attribute.add())
+            self._attribute(attribute, target.attribute.add())
 
-    def _attribute(self, stored: Any, made: onnx.AttributeProto) -> None:
-        made.name, made.type = _text(stored.Name()), stored.Type()
+    def _attribute(self, stored: Any, target: onnx.AttributeProto) -> None:
+        target.name, target.type = _text(stored.Name()), stored.Type()
         kind = int(stored.Type())
         if kind in _PLAIN:
             field, getter = _PLAIN[kind]
-            setattr(made, field, getattr(stored, getter)() or type(getattr(made, field))())
+            setattr(target, field, getattr(stored, getter)() or type(getattr(target, field))())
         elif kind in _LISTS:
             field, getter = _LISTS[kind]
-            getattr(made, field).extend(self._each(stored, getter))
+            getattr(target, field).extend(self._each(stored, getter))
         elif kind == 4:
-            self._tensor(stored.T(), made.t)
+            self._tensor(stored.T(), target.t)
         elif kind == 5:
-            self._graph(stored.G(), made.g)
+            self._graph(stored.G(), target.g)
         elif kind == 9:
             for tensor in self._each(stored, "Tensors"):
-                self._tensor(tensor, made.tensors.add())
+                self._tensor(tensor, target.tensors.add())
         elif kind == 10:
             for graph in self._each(stored, "Graphs"):
-                self._graph(graph, made.graphs.add())
+                self._graph(graph, target.graphs.add())
 
 
 # The kinds of attributes: a field of ONNX's message, the schema's name of it.

@@ -55,17 +55,17 @@ def elements(tensors: Iterable[Any]) -> Counter[str]:
     """Elements by dtype of floating and quantized tensors, each memory once."""
     import torch
 
-    seen, found = set(), Counter[str]()
+    seen, counts = set(), Counter[str]()
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             continue
-        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        memory = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         dtype = dtype_name(tensor.dtype)
         counted = "float" in dtype or dtype in ("int8", "uint8", "int16")
-        if counted and (place not in seen or not tensor.data_ptr()):
-            seen.add(place)
-            found[dtype] += tensor.numel()
-    return found
+        if counted and (memory not in seen or not tensor.data_ptr()):
+            seen.add(memory)
+            counts[dtype] += tensor.numel()
+    return counts
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -146,24 +146,26 @@ def _count(program: Any, tally: Tally) -> None:
             if name and not name.startswith(("aten::", "prim", "_operator", "quantized_decomp")):
                 tally.unknown(f"{name} is no operator that wb knows")
             continue
-        given, named = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
-        found: Any = formula(*given, **named, out_val=node.meta["val"])
-        if not isinstance(found, int):
-            found = found.node.expr.subs(dict.fromkeys(batch, 1))
-            if found.free_symbols:
+        arguments, keywords = torch.fx.node.map_arg(
+            (node.args, node.kwargs), lambda argument: argument.meta["val"]
+        )
+        operations: Any = formula(*arguments, **keywords, out_val=node.meta["val"])
+        if not isinstance(operations, int):
+            operations = operations.node.expr.subs(dict.fromkeys(batch, 1))
+            if operations.free_symbols:
                 tally.unknown(f"{_operator(node)}: an axis besides the batch is open")
                 continue
-        tally.add(int(found) // 2)
+        tally.add(int(operations) // 2)
 
 
 def _batch_symbols(program: Any) -> set[Any]:
     """The symbols of the inputs' open first axes."""
     import torch
 
-    found: set[Any] = set()
+    symbols: set[Any] = set()
     for node in program.graph.nodes:
         value = node.meta.get("val") if node.op == "placeholder" else None
         first: Any = value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else 0
         if not isinstance(first, int):
-            found |= first.node.expr.free_symbols
-    return found
+            symbols |= first.node.expr.free_symbols
+    return symbols

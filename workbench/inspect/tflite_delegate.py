@@ -45,13 +45,13 @@ def _replaced(nodes: list[dict[str, Any]], delegate: dict[str, Any]) -> set[int]
     """The nodes that a delegate's node stands for: from its outputs back to its inputs."""
     producers = {int(name): node for node in nodes for name in node["outputs"]}
     border = {int(name) for name in delegate["inputs"]}
-    found: set[int] = set()
+    replaced: set[int] = set()
     waiting = [int(name) for name in delegate["outputs"]]
     while waiting:
         name = waiting.pop()
         node = producers.get(name)
-        if name in border or node is None or node["index"] in found:
+        if name in border or node is None or node["index"] in replaced:
             continue
-        found.add(node["index"])
-        waiting += [int(one) for one in node["inputs"]]
-    return found
+        replaced.add(node["index"])
+        waiting += [int(index) for index in node["inputs"]]
+    return replaced

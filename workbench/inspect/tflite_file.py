@@ -37,7 +37,7 @@ class Flat:
             for name, number in vars(schema.BuiltinOperator).items()
             if not name.startswith("_")
         }
-        self.codes = [self._code(one) for one in self.each(self.model, "OperatorCodes")]
+        self.codes = [self._code(code) for code in self.each(self.model, "OperatorCodes")]
         self.graphs = self.each(self.model, "Subgraphs")
         buffers = self.each(self.model, "Buffers")
         self.stored = [self._stored(buffer) for buffer in buffers]
@@ -47,7 +47,7 @@ class Flat:
         length = getattr(table, f"{field}Length")()
         if not 0 <= length * 4 <= self.size:
             raise ValueError("a vector is longer than the file")
-        return [getattr(table, field)(place) for place in range(length)]
+        return [getattr(table, field)(index) for index in range(length)]
 
     def integers(self, table: Any, field: str) -> list[int]:
         """A vector of numbers."""
@@ -71,6 +71,7 @@ class Flat:
         return len(buffer.DataAsNumpy()) if buffer.DataLength() else 0
 
     def tensor(self, tensor: Any) -> Tensor:
+        """A tensor of the schema as the file declares it."""
         quantization = tensor.Quantization()
         pair = None
         if quantization is not None and quantization.ScaleLength() == 1:
@@ -97,20 +98,20 @@ def read(path: Path) -> Facts:
         raise ModelError(f"{path} cannot be read as TFLite", "it has no graph")
     main = flat.graphs[0]
     tensors = flat.each(main, "Tensors")
-    inputs = tuple(flat.tensor(tensors[place]) for place in flat.integers(main, "Inputs"))
-    outputs = tuple(flat.tensor(tensors[place]) for place in flat.integers(main, "Outputs"))
+    inputs = tuple(flat.tensor(tensors[index]) for index in flat.integers(main, "Inputs"))
+    outputs = tuple(flat.tensor(tensors[index]) for index in flat.integers(main, "Outputs"))
     operators: Counter[str] = Counter()
     weights: Counter[str] = Counter()
     activations: set[str] = set()
     seen: set[int] = set()  # buffers: tensors of several graphs may share one
     tally = Tally()
     for number, graph in enumerate(flat.graphs):
-        one = _Graph(flat, graph)
-        operators.update(one.names)
-        weights += one.weights(seen)
-        activations |= one.activations()
+        counted = _Graph(flat, graph)
+        operators.update(counted.names)
+        weights += counted.weights(seen)
+        activations |= counted.activations()
         own = tally if number == 0 else Tally()
-        one.count(own)
+        counted.count(own)
         if number and (own.reasons or own.sum):
             tally.unknown("how often the body of a control-flow operator runs is not in the file")
     word, note = precision(
@@ -141,14 +142,14 @@ class _Graph:
         self.flat = flat
         self.tensors = flat.each(graph, "Tensors")
         self.operators = flat.each(graph, "Operators")
-        self.names = [flat.codes[one.OpcodeIndex()] for one in self.operators]
+        self.names = [flat.codes[code.OpcodeIndex()] for code in self.operators]
 
     def weights(self, seen: set[int]) -> Counter[str]:
         """Elements of the constant tensors by dtype, each buffer once.
 
         Integers without quantization are shapes, axes and indices.
         """
-        found: Counter[str] = Counter()
+        elements: Counter[str] = Counter()
         for tensor in self.tensors:
             dtype = self.flat.types.get(tensor.Type(), "unknown")
             quantization = tensor.Quantization()
@@ -157,24 +158,24 @@ class _Graph:
                 continue
             if scaled or "float" in dtype:
                 seen.add(tensor.Buffer())
-                found[dtype] += prod(self.flat.integers(tensor, "Shape"))
-        return found
+                elements[dtype] += prod(self.flat.integers(tensor, "Shape"))
+        return elements
 
     def activations(self) -> set[str]:
         """What the products' inputs are quantized to: a dtype, or "dynamic" beside int8 weights."""
-        found = set()
+        dtypes = set()
         for name, operator in zip(self.names, self.operators, strict=True):
             if name not in _PRODUCTS:
                 continue
             data, weights = _PLACES.get(name, (0, 1))
             taken = self.flat.integers(operator, "Inputs")
-            kinds = [self.flat.types.get(self.tensors[taken[place]].Type(), "")
-                     for place in (data, weights)]  # fmt: skip
+            kinds = [self.flat.types.get(self.tensors[taken[position]].Type(), "")
+                     for position in (data, weights)]  # fmt: skip
             if kinds[0].startswith(("int", "uint")):
-                found.add(kinds[0])
+                dtypes.add(kinds[0])
             elif kinds[1].startswith(("int", "uint")):
-                found.add("dynamic")
-        return found
+                dtypes.add("dynamic")
+        return dtypes
 
     def count(self, tally: Tally) -> None:
         """Add the graph's multiply-accumulates."""
@@ -201,14 +202,14 @@ class _Operator:
         self.inputs = graph.flat.integers(operator, "Inputs")
         self.outputs = graph.flat.integers(operator, "Outputs")
 
-    def _shape(self, places: list[int], place: int) -> Shape | None:
-        if place >= len(places) or places[place] < 0:  # -1 stands for none
+    def _shape(self, indices: list[int], position: int) -> Shape | None:
+        if position >= len(indices) or indices[position] < 0:  # -1 stands for none
             return None
-        shape = self.graph.flat.shape(self.graph.tensors[places[place]])
+        shape = self.graph.flat.shape(self.graph.tensors[indices[position]])
         return (1, *shape[1:]) if shape and shape[0] is None else shape
 
-    def taken(self, place: int) -> Shape | None:
-        return self._shape(self.inputs, place)
+    def taken(self, position: int) -> Shape | None:
+        return self._shape(self.inputs, position)
 
     @property
     def given(self) -> Shape | None:
@@ -224,47 +225,49 @@ class _Operator:
         return getattr(options, field)()
 
 
-def _depthwise(one: _Operator) -> int:
+def _depthwise(operator: _Operator) -> int:
     """Weights [1, height, width, channels]."""
-    return prod(known(one.given)) * prod(known(one.taken(1))[1:3])
+    return prod(known(operator.given)) * prod(known(operator.taken(1))[1:3])
 
 
-def _transposed(one: _Operator) -> int:
+def _transposed(operator: _Operator) -> int:
     """TRANSPOSE_CONV: weights [out, height, width, in], then the data [N, H, W, in]."""
-    return prod(known(one.taken(2))) * prod(known(one.taken(1))[:3])
+    return prod(known(operator.taken(2))) * prod(known(operator.taken(1))[:3])
 
 
-def _conv_3d(one: _Operator) -> int:
+def _conv_3d(operator: _Operator) -> int:
     """Weights [depth, height, width, in, out]."""
-    return prod(known(one.given)) * prod(known(one.taken(1))[:4])
+    return prod(known(operator.given)) * prod(known(operator.taken(1))[:4])
 
 
-def _transposed_3d(one: _Operator) -> int:
+def _transposed_3d(operator: _Operator) -> int:
     """Weights [depth, height, width, out, in], then the data."""
-    return prod(known(one.taken(2))) * prod(known(one.taken(1))[:4])
+    return prod(known(operator.taken(2))) * prod(known(operator.taken(1))[:4])
 
 
-def _fully_connected(one: _Operator) -> int:
+def _fully_connected(operator: _Operator) -> int:
     """Weights [out, in]: every one of them for each row."""
-    out, width = known(one.taken(1))
-    return prod(known(one.taken(0))) // width * width * out
+    out, width = known(operator.taken(1))
+    return prod(known(operator.taken(0))) // width * width * out
 
 
-def _batch_matmul(one: _Operator) -> int:
-    left, right = known(one.taken(0)), known(one.taken(1))
-    if one.option("BatchMatMulOptions", "AdjX"):
+def _batch_matmul(operator: _Operator) -> int:
+    left, right = known(operator.taken(0)), known(operator.taken(1))
+    if operator.option("BatchMatMulOptions", "AdjX"):
         left = (*left[:-2], left[-1], left[-2])
-    if one.option("BatchMatMulOptions", "AdjY"):
+    if operator.option("BatchMatMulOptions", "AdjY"):
         right = (*right[:-2], right[-1], right[-2])
     return macs.matmul(left, right)
 
 
-def _sequence(*places: int) -> Callable[[_Operator], int]:
+def _sequence(*positions: int) -> Callable[[_Operator], int]:
     """A recurrent operator, with the places of its weights; those of absent gates are left out."""
 
-    def count(one: _Operator) -> int:
-        weights = [shape for place in places if (shape := one.taken(place)) is not None]
-        return macs.recurrent(one.taken(0), *weights)
+    def count(operator: _Operator) -> int:
+        weights = [
+            shape for position in positions if (shape := operator.taken(position)) is not None
+        ]
+        return macs.recurrent(operator.taken(0), *weights)
 
     return count
 

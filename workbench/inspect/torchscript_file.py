@@ -74,17 +74,26 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 def _signature(module: Any, graph: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs by the names of forward's arguments; outputs, a tuple's members apart."""
-    arguments = [one for one in module.forward.schema.arguments if one.name != "self"]
+    arguments = [
+        argument for argument in module.forward.schema.arguments if argument.name != "self"
+    ]
     values = list(graph.inputs())[1:]
     inputs = tuple(
-        _tensor(one.name, value.type()) for one, value in zip(arguments, values, strict=False)
+        _tensor(argument.name, value.type())
+        for argument, value in zip(arguments, values, strict=False)
     )
     (returned,) = [value.type() for value in graph.outputs()] or [None]
     if returned is None:
         return inputs, ()
     members = returned.elements() if returned.kind() == "TupleType" else [returned]
-    names = [f"output_{place}" for place in range(len(members))] if len(members) > 1 else ["output"]
-    return inputs, tuple(_tensor(name, one) for name, one in zip(names, members, strict=True))
+    names = (
+        [f"output_{position}" for position in range(len(members))]
+        if len(members) > 1
+        else ["output"]
+    )
+    return inputs, tuple(
+        _tensor(name, argument) for name, argument in zip(names, members, strict=True)
+    )
 
 
 def _tensor(name: str, kind: Any) -> Tensor:

@@ -111,7 +111,7 @@ def command(
         dataset, origin = datasets.load(data), None
         dataset.check()
     else:
-        dataset, origin = random_samples(artifacts.sized(own, given)), own.format
+        dataset, origin = random_samples(artifacts.closed_inputs(own, given)), own.format
     with closing(Pool()) as pool:
         providers.require(where, pool)
         subjects = fitted(subjects, dataset, where, pool, origin, partial=True)

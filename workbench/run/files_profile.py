@@ -195,8 +195,8 @@ def _sized(
     found = []
     used: set[str] = set()
     for subject in subjects:
-        specs = artifacts.sized(subject.own, given)
-        asked = [artifacts.meant(spec, subject.own, given) for spec in subject.own.inputs]
+        specs = artifacts.closed_inputs(subject.own, given)
+        asked = [artifacts.request_for(spec, subject.own, given) for spec in subject.own.inputs]
         used |= {one.name for one in asked if one is not None}
         batch = artifacts.fixed_batch(subject.own) or 1
         label = subject.label if batch == 1 else f"{subject.label} (batch {batch})"

@@ -76,12 +76,12 @@ def local_files(source: ModelSource) -> list[Path]:
         return []
     files = sorted(path for path in folder.iterdir() if path.is_file())
     decisive = [path for path in files if path.suffix == ".json" or path.suffix in _WEIGHTS]
-    found = sorted(decisive, key=lambda path: path.suffix in _WEIGHTS)
-    if folder / "config.json" not in found:
+    ordered = sorted(decisive, key=lambda path: path.suffix in _WEIGHTS)
+    if folder / "config.json" not in ordered:
         raise ModelError(
             f"{folder} has no config.json", "", "give a folder that save_pretrained wrote"
         )
-    return found
+    return ordered
 
 
 def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, list[str]]:
@@ -118,9 +118,9 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
         raise _failed(source, error, options) from error
     if folder is None and (commit := getattr(config, "_commit_hash", None)):
         notes.append(f"revision {commit}")
-    given, more = _inputs(model, names)
+    input_names, input_notes = _inputs(model, names)
     wrapped: Any = wrappers.signed(wrappers.Keywords, tuple(names))
-    return wrapped(model.float().eval(), given).eval(), notes + more
+    return wrapped(model.float().eval(), input_names).eval(), notes + input_notes
 
 
 def _endpoint() -> str:
@@ -156,10 +156,12 @@ def _pretrained(
 ) -> torch.nn.Module:
     import torch
 
-    model, found = kind.from_pretrained(
+    model, loading = kind.from_pretrained(
         origin, config=config, output_loading_info=True, dtype=torch.float32, **options
     )
-    absent = sorted(found["missing_keys"]) + [str(one[0]) for one in found["mismatched_keys"]]
+    absent = sorted(loading["missing_keys"]) + [
+        str(mismatch[0]) for mismatch in loading["mismatched_keys"]
+    ]
     if absent:
         raise ModelError(
             f"{source.spec} has no weights for {weights.few(absent)}",
@@ -171,7 +173,7 @@ def _pretrained(
 
 
 def _failed(source: ModelSource, error: Exception, options: dict[str, Any]) -> ModelError:
-    said = f"{type(error).__name__}: {first_line(error)}"
+    reason = f"{type(error).__name__}: {first_line(error)}"
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{source.spec} needs code of its own",
@@ -180,27 +182,27 @@ def _failed(source: ModelSource, error: Exception, options: dict[str, Any]) -> M
         )
     folder, hub, revision = place(source)
     if folder is not None:
-        return ModelError(f"{source.spec} cannot be loaded", said, "check the folder's files")
+        return ModelError(f"{source.spec} cannot be loaded", reason, "check the folder's files")
     tried = f"the hub for {hub}{f' at {revision}' if revision else ''}"
     if options.get("local_files_only"):
         tried = f"the hub, which cannot be reached, and its cache for {hub}"
     return ModelError(
         f"{source.spec} cannot be loaded",
-        f"tried {tried}; {said}",
+        f"tried {tried}; {reason}",
         "check the name, fetch it where there is a network, or give a folder: hf:./folder",
     )
 
 
 def _inputs(model: Any, names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """What the dataset's inputs are called by the model, and what to say of it."""
-    known = [name for name in inspect.signature(model.forward).parameters if name != "kwargs"]
-    if set(names) <= set(known):
+    accepted = [name for name in inspect.signature(model.forward).parameters if name != "kwargs"]
+    if set(names) <= set(accepted):
         return tuple(names), []
     if len(names) == 1:
         return (model.main_input_name,), [f"input '{names[0]}' goes to {model.main_input_name}"]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in accepted]
     raise ModelError(
         f"the model takes no {', '.join(unknown)}",
-        f"{type(model).__name__} takes {', '.join(known[:8])}",
+        f"{type(model).__name__} takes {', '.join(accepted[:8])}",
         "name the dataset's inputs as the model's",
     )

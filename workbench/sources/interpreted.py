@@ -31,20 +31,22 @@ def interpreted(module: torch.jit.ScriptModule) -> nn.Module:
     method: Any = frozen.forward
     names = [argument.name for argument in method.schema.arguments[1:]]
     kind: Any = signed(Interpreted, tuple(names))
-    made: nn.Module = kind(frozen.graph, module).eval()
-    return made
+    interpreter: nn.Module = kind(frozen.graph, module).eval()
+    return interpreter
 
 
-def place_of(frame: FrameType) -> str:
+def source_line(frame: FrameType) -> str:
     """The line of the archive's code that a frame of this file runs: `net.py:42 (if x > 0:)`."""
     while "node" not in frame.f_locals and frame.f_back is not None:
         frame = frame.f_back
-    said = str(frame.f_locals["node"].sourceRange())
-    found = re.search(r'File "(.+)", line (\d+)', said) or re.search(r"(\S+)\((\d+)\): ", said)
-    if found is None:
+    source_range = str(frame.f_locals["node"].sourceRange())
+    location = re.search(r'File "(.+)", line (\d+)', source_range) or re.search(
+        r"(\S+)\((\d+)\): ", source_range
+    )
+    if location is None:
         return "the archive's code"
-    text = re.search(r"^ *(\S.*)\n *~+ <--- HERE", said, re.MULTILINE)
-    return f"{Path(found[1]).name}:{found[2]}" + (f" ({text[1][:60]})" if text else "")
+    text = re.search(r"^ *(\S.*)\n *~+ <--- HERE", source_range, re.MULTILINE)
+    return f"{Path(location[1]).name}:{location[2]}" + (f" ({text[1][:60]})" if text else "")
 
 
 class Interpreted(nn.Module):
@@ -68,8 +70,9 @@ class Interpreted(nn.Module):
         }
 
     def forward(self, *tensors: Tensor) -> Any:
-        given = [_name(value) for value in self.block.inputs()][1:]  # without self
-        values: dict[str, Any] = dict(zip(given, tensors, strict=True))
+        """The graph's outputs for its inputs, in their order: a tensor, or a tuple of several."""
+        input_names = [_name(value) for value in self.block.inputs()][1:]  # without self
+        values: dict[str, Any] = dict(zip(input_names, tensors, strict=True))
         results = self._run(self.block, values)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -117,12 +120,12 @@ def _name(value: Any) -> str:
 
 
 def _nodes(block: Any) -> list[Any]:
-    found = []
+    collected = []
     for node in block.nodes():
-        found.append(node)
+        collected.append(node)
         for inner in node.blocks():
-            found += _nodes(inner)
-    return found
+            collected += _nodes(inner)
+    return collected
 
 
 def _dict(*pairs: Any) -> dict[Any, Any]:
@@ -225,21 +228,21 @@ def _number(value: Any, argument: Any) -> Any:
 def _call(node: Any, arguments: list[Any]) -> Any:
     """An operator of tensors."""
     schema = torch._C.parse_schema(node.schema())
-    given: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
     positional: list[Any] = []
     for argument, value in zip(schema.arguments, arguments, strict=False):
         if str(argument.type) == "Tensor" and not isinstance(value, Tensor):
             value = torch.scalar_tensor(value, dtype=_dtype_of(value))  # noqa: PLW2901
         if argument.kwarg_only:
-            given[argument.name] = value
+            keywords[argument.name] = value
         else:
             positional.append(value)
     name = schema.name.partition("::")[2]
     packet = getattr(torch.ops.aten, name)
     pairs = zip(arguments, schema.arguments, strict=False)
     if not any(_followed(value, argument) for value, argument in pairs):
-        return getattr(packet, schema.overload_name or "default")(*positional, **given)
-    return _in_python(name, positional, given)
+        return getattr(packet, schema.overload_name or "default")(*positional, **keywords)
+    return _in_python(name, positional, keywords)
 
 
 def _dtype_of(value: Any) -> torch.dtype:
@@ -256,24 +259,25 @@ def _followed(value: Any, argument: Any) -> bool:
     return any(isinstance(item, Tensor) for item in items)
 
 
-def _in_python(name: str, positional: list[Any], given: dict[str, Any]) -> Any:
+def _in_python(name: str, positional: list[Any], keywords: dict[str, Any]) -> Any:
     """The operator through torch's own Python functions, which follow traced sizes."""
     if name == "slice":
         tensor, dim, start, end, step = positional
         return tensor[(*[slice(None)] * (dim % tensor.dim()), slice(start, end, step))]
-    given = {
-        key: _DTYPES.get(value, value) if key == "dtype" else value for key, value in given.items()
+    keywords = {
+        key: _DTYPES.get(value, value) if key == "dtype" else value
+        for key, value in keywords.items()
     }
     if positional and isinstance(positional[0], Tensor) and hasattr(Tensor, name):
-        return getattr(positional[0], name)(*positional[1:], **_present(given))
-    for place in (torch, torch._C._nn):
-        if hasattr(place, name):
-            return getattr(place, name)(*positional, **_present(given))
+        return getattr(positional[0], name)(*positional[1:], **_present(keywords))
+    for namespace in (torch, torch._C._nn):
+        if hasattr(namespace, name):
+            return getattr(namespace, name)(*positional, **_present(keywords))
     raise NotInterpretedError(f"aten::{name} of a size")
 
 
-def _present(given: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if value is not None}
+def _present(keywords: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keywords.items() if value is not None}
 
 
 # c10's ScalarType, as TorchScript counts them.

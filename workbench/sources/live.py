@@ -74,9 +74,9 @@ def in_call_order(
     declared = getattr(module, "specs", None)
     if isinstance(declared, tuple):
         return _as_declared(declared, examples)
-    known = _parameters(module)
-    if len(examples) > 1 and set(examples) <= set(known):
-        return {name: examples[name] for name in known if name in examples}
+    parameters = _parameters(module)
+    if len(examples) > 1 and set(examples) <= set(parameters):
+        return {name: examples[name] for name in parameters if name in examples}
     return dict(examples)
 
 
@@ -85,7 +85,7 @@ def _parameters(module: torch.nn.Module) -> list[str]:
 
     if isinstance(module, torch.jit.ScriptModule):
         method: Any = module.forward
-        return [one.name for one in method.schema.arguments[1:]]  # without self
+        return [argument.name for argument in method.schema.arguments[1:]]  # without self
     return list(inspect.signature(module.forward).parameters)
 
 
@@ -141,8 +141,8 @@ def _try(model: Model) -> tuple[tuple[str, ...], list[torch.Tensor]]:
     shapes = ", ".join(f"{name} {array.shape}" for name, array in examples.items())
     try:
         with torch.inference_mode():
-            found = model.module(*(torch.from_numpy(array) for array in examples.values()))
-        named = flatten(found)
+            outputs = model.module(*(torch.from_numpy(array) for array in examples.values()))
+        named = flatten(outputs)
     except ModelError:
         raise
     except Exception as error:

@@ -55,15 +55,15 @@ def warm(kind: str) -> None:
 
 def _broken(name: str, error: Exception) -> DependencyError:
     """A package that is there and cannot be imported: mostly torchvision, for timm too."""
-    said = f"{type(error).__name__}: {first_line(error)}"
+    reason = f"{type(error).__name__}: {first_line(error)}"
     wrong = mismatched()
     if wrong:
         return DependencyError(
             f"{name} cannot be imported: torchvision {wrong} does not match torch here",
-            f"torch is {metadata.version('torch')}; {said}",
+            f"torch is {metadata.version('torch')}; {reason}",
             "install the torchvision that was built for it, with the same suffix (+cpu, +cu…)",
         )
-    return DependencyError(f"{name} cannot be imported", said, f"pip install --upgrade {name}")
+    return DependencyError(f"{name} cannot be imported", reason, f"pip install --upgrade {name}")
 
 
 @cache
@@ -121,6 +121,6 @@ def offline_hub() -> Iterator[bool]:
 
 def near(word: str, names: Iterable[str]) -> str:
     """The names of a zoo that are near a word; all of them would fill a terminal."""
-    known = list(names)
-    found = difflib.get_close_matches(word, known, n=4, cutoff=0.5)
-    return f"did you mean {', '.join(found)}?" if found else f"it has {len(known)} others"
+    candidates = list(names)
+    matches = difflib.get_close_matches(word, candidates, n=4, cutoff=0.5)
+    return f"did you mean {', '.join(matches)}?" if matches else f"it has {len(candidates)} others"

@@ -76,7 +76,9 @@ def open_program(path: Path) -> Program:
             "export it again with the torch that is here, or get the file again",
         ) from error
     _open_up(graph)
-    kind: Any = wrappers.signed(wrappers.Program, tuple(spec.name for spec in archive.inputs))
+    kind: Any = wrappers.signed(
+        wrappers.PositionalProgram, tuple(spec.name for spec in archive.inputs)
+    )
     module = kind(graph, archive.inputs, archive.keywords)
     return Program(exported, archive.inputs, module.eval().requires_grad_(False))
 

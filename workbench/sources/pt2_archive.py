@@ -110,12 +110,12 @@ def _model_name(path: Path, records: dict[str, zipfile.ZipInfo]) -> str:
             "it would run in this process as it is",
             "give the program that it was compiled from: torch.export.save(program, FILE)",
         )
-    found = [name[7:-5] for name in records if re.fullmatch(r"models/\w+\.json", name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    programs = [name[7:-5] for name in records if re.fullmatch(r"models/\w+\.json", name)]
+    if len(programs) == 1:
+        return programs[0]
+    if programs:
         raise ModelError(
-            f"{path} holds several programs", ", ".join(sorted(found)), "save each to a file"
+            f"{path} holds several programs", ", ".join(sorted(programs)), "save each to a file"
         )
     raise ModelError(
         f"{path} is of torch 2.7 or older",
@@ -136,7 +136,9 @@ def _sanitized(path: Path, program: dict[str, Any]) -> _Signature:
         raise ModelError(
             f"{path} takes or returns named tuples", "", "return a dict, or a plain tuple"
         )
-    module["module_call_graph"] = [one for one in module["module_call_graph"] if one["fqn"] == ""]
+    module["module_call_graph"] = [
+        entry for entry in module["module_call_graph"] if entry["fqn"] == ""
+    ]
     (root,) = module["module_call_graph"]
     check_graph(path, program)
     positional, keywords = check_tree(path, root["signature"])
@@ -155,7 +157,7 @@ def _spec(name: str, meta: dict[str, Any]) -> TensorSpec:
 
 def _payloads(path: Path, listing: dict[str, Any], kind: str) -> set[str]:
     """The records of raw tensors that a listing names. Raises ModelError for pickled ones."""
-    found = set()
+    referenced = set()
     for name, payload in listing["config"].items():
         record = payload["path_name"]
         matched = _PLAIN.fullmatch(record)
@@ -167,8 +169,8 @@ def _payloads(path: Path, listing: dict[str, Any], kind: str) -> set[str]:
                 "export the model with plain tensors for weights",
             )
         check_graph(path, {"buffer_name": name, "tensor_meta": payload["tensor_meta"]})
-        found.add(record)
-    return found
+        referenced.add(record)
+    return referenced
 
 
 def _written(records: dict[str, bytes]) -> bytes:

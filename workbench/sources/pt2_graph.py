@@ -138,8 +138,8 @@ def _is_arithmetic(node: ast.AST) -> bool:
         return plain or (isinstance(node.value, str) and bool(_NAME.fullmatch(node.value)))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         power = node.right
-        known = isinstance(power, ast.Constant) and isinstance(power.value, int)
-        return known and abs(int(power.value)) <= _HIGHEST  # type: ignore[attr-defined]
+        constant = isinstance(power, ast.Constant) and isinstance(power.value, int)
+        return constant and abs(int(power.value)) <= _HIGHEST  # type: ignore[attr-defined]
     return isinstance(node, _SYNTAX)
 
 
@@ -148,13 +148,13 @@ def check_tree(path: Path, signature: dict[str, Any]) -> tuple[int, tuple[str, .
 
     Returns how many it takes by position, and the names of those by keyword. Raises ModelError.
     """
-    given = _tree(path, signature["in_spec"])
+    inputs = _tree(path, signature["in_spec"])
     _tree(path, signature["out_spec"])
     try:
-        positional, keywords = given["children_spec"]
+        positional, keywords = inputs["children_spec"]
         inner = [*positional["children_spec"], *keywords["children_spec"]]
         names = json.loads(keywords["context"] or "[]")
-        nested = any(one["type"] is not None for one in inner)
+        nested = any(child["type"] is not None for child in inner)
     except (ValueError, TypeError) as error:
         raise ValueError(f"its signature is unreadable: {error}") from error
     if nested:
@@ -174,9 +174,9 @@ def _tree(path: Path, text: str) -> dict[str, Any]:
     _, tree = json.loads(text)
     waiting = [tree]
     while waiting:
-        one = waiting.pop()
-        waiting += one["children_spec"]
-        kind, context = one["type"], one["context"]
+        node = waiting.pop()
+        waiting += node["children_spec"]
+        kind, context = node["type"], node["context"]
         if kind is not None and kind not in _TREES:
             raise ModelError(
                 f"{path} takes or returns a {shown(kind)}",
@@ -187,5 +187,5 @@ def _tree(path: Path, text: str) -> dict[str, Any]:
         if not isinstance(keys, list | None):
             raise ValueError(f"{shown(keys)} are no keys")
         _check_all(_PATH, keys or [])
-    found: dict[str, Any] = tree
-    return found
+    specification: dict[str, Any] = tree
+    return specification

@@ -39,5 +39,5 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
             f"tried timm's hub for its weights; {type(error).__name__}: {first_line(error)}",
             "run it where there is a network, or give them: --weights FILE",
         ) from error
-    made: torch.nn.Module = module.eval()
-    return made, notes
+    evaluated: torch.nn.Module = module.eval()
+    return evaluated, notes

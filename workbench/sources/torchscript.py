@@ -119,9 +119,9 @@ def _refuse_modules(path: Path) -> None:
         named = sorted(_globals(_pickle_of(path)))
     except Exception:  # noqa: BLE001 - not a pickle, or damaged: what it is, others say
         return
-    classes = [one.replace(" ", ".") for one in named if not one.startswith(_TENSORS)]
+    classes = [name.replace(" ", ".") for name in named if not name.startswith(_TENSORS)]
     classes.sort(
-        key=lambda one: one.startswith(("__builtin__", "builtins", "torch."))
+        key=lambda name: name.startswith(("__builtin__", "builtins", "torch."))
     )  # theirs last
     if classes:
         raise ModelError(
@@ -149,20 +149,20 @@ def _pickle_of(path: Path) -> bytes:
 
 def _globals(content: bytes) -> set[str]:
     """What a pickle, or several in a row, would import, as `module name`; nothing is executed."""
-    found, strings, place = set[str](), [""], 0
+    imported, strings, start = set[str](), [""], 0
     try:
-        while content[place : place + 1] == b"\x80":
-            end = place
-            for opcode, argument, at in pickletools.genops(content[place:]):
-                end = place + (at or 0) + 1
+        while content[start : start + 1] == b"\x80":
+            end = start
+            for opcode, argument, at in pickletools.genops(content[start:]):
+                end = start + (at or 0) + 1
                 if opcode.name == "GLOBAL":
-                    found.add(str(argument))
+                    imported.add(str(argument))
                 elif opcode.name == "STACK_GLOBAL":
-                    found.add(" ".join(strings[-2:]))
+                    imported.add(" ".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
-            place = end
+            start = end
     except ValueError:  # data, or the end of what was read
-        if not place and not found:
+        if not start and not imported:
             raise
-    return found
+    return imported

@@ -27,11 +27,13 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
     without = {"weights": None, "weights_backbone": None}
     try:
         if source.weights is not None:
-            module = _made(zoo, name, without)
+            module = _constructed(zoo, name, without)
             weights.fit(module, weights.read(source.weights), source.weights)
             return module.eval(), []
         _fetch(zoo.get_model_weights(name).DEFAULT)
-        return _made(zoo, name, {**without, "weights": "DEFAULT"}).eval(), ["weights: DEFAULT"]
+        return _constructed(zoo, name, {**without, "weights": "DEFAULT"}).eval(), [
+            "weights: DEFAULT"
+        ]
     except (WorkbenchError, MemoryError):
         raise
     except Exception as error:
@@ -43,12 +45,14 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
         ) from error
 
 
-def _made(zoo: Any, name: str, options: dict[str, Any]) -> torch.nn.Module:
+def _constructed(zoo: Any, name: str, options: dict[str, Any]) -> torch.nn.Module:
     import inspect
 
-    known = inspect.signature(zoo.get_model_builder(name)).parameters
-    made: torch.nn.Module = zoo.get_model(name, **{k: v for k, v in options.items() if k in known})
-    return made
+    accepted = inspect.signature(zoo.get_model_builder(name)).parameters
+    module: torch.nn.Module = zoo.get_model(
+        name, **{k: v for k, v in options.items() if k in accepted}
+    )
+    return module
 
 
 def _fetch(entry: Any) -> None:

@@ -53,9 +53,9 @@ def _varying(model: Model, variants: list[Inputs], *, traced: bool) -> tuple[str
             runs.append(_reads(model, inputs, traced=traced))
         except Exception:  # noqa: BLE001, S112 - made-up inputs may be ones that the model refuses
             continue
-    places = dict.fromkeys(place for run in runs for place, _ in run)
-    values = {place: {tuple(v for p, v in run if p == place) for run in runs} for place in places}
-    return tuple(place for place in places if len(values[place]) > 1)
+    lines = dict.fromkeys(line for run in runs for line, _ in run)
+    values = {line: {tuple(v for p, v in run if p == line) for run in runs} for line in lines}
+    return tuple(line for line in lines if len(values[line]) > 1)
 
 
 def _reads(model: Model, inputs: Inputs, *, traced: bool) -> list[tuple[str, str]]:
@@ -119,7 +119,7 @@ def _turned(array: NDArray[Any], factor: int) -> NDArray[Any]:
 def _reading(seen: list[tuple[str, str]]) -> Any:
     from torch.overrides import TorchFunctionMode
 
-    class Reading(TorchFunctionMode):
+    class RecordingReads(TorchFunctionMode):
         """Notes every value that Python gets from a tensor."""
 
         def __torch_function__(
@@ -127,10 +127,10 @@ def _reading(seen: list[tuple[str, str]]) -> Any:
         ) -> Any:
             result = function(*args, **(kwargs or {}))
             if getattr(function, "__name__", "") in _READS:
-                seen.append((_place(), _plain(result)))
+                seen.append((_user_line(), _plain(result)))
             return result
 
-    return Reading()
+    return RecordingReads()
 
 
 def _plain(value: Any) -> str:
@@ -138,7 +138,7 @@ def _plain(value: Any) -> str:
     return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
 
 
-def _place() -> str:
+def _user_line() -> str:
     """The innermost line of code outside torch and this file, with its text."""
     import torch
 
@@ -147,9 +147,9 @@ def _place() -> str:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
         frame = frame.f_back
     if frame.f_globals.get("__name__") == "workbench.sources.interpreted":
-        from workbench.sources.interpreted import place_of
+        from workbench.sources.interpreted import source_line
 
-        return place_of(frame)
+        return source_line(frame)
     path, line = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(path, line).strip()
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

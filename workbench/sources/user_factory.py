@@ -61,10 +61,11 @@ def _arguments(
         parameters = list(inspect.signature(make).parameters.values())
     except (TypeError, ValueError):  # of a builtin
         parameters = []
-    rest = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    taken = [one.name for one in parameters
-             if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]  # fmt: skip
-    required = [one.name for one in parameters if one.name in taken and one.default is one.empty]
+    has_kwargs = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    named = [item for item in parameters
+             if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]  # fmt: skip
+    accepted = [item.name for item in named]
+    required = [item.name for item in named if item.default is item.empty]
     if not config:
         if required:
             held = "no --weights are given" if source.weights is None else (
@@ -76,20 +77,22 @@ def _arguments(
                 "give the arguments defaults, or save torch.save({'state_dict': …, 'config': …})",
             )
         return {}, []
-    if not taken and not rest:
+    if not accepted and not has_kwargs:
         note = f"{source.spec} takes no arguments: the checkpoint's config was not given to it"
         return {}, [note]
-    if taken in (["config"], ["cfg"]) and not {*taken} & {*config}:
-        return {taken[0]: dict(config)}, [f"{taken[0]} is the checkpoint's: {_listed(config)}"]
-    unknown = [name for name in config if name not in taken]
+    if accepted in (["config"], ["cfg"]) and not {*accepted} & {*config}:
+        return {accepted[0]: dict(config)}, [
+            f"{accepted[0]} is the checkpoint's: {_listed(config)}"
+        ]
+    unknown = [name for name in config if name not in accepted]
     absent = [name for name in required if name not in config]
-    if (unknown and not rest) or absent:
-        does = f"does not take {weights.few(unknown)}" if unknown and not rest else ""
+    if (unknown and not has_kwargs) or absent:
+        does = f"does not take {weights.few(unknown)}" if unknown and not has_kwargs else ""
         lacks = f"needs {', '.join(absent)}" if absent else ""
         raise ModelError(
             f"{source.spec} {' and '.join(filter(None, (does, lacks)))}",
             f"the config in {source.weights} has {weights.few(list(config), 12)}; "
-            f"the factory takes {', '.join(taken) or 'anything'}",
+            f"the factory takes {', '.join(accepted) or 'anything'}",
             "give the factory these parameters, one parameter `config`, or **kwargs",
         )
     return dict(config), [f"built with the checkpoint's config: {_listed(config)}"]

@@ -34,14 +34,14 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     """`read`, with the config that stands beside the state dict, or None."""
     if path.suffix == ".safetensors":
         return _safetensors(path), None
-    found = _unpickled(path)
-    return _state_dict(found, path), _config(found)
+    checkpoint = _unpickled(path)
+    return _state_dict(checkpoint, path), _config(checkpoint)
 
 
-def _config(found: Any) -> dict[str, Any] | None:
+def _config(checkpoint: Any) -> dict[str, Any] | None:
     """The first of CONFIGS that a checkpoint has, its keys as text."""
     for key in CONFIGS:
-        if isinstance(found, Mapping) and isinstance(config := found.get(key), Mapping):
+        if isinstance(checkpoint, Mapping) and isinstance(config := checkpoint.get(key), Mapping):
             return {str(name): value for name, value in config.items()}
     return None
 
@@ -66,9 +66,10 @@ def _unpickled(path: Path) -> Any:
         # advises to open the file without the check, and is never quoted.
         refused = re.search(r"GLOBAL (\S+)|allowlisted", str(error))
         if refused is None:
-            said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+            problem = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
             raise ModelError(
-                f"{path} is corrupted", f"not what torch.save writes: {said[1] if said else '?'}"
+                f"{path} is corrupted",
+                f"not what torch.save writes: {problem[1] if problem else '?'}",
             ) from error
         held = f"it holds {refused[1]}; " if refused[1] else ""
         raise ModelError(
@@ -83,21 +84,25 @@ def _unpickled(path: Path) -> Any:
             raise ModelError(
                 f"{path} is a TorchScript archive, not a state dict", "", "give a state dict"
             ) from error
-        said_first = str(error).partition("\n")[0]
-        raise ModelError(f"{path} is corrupted", f"{type(error).__name__}: {said_first}") from error
+        first = str(error).partition("\n")[0]
+        raise ModelError(f"{path} is corrupted", f"{type(error).__name__}: {first}") from error
 
 
-def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
+def _state_dict(checkpoint: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
-    if isinstance(found, Mapping):
+    if isinstance(checkpoint, Mapping):
         for key in KEYS:
-            if isinstance(found.get(key), Mapping):
-                return _state_dict(found[key], path)
-        tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
-        if tensors and len(tensors) == len(found):
+            if isinstance(checkpoint.get(key), Mapping):
+                return _state_dict(checkpoint[key], path)
+        tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+        if tensors and len(tensors) == len(checkpoint):
             return tensors
-    held = ", ".join(map(str, list(found)[:6])) if isinstance(found, Mapping) else type(found)
+    held = (
+        ", ".join(map(str, list(checkpoint)[:6]))
+        if isinstance(checkpoint, Mapping)
+        else type(checkpoint)
+    )
     raise ModelError(
         f"{path} holds no state dict",
         f"it holds {held}; looked for tensors by name, at the top or under {', '.join(KEYS)}",
@@ -136,15 +141,15 @@ def _unwrapped(
     state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The state dict without the prefixes, up to three, that keep its names from matching."""
-    found, layer = state, [state]
+    best, layer = state, [state]
     for _ in range(3):
-        layer = [{key.removeprefix(prefix): value for key, value in one.items()}
-                 for one in layer for prefix in PREFIXES
-                 if any(key.startswith(prefix) for key in one)]  # fmt: skip
-        for one in layer:
-            if len(own.keys() & one.keys()) > len(own.keys() & found.keys()):
-                found = one
-    return found
+        layer = [{key.removeprefix(prefix): value for key, value in candidate.items()}
+                 for candidate in layer for prefix in PREFIXES
+                 if any(key.startswith(prefix) for key in candidate)]  # fmt: skip
+        for candidate in layer:
+            if len(own.keys() & candidate.keys()) > len(own.keys() & best.keys()):
+                best = candidate
+    return best
 
 
 def few(keys: list[str], most: int = 5) -> str:

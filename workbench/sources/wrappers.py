@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from workbench.artifact import TensorSpec
 
 
-class Program(nn.Module):
+class PositionalProgram(nn.Module):
     """The graph of an exported program, called by position in the order of `specs`.
 
     The last of its inputs may be `keywords` of the graph. batch: the only number of samples that
@@ -32,6 +32,7 @@ class Program(nn.Module):
         self.batch = max((size for size in sizes if size is not None), default=None)
 
     def forward(self, *tensors: Tensor) -> Any:
+        """The program's outputs, for its inputs in the order of `specs`."""
         first = len(tensors) - len(self.keywords)
         named = dict(zip(self.keywords, tensors[first:], strict=True))
         return self.program(*tensors[:first], **named)
@@ -49,8 +50,9 @@ class Keywords(nn.Module):
         self.names = names
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        found = self.model(**dict(zip(self.names, tensors, strict=True)))
-        return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        """The model's tensors by name, for its inputs in the order of `names`."""
+        outputs = self.model(**dict(zip(self.names, tensors, strict=True)))
+        return {key: value for key, value in outputs.items() if isinstance(value, Tensor)}
 
 
 def signed(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
