@@ -1,15 +1,31 @@
-"""A user's project in a folder: a network, its weights, a dataset and a recipe; and `wb` on it."""
+"""A user's project in a folder: a network, its weights, a dataset and a recipe; and runs of it.
+
+`wb` runs the command line, from the start. `Runs` does the same in this process, and keeps worker
+processes for the next run: for all that is not about what a user types, sees and interrupts.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from workbench.cache import Cache
+from workbench.display import Quiet
+from workbench.measure.latency import PRESETS, Preset
+from workbench.process import Pool
+from workbench.run import words
+from workbench.run.recipe_run import execute
 
 NET = """
 import torch
@@ -29,12 +45,13 @@ recipe = Recipe(Export(), Simplify(), branches={"ort": (QuantizeStatic(), ToOrt(
 
 
 def make(folder: Path, *, samples: int = 24, seed: int = 0) -> Path:
-    """net.py, weights.pt, data.toml (calibration 8, evaluation the rest) and recipes/small.py."""
+    """net.py, weights.pt, data.toml (8 for calibration), and the recipes small and plain."""
     import torch
 
     (folder / "recipes").mkdir(parents=True)
     (folder / "net.py").write_text(NET)
     (folder / "recipes" / "small.py").write_text(RECIPE)
+    (folder / "recipes" / "plain.py").write_text(PLAIN)
     space: dict[str, Any] = {}
     exec(NET, space)
     torch.manual_seed(seed)
@@ -48,6 +65,17 @@ def make(folder: Path, *, samples: int = 24, seed: int = 0) -> Path:
     )
     return folder
 
+
+PLAIN = '''"""Export and simplify."""
+from workbench.recipe import Recipe
+from workbench.steps import Export, Simplify
+recipe = Recipe(Export(), Simplify())
+'''
+
+UNMEASURED = PRESETS["none"]
+ONE_PROCESS = dataclasses.replace(
+    PRESETS["quick"], name="one process", processes=1, warmup=1, runs=3, seconds=0.0
+)
 
 MODEL = ("--model", "net.py:build", "--weights", "weights.pt", "--data", "data.toml")
 OWN = (*MODEL, "--quick")
@@ -99,3 +127,65 @@ def workers(folder: Path) -> set[int]:
         except OSError:
             continue
     return found
+
+
+def copied(source: Path, folder: Path, *, cache: bool) -> Path:
+    """A copy of a project without its runs, and with its cache where that is wanted."""
+    left = shutil.ignore_patterns("runs", *([] if cache else ["cache"]))
+    return shutil.copytree(source, folder, ignore=left)
+
+
+class Runs:
+    """Recipe runs of a project in this process, as `wb recipe` would do them in its folder.
+
+    They share worker processes, which keep what they imported: after a user's source file changed,
+    ask for `new_workers`, as a run from the shell has them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pool = Pool()
+        self.exit_code = 0  # of the last run
+
+    def recipe(
+        self,
+        name: str,
+        *,
+        model: str | None = "net.py:build",
+        weights: str | None = "weights.pt",
+        data: str | None = "data.toml",
+        settings: Sequence[str] = (),
+        inputs: Sequence[str] = (),
+        devices: Sequence[str] = (),
+        samples: int = 64,
+        preset: Preset = UNMEASURED,
+        out: str | None = None,
+    ) -> dict[str, Any]:
+        """The run's report.json, and its folder. Raises WorkbenchError as `execute` does."""
+        with contextlib.chdir(self.folder):
+            request, _ = words.request(
+                name, model, Path(weights) if weights else None, data, list(settings),
+                list(inputs), list(devices), None, 0, {}, samples=samples,
+            )  # fmt: skip
+            with contextlib.closing(Cache(self.folder / "cache")) as cache:
+                finished = execute(
+                    request, preset, cache, Quiet(), Path(out) if out else None, pool=self.pool
+                )
+            self.exit_code = finished.report.exit_code
+            text = (finished.folder / "report.json").read_text(encoding="utf-8")
+        return {"folder": str(finished.folder), **json.loads(text)}
+
+    def new_workers(self) -> None:
+        """End the worker processes; the next run starts others."""
+        self.pool.close()
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.pool.close()

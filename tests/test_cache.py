@@ -129,6 +129,7 @@ def test_a_build_that_fails_leaves_nothing_and_can_be_tried_again(cache, failure
     assert cache.make("key", Building())[2] is False
 
 
+@pytest.mark.process
 def test_a_killed_build_leaves_no_entry_and_the_next_run_sweeps_it(tmp_path):
     folder = tmp_path / "cache"
     process = started(ENDLESS, folder)
@@ -147,6 +148,7 @@ def test_a_killed_build_leaves_no_entry_and_the_next_run_sweeps_it(tmp_path):
     assert fresh.make("key", Building())[2] is False
 
 
+@pytest.mark.process
 def test_two_processes_at_once_build_once_and_share(tmp_path):
     marks = tmp_path / "marks"
     both = [started(BUILDER, tmp_path / "cache", marks, name) for name in ("a", "b")]
@@ -199,6 +201,7 @@ def test_an_absent_or_damaged_record_is_none(cache):
     assert cache.record("fact") is None
 
 
+@pytest.mark.process
 def test_temporary_folders_of_the_living_are_kept_and_of_the_dead_swept(cache):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip

@@ -22,6 +22,8 @@ from workbench.errors import CrashError, ModelError, StepError
 from workbench.model import ModelSource
 from workbench.process import Pool, Worker
 
+pytestmark = pytest.mark.process
+
 SPECS = (TensorSpec(name="x", dtype="float32", shape=(None, 8)),)
 HEAD = "import os, signal, subprocess, sys, time\nfrom torch import nn\n"
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 HEAVY = (
     "torch", "tensorflow", "onnx", "onnxruntime", "onnxsim", "onnx2tf", "numpy", "sklearn", "scipy",
     "matplotlib", "PIL", "rich", "optuna", "ray", "torch_pruning",

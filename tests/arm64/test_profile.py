@@ -17,7 +17,7 @@ from tests.arm64.target import ADB_PORT
 from workbench.device.native.libraries import libraries
 from workbench.errors import DependencyError
 
-pytestmark = [pytest.mark.arm64, pytest.mark.heavy]
+pytestmark = [pytest.mark.arm64, pytest.mark.process]
 FORMATS = ("onnx", "ort", "tflite")
 
 

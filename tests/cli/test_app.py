@@ -204,6 +204,7 @@ BAD_FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("change, code, said", BAD_FILES.values(), ids=BAD_FILES)
 def test_bad_files_end_in_a_message(own, change, code, said):
     done = spoilt(own, change)
@@ -213,6 +214,7 @@ def test_bad_files_end_in_a_message(own, change, code, said):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_completion_offers_recipes(here):
     environment = {**os.environ, "_WB_COMPLETE": "complete_bash", "COMP_WORDS": "wb recipe mob",
                    "COMP_CWORD": "2"}  # fmt: skip

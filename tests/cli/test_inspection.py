@@ -52,6 +52,7 @@ def test_an_onnx_file(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["XNNPACK"] == "1/3 nodes, 1 partition; not Erf"
 
 
+@pytest.mark.process
 def test_a_tflite_file_with_int8_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(dense(tmp_path / "dense.tflite", "int8", "int8"), capsys)
     assert found["format"].startswith("tflite, int8, ")
@@ -105,6 +106,7 @@ def test_as_json(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(found["takes"]) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram", "XNNPACK"}
 
 
+@pytest.mark.process
 def test_as_a_command(net: Path, tmp_path: Path) -> None:
     def wb(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -124,6 +126,7 @@ def test_as_a_command(net: Path, tmp_path: Path) -> None:
         assert done.stdout == ""
 
 
+@pytest.mark.process
 def test_nothing_is_printed_of_a_file_that_cannot_be_read(tmp_path: Path, capsys) -> None:
     (tmp_path / "cut.tflite").write_bytes(dense(tmp_path / "a.tflite").read_bytes()[:200])
     with pytest.raises(ModelError):

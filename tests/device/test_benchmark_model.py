@@ -148,6 +148,7 @@ def stand_in(arguments: list[str]) -> None:
     print(SAID + (PROFILE if "enable_op_profiling" in given else ""))
 
 
+@pytest.mark.process
 def test_a_profile_names_the_tool_by_path_and_digest(tmp_path):
     """Times, outputs and operators through a connection, as `wb profile` takes them."""
     inner = models.tflite(tmp_path)

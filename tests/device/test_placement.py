@@ -263,7 +263,7 @@ def test_it_survives_json() -> None:
     assert Placement.from_json(json.loads(json.dumps(full.to_json()))) == full
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_a_run_says_where_every_artifact_ran_and_remembers_it(tmp_path: Path) -> None:
     folder = project.make(tmp_path / "project")
     words = ("recipe", "small", *project.UNTIMED, "--json", "--out", "out")
@@ -280,7 +280,7 @@ def test_a_run_says_where_every_artifact_ran_and_remembers_it(tmp_path: Path) ->
     assert len(list((folder / "cache" / "records").iterdir())) == records
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_a_run_on_an_absent_provider_ends_before_it_begins(tmp_path: Path) -> None:
     absent = [n for n, p in PROVIDERS.items() if p.ort not in onnxruntime.get_available_providers()]
     folder = project.make(tmp_path / "project")

@@ -75,6 +75,7 @@ def test_onnxruntimes_variants_are_listed_with_it(tmp_path, monkeypatch):
     assert "onnxruntime-gpu" not in probe.versions(("pytest",))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("script", "found"),
     [

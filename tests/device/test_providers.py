@@ -99,6 +99,7 @@ def test_a_session_on_an_absent_provider_is_refused_not_run_on_the_cpu(
         open_session(onnx_file, 1, device=Device(name="x", provider=provider))
 
 
+@pytest.mark.process
 def test_a_run_asks_for_the_provider_before_anything_else() -> None:
     pool = Pool()
     try:

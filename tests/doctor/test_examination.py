@@ -18,6 +18,8 @@ from workbench.doctor import examination, machine
 from workbench.doctor.machine import Check
 from workbench.doctor.requirements import declared
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -56,6 +56,7 @@ def test_a_worker_that_could_not_start_is_not_the_files_fault(
         guarded.read(tmp_path / "x.ort", Format.ORT)
 
 
+@pytest.mark.process
 def test_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
     """The deadline kills the process, whatever it is doing."""
     import subprocess
@@ -84,6 +85,7 @@ def damaged(data: bytes, count: int, seed: int) -> list[bytes]:
     return found
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", [Format.ORT, Format.TFLITE])
 def test_damaged_files_are_read_or_refused_and_nothing_else(kind: Format, tmp_path: Path) -> None:
     if kind is Format.ORT:

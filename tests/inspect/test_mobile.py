@@ -154,6 +154,7 @@ def test_xnnpack_takes_quantized_convolutions_with_what_is_around_them(tmp_path:
     assert read(quantized(tmp_path)).takes["XNNPACK"] == "3/7 nodes, 1 partition; not Erf"
 
 
+@pytest.mark.process
 def test_asking_imports_no_torch(tmp_path: Path) -> None:
     path = open_batch(tmp_path)
     code = (

@@ -32,6 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_onnx(tmp_path_factory.mktemp("ort"), NET, **weights)
 
 
+@pytest.mark.process
 def test_a_file_that_was_not_optimized_holds_what_its_source_does(source: Path) -> None:
     path = save_ort(source, optimized=False)
     found, original = read(path), read(source)
@@ -59,6 +60,7 @@ def test_nodes_are_put_in_order(source: Path) -> None:
     assert set(facts.takes) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram", "XNNPACK"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
 def test_a_truncated_file_is_refused(share: float, source: Path, tmp_path: Path) -> None:
     data = save_ort(source).read_bytes()

@@ -15,6 +15,7 @@ from workbench.errors import DeviceError, ModelError
 from workbench.inspect import Tensor, read, tflite_delegate, tflite_file
 
 
+@pytest.mark.process
 def test_signature_counts_and_what_xnnpack_takes(tmp_path: Path) -> None:
     path = dense(tmp_path / "dense.tflite")
     facts = read(path)
@@ -163,6 +164,7 @@ def test_what_a_delegate_replaced_is_found_from_its_border() -> None:
     assert tflite_delegate._replaced(nodes, node(4, [1, 9], [3])) == {1, 2}
 
 
+@pytest.mark.process
 def test_an_operator_that_the_runtime_lacks_costs_only_its_answer(tmp_path: Path) -> None:
     flat = Flatbuffer()
     given, made = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))
@@ -178,6 +180,7 @@ def test_an_operator_that_the_runtime_lacks_costs_only_its_answer(tmp_path: Path
     assert any(note.startswith("LiteRT cannot load it: ") for note in facts.notes)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
 def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
     data = dense(tmp_path / "dense.tflite").read_bytes()
@@ -187,6 +190,7 @@ def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
         read(cut)
 
 
+@pytest.mark.process
 def test_a_weight_beyond_the_files_end_is_refused(tmp_path: Path) -> None:
     flat = Flatbuffer()
     given, made = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))

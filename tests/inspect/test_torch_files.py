@@ -91,6 +91,7 @@ def test_a_half_program(tmp_path: Path) -> None:
     assert pt2_file.read(path).precision == "float16"
 
 
+@pytest.mark.process
 def test_a_traced_archive(tmp_path: Path) -> None:
     path = archive(tmp_path / "traced.pt", nets.build(nets.TwoInputs), torch.zeros(1, 3, 8, 8),
                    torch.zeros(1, 5))  # fmt: skip
@@ -146,6 +147,7 @@ def test_a_changed_weight_is_refused(make, tmp_path: Path) -> None:
         (pt2_file if make is program else torchscript_file).read(path)
 
 
+@pytest.mark.process
 def test_an_archive_whose_code_is_nonsense_is_refused(tmp_path: Path) -> None:
     import zipfile
 

@@ -54,6 +54,7 @@ def test_a_tflite_file_is_not_timed_as_another_device(tmp_path: Path, provider: 
     )
 
 
+@pytest.mark.process
 def test_a_file_that_does_not_load_costs_its_placement_and_no_more(tmp_path: Path) -> None:
     good = nets.exported(
         tmp_path / "good", nets.build(nets.Mlp), nets.dataset_of(x=nets.normal(8, 8))

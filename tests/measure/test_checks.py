@@ -21,6 +21,8 @@ from workbench.model import ModelSource
 from workbench.recipe import Recipe
 from workbench.steps import Simplify
 
+pytestmark = pytest.mark.process
+
 SPEC = TensorSpec(name="x", dtype="float32", shape=(None, 8))
 
 

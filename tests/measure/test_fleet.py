@@ -17,6 +17,8 @@ from workbench.display import Quiet
 from workbench.measure import fleet, remote
 from workbench.measure.fleet import profiled
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def cache(tmp_path):

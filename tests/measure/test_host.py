@@ -14,6 +14,8 @@ from workbench.measure.host import accuracies
 from workbench.model import ModelSource
 from workbench.process import Pool
 
+pytestmark = pytest.mark.process
+
 DATASET = replace(
     nets.dataset_of(x=nets.normal(8, 8)),
     evaluation=nets.split_of("evaluation", x=nets.normal(6, 8)),

@@ -14,6 +14,8 @@ from workbench.errors import CrashError, DeviceError
 from workbench.measure import remote
 from workbench.measure.remote import measure
 
+pytestmark = pytest.mark.process
+
 LOST = Unreachable("far is offline", "the cable", "plug it in")
 
 

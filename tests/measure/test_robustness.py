@@ -18,6 +18,8 @@ from workbench.errors import DeviceError
 from workbench.measure.robustness import Batching, Misuse, Robustness, robustness
 from workbench.onnxgraph import signature
 
+pytestmark = pytest.mark.process
+
 CPU = Device(name="testing")
 
 

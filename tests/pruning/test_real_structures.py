@@ -15,7 +15,7 @@ from workbench.model import ModelSource
 from workbench.sources.live import load_module
 from workbench.steps import Prune
 
-pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore")]
 
 # Structure: what its error says.
 REASONS: dict[str, str] = {

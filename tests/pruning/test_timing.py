@@ -56,6 +56,7 @@ def test_a_device_that_never_comes_there_ends_the_search():
     assert len(tries) <= timing.TRIES
 
 
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:::torch")
 def test_the_stopwatch_times_both_and_leaves_nothing(tmp_path):
     dataset = common.dataset_of(x=nets.image(8, size=64).numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,56 @@ def holds(seed: int, preset: str, runtime: Any, folder: Path) -> None:
     assert decibels(wanted, unoptimized) == pytest.approx(decibels(wanted, found), abs=3)
 
 
-FAST = [("fast", "tflite"), ("balanced", "ort")]
+COMBINATIONS = [("fast", "ort"), ("fast", "tflite"), ("balanced", "ort"), ("balanced", "tflite")]
+# The last ones bring the kinds of layer that a combination has not met by then.
+EVERY_CHANGE = [
+    *((seed, *COMBINATIONS[seed // 2 % 4]) for seed in range(30)),
+    (2, "fast", "ort"), (3, "balanced", "ort"), (3, "balanced", "tflite"), (5, "fast", "ort"),
+    (5, "fast", "tflite"), (5, "balanced", "tflite"), (9, "balanced", "tflite"),
+    (28, "balanced", "tflite"), (34, "fast", "tflite"),
+]  # fmt: skip
+# Other nets every day. The day is in the environment, from where test workers have it too.
+DAY = int(os.environ["WB_DAY"])
+ROTATING = range(100 * DAY, 100 * DAY + 80)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_random_nets(seed: int, tmp_path: Path) -> None:
-    preset, runtime = FAST[seed // 2 % 2]
+@pytest.mark.parametrize(("seed", "preset", "runtime"), EVERY_CHANGE)
+def test_random_nets(seed: int, preset: str, runtime: Any, tmp_path: Path) -> None:
     holds(seed, preset, runtime, tmp_path)
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.matrix
+@pytest.mark.parametrize("seed", ROTATING)
 def test_many_random_nets(seed: int, tmp_path: Path) -> None:
-    for preset in ("fast", "balanced"):
-        for runtime in ("ort", "tflite"):
-            holds(seed, preset, runtime, tmp_path)
+    for preset, runtime in COMBINATIONS:
+        holds(seed, preset, runtime, tmp_path)
+
+
+def test_every_kind_of_layer_meets_each_preset_and_runtime() -> None:
+    kinds = {seed: kinds_of(random_net(seed)) for seed in range(80)}
+    every = set().union(*kinds.values())
+    assert {"Conv", "LayerNormalization", "groups", "outliers", "one sample"} <= every
+    for combination in COMBINATIONS:
+        met = set().union(*(kinds[seed] for seed, *rest in EVERY_CHANGE if (*rest,) == combination))
+        assert met == every, combination
+
+
+def kinds_of(net: Net) -> set[str]:
+    """A net's operators, and what else tells it from others."""
+    grouped = any(
+        attribute.name == "group" and attribute.i > 1
+        for node in net.nodes
+        for attribute in node.attribute
+    )
+    traits = {
+        f"opset {net.opset}": True,
+        "groups": grouped,
+        "one sample": net.fixed,
+        "two inputs": len(net.inputs) > 1,
+        "two outputs": len(net.outputs) > 1,
+        "outliers": any(scales.max() > 1 for scales in net.scales.values()),
+    }
+    return {node.op_type for node in net.nodes} | {name for name, has in traits.items() if has}
 
 
 def test_the_generator_gives_the_same_net_again() -> None:

@@ -9,7 +9,7 @@ from tests import project
 ROWS = ["eager", "bake_preprocess", "ort.quantize", "ort.to_ort", "tflite.to_tflite"]
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize("head", ["none", "argmax"])
 def test_baked_files_keep_their_accuracy_in_every_format(head, tmp_path):
     done = project.wb(

@@ -18,6 +18,8 @@ from workbench.run import comparison
 from workbench.run.comparison import Comparison
 from workbench.run.subjects import RANDOM, SEED
 
+pytestmark = pytest.mark.process
+
 
 def compared(folder: Path, one: str, other: str, data: str = "", preset: str = "none",
              inputs: tuple[str, ...] = ()) -> Comparison:  # fmt: skip
@@ -81,7 +83,6 @@ def test_files_of_other_formats_orders_and_layouts_are_aligned(files: Path) -> N
     assert turned.layers.first is None
 
 
-@pytest.mark.heavy
 def test_outputs_in_a_dict_are_found_by_running(files: Path) -> None:
     found = compared(files, "outputs.onnx", "dict.pt")
     assert [one.name for one in found.outputs] == ["scores", "embedding"]
@@ -140,7 +141,6 @@ def test_a_file_that_does_not_run_is_an_error_row(files: Path) -> None:
     assert found.why == "magic.onnx does not run"
 
 
-@pytest.mark.heavy
 def test_the_command_gives_latency_with_its_ratio_and_exits_with_0_though_files_differ(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

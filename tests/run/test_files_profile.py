@@ -14,6 +14,8 @@ from workbench.measure.latency import PRESETS, Preset
 from workbench.report.data import Report
 from workbench.run import files_profile
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:

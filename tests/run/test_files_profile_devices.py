@@ -16,6 +16,8 @@ from tests.device import fakes
 from tests.device.transport import standin
 from workbench.artifact import digest
 
+pytestmark = pytest.mark.process
+
 DEVICES = {
     "phone": 'transport = "adb"\nserial = "A1"\nrunner = "python"\ntags = ["nightly"]\n',
     "board": 'transport = "ssh"\nhost = "board"\nrunner = "python"\n',

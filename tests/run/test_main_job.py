@@ -47,7 +47,7 @@ def checked(folder, done):
     return figures
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_the_default_run_keeps_its_accuracy_in_every_format(tmp_path):
     figures = checked(tmp_path, project.wb(tmp_path, "recipe", "mobile-int8", "--quick", "--json"))
     assert figures["eager"]["accuracy"] > 98
@@ -58,7 +58,7 @@ def test_the_default_run_keeps_its_accuracy_in_every_format(tmp_path):
     assert all(row["median"]["value"] > 0 for row in figures.values())
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.shared
 def test_a_real_imagenet_network_goes_through(tmp_path, shared):
     (tmp_path / "imagenet.toml").write_text(IMAGENET.format(path=shared / "imagenet-sample"))

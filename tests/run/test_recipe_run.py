@@ -1,7 +1,12 @@
-"""Whole runs on a small project: what they leave, what they reuse, and what interrupts them."""
+"""Whole runs on a small project: what they leave, what they reuse, and what interrupts them.
+
+The command line is started for one whole run, an exit code, and what interrupts a run; all others
+are done in this process, most of them on the whole run's cache.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,6 +18,10 @@ import time
 import pytest
 
 from tests import project
+from workbench.errors import WorkbenchError
+from workbench.measure.latency import PRESETS
+
+pytestmark = pytest.mark.process
 
 CRASHING_NET = (
     project.NET
@@ -57,19 +66,31 @@ recipe = Recipe(Export(), Simplify(), branches={"good": (QuantizeStatic(),), "ba
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A project with one finished run: the folder and the run's report."""
+    """A project with one finished run from the shell: the folder and the run's report."""
     folder = project.make(tmp_path_factory.mktemp("done") / "project")
     finished = project.wb(folder, "recipe", "small", *project.OWN, "--json")
     assert finished.returncode == 0, finished.stderr
     return folder, project.report(finished)
 
 
+@pytest.fixture(scope="module")
+def runs(done):
+    """More runs of that project."""
+    with project.Runs(done[0]) as runs:
+        yield runs
+
+
 @pytest.fixture
 def fresh(done, tmp_path):
     """A copy of the project without runs or cache."""
-    return shutil.copytree(
-        done[0], tmp_path / "project", ignore=shutil.ignore_patterns("cache", "runs")
-    )
+    return project.copied(done[0], tmp_path / "project", cache=False)
+
+
+@pytest.fixture
+def others(done, tmp_path):
+    """Runs of a copy of the project, with what the first run made in its cache."""
+    with project.Runs(project.copied(done[0], tmp_path / "project", cache=True)) as runs:
+        yield runs
 
 
 def keys(report):
@@ -163,49 +184,49 @@ def test_artifacts_load_in_their_runtime_from_the_run_folder(done):
     assert np.abs(outputs[1] - outputs[0]).max() < 0.2 * np.abs(outputs[0]).max()
 
 
-def test_the_same_again_makes_and_measures_nothing(done):
+def test_the_same_again_makes_and_measures_nothing(done, runs):
     folder, first = done
-    again = project.report(project.wb(folder, "recipe", "small", *project.OWN, "--json"))
+    again = runs.recipe("small", preset=PRESETS["quick"])
     assert again["measured"] == first["measured"]
     assert all(step["cached"] for step in project.manifest(folder, again)["steps"])
     assert [row["latency"] for row in again["rows"]] == [row["latency"] for row in first["rows"]]
 
 
-def test_a_changed_option_remakes_only_what_follows(done):
-    folder, _ = done
-    changed = project.wb(
-        folder, "recipe", "small", *project.UNTIMED, "--json", "--set", "quantize.preset=fast"
-    )
-    steps = project.manifest(folder, project.report(changed))["steps"]
+def test_a_changed_option_remakes_only_what_follows(done, runs):
+    changed = runs.recipe("small", settings=["quantize.preset=fast"])
+    steps = project.manifest(done[0], changed)["steps"]
     assert [step["cached"] for step in steps] == [True, True, False, False]
 
 
-def test_a_changed_source_file_is_noticed(fresh):
-    first = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
-    net = fresh / "net.py"
+def test_a_changed_source_file_is_noticed(others):
+    first = project.manifest(others.folder, others.recipe("plain"))
+    assert all(step["cached"] for step in first["steps"])
+    net = others.folder / "net.py"
     net.write_text(net.read_text().replace("nn.ReLU()", "nn.Hardtanh(0, 1)"))
-    second = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
-    prints = [project.manifest(fresh, one)["model"]["fingerprint"] for one in (first, second)]
-    assert prints[0] != prints[1]
+    others.new_workers()
+    second = project.manifest(others.folder, others.recipe("plain"))
+    assert first["model"]["fingerprint"] != second["model"]["fingerprint"]
+    assert not any(step["cached"] for step in second["steps"])
 
 
-def test_without_labels_agreement_and_sqnr_stand_for_accuracy(fresh):
-    (fresh / "data.toml").write_text('source = "numpy"\npath = "x.npy"\n[split]\ncalibration = 8\n')
-    report = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+def test_without_labels_agreement_and_sqnr_stand_for_accuracy(others):
+    data = others.folder / "data.toml"
+    data.write_text('source = "numpy"\npath = "x.npy"\n[split]\ncalibration = 8\n')
+    report = others.recipe("small")
     figures = report["rows"][2]["figures"]
     assert figures["accuracy"] is None and figures["delta"] is None
     assert figures["agreement"] is not None and figures["sqnr"] > 10
     assert any("no labels" in note for note in report["notes"])
 
 
-def test_a_users_metric_replaces_top1(fresh):
-    (fresh / "metric.py").write_text(
+def test_a_users_metric_replaces_top1(others):
+    (others.folder / "metric.py").write_text(
         "def error(predictions, labels):\n"
         "    return -float(abs(predictions.argmax(1) - labels).mean())\n"
     )
-    data = fresh / "data.toml"
+    data = others.folder / "data.toml"
     data.write_text('metric = "metric.py:error"\n' + data.read_text())
-    report = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+    report = others.recipe("small")
     figures = [row["figures"] for row in report["rows"]]
     assert report["metric"] == "error"
     assert figures[0]["accuracy"] < 0
@@ -213,53 +234,47 @@ def test_a_users_metric_replaces_top1(fresh):
     assert figures[1]["delta"]["value"] == 0
 
 
-def test_an_onnx_file_skips_export_and_is_left_untouched(done):
+def test_an_onnx_file_skips_export_and_is_left_untouched(done, runs):
     folder, report = done
     model = folder / "mine.onnx"
     shutil.copyfile(folder / report["folder"] / report["rows"][1]["path"], model)
     before = model.read_bytes()
-    finished = project.wb(
-        folder,
-        "recipe",
-        "small",
-        "--model",
-        "mine.onnx",
-        "--data",
-        "data.toml",
-        "--quick",
-        "--json",
-    )
-    found = project.report(finished)
+    found = runs.recipe("small", model="mine.onnx", weights=None, preset=project.ONE_PROCESS)
     assert keys(found) == ["simplify", "ort.quantize", "ort.to_ort"]
     assert found["baselines"]["eager"] == ""
     assert found["rows"][0]["figures"]["agreement"] is None
+    assert found["rows"][0]["figures"]["median"] is not None
     assert model.read_bytes() == before
 
 
-def test_a_failed_branch_is_a_row_and_the_others_stand(fresh):
-    (fresh / "recipes" / "failing.py").write_text(FAILING_BRANCH)
-    finished = project.wb(fresh, "recipe", "failing", *project.OWN, "--json")
+def test_a_failed_branch_is_a_row_and_the_others_stand(others):
+    (others.folder / "recipes" / "failing.py").write_text(FAILING_BRANCH)
+    finished = project.wb(others.folder, "recipe", "failing", *project.UNTIMED, "--json")
     assert finished.returncode == 3
     report = project.report(finished)
     assert keys(report) == ["eager", "simplify", "good.quantize", "bad.fails"]
     failed = report["rows"][3]
     assert failed["error"]["what"] == "bad.fails: no kernel for Frobnicate"
-    assert failed["figures"]["median"] is None
-    assert report["rows"][2]["figures"]["median"] is not None
-    page = (fresh / report["folder"] / "report.html").read_text()
+    assert failed["figures"]["accuracy"] is None
+    assert report["rows"][2]["figures"]["accuracy"] is not None
+    page = (others.folder / report["folder"] / "report.html").read_text()
     assert "no kernel for Frobnicate" in page
+    report = others.recipe("failing", preset=project.ONE_PROCESS)
+    assert others.exit_code == 3
+    assert report["rows"][3]["figures"]["median"] is None
+    assert report["rows"][2]["figures"]["median"] is not None
 
 
-def test_a_crash_while_measuring_is_that_rows_error(fresh):
-    (fresh / "net.py").write_text(CRASHING_NET)
-    state = fresh / "weights.pt"
+def test_a_crash_while_measuring_is_that_rows_error(others):
+    (others.folder / "net.py").write_text(CRASHING_NET)
+    state = others.folder / "weights.pt"
     import torch
 
     loaded = torch.load(state, weights_only=True)
     torch.save({f"inner.{key}": value for key, value in loaded.items()}, state)
-    finished = project.wb(fresh, "recipe", "small", *project.OWN, "--json")
-    assert finished.returncode == 3, finished.stderr
-    rows = {row["key"]: row for row in project.report(finished)["rows"]}
+    preset = dataclasses.replace(project.ONE_PROCESS, runs=60)
+    rows = {row["key"]: row for row in others.recipe("small", preset=preset)["rows"]}
+    assert others.exit_code == 3
     assert "SIGSEGV" in rows["eager"]["error"]["why"]
     assert rows["simplify"]["figures"]["median"] is not None
     assert rows["ort.to_ort"]["error"] is None
@@ -284,9 +299,8 @@ def test_a_killed_run_goes_on_where_it_was(fresh, finished_steps):
     process.communicate()
     wait_for(lambda: not project.workers(fresh), 15)
     assert not (fresh / "runs").exists() or not list((fresh / "runs").glob("small-*"))
-    finished = project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json")
-    assert finished.returncode == 0, finished.stderr
-    steps = project.manifest(fresh, project.report(finished))["steps"]
+    with project.Runs(fresh) as runs:
+        steps = project.manifest(fresh, runs.recipe("small"))["steps"]
     assert [step["cached"] for step in steps][:finished_steps] == [True] * finished_steps
     assert list((fresh / "cache" / "tmp").iterdir()) == []
 
@@ -318,23 +332,21 @@ def test_two_runs_at_once_share_what_they_make(fresh):
     assert digests[0] == digests[1]
 
 
-def test_without_latency_there_is_accuracy_alone(done):
-    folder, _ = done
-    found = project.report(project.wb(folder, "recipe", "small", *project.UNTIMED, "--json"))
+def test_without_latency_there_is_accuracy_alone(runs):
+    found = runs.recipe("small")
     figures = found["rows"][2]["figures"]
     assert found["measured"] == ""
     assert figures["median"] is None and figures["than_onnx"] is None
     assert figures["agreement"] is not None
 
 
-def test_out_names_the_folder_and_a_second_run_replaces_it_whole(done):
+def test_out_names_the_folder_and_a_second_run_replaces_it_whole(done, runs):
     folder, _ = done
-    for _ in range(2):
-        finished = project.wb(
-            folder, "recipe", "small", *project.UNTIMED, "--out", "mine", "--json"
-        )
-        assert finished.returncode == 0, finished.stderr
+    assert runs.recipe("small", out="mine")["folder"] == "mine"
+    (folder / "mine" / "left.txt").write_text("of the first run")
+    assert runs.recipe("small", out="mine")["folder"] == "mine"
     assert (folder / "mine" / "manifest.json").is_file()
+    assert not (folder / "mine" / "left.txt").exists()
     assert [path.name for path in folder.glob(".wb-*")] == []
 
 
@@ -352,43 +364,44 @@ def test_a_full_disk_is_a_message_and_nothing_is_lost(fresh):
         assert finished.returncode == 3
         assert "the disk is full" in finished.stderr and "Traceback" not in finished.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        assert project.wb(fresh, "recipe", "small", *project.UNTIMED).returncode == 0
+        with project.Runs(fresh) as runs:
+            runs.recipe("small")
+            assert runs.exit_code == 0
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
 
 
-def test_a_forward_that_changed_is_noticed_though_weights_and_layers_did_not(fresh):
-    net = fresh / "net.py"
+def test_a_forward_that_changed_is_noticed_though_weights_and_layers_did_not(others):
+    net = others.folder / "net.py"
     net.write_text(
         "import torch\nfrom torch import nn\n"
         + "class Net(nn.Sequential):\n    def forward(self, x):\n"
         + "        return super().forward(x) * 1\n"
         + project.NET.replace("nn.Sequential(", "Net(")
     )
-    first = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+    first = others.recipe("plain")
     net.write_text(net.read_text().replace("(x) * 1", "(x) * 2"))
-    second = project.report(project.wb(fresh, "recipe", "small", *project.UNTIMED, "--json"))
+    others.new_workers()
+    second = others.recipe("plain")
     assert first["rows"][1]["sha256"] != second["rows"][1]["sha256"]
 
 
-def test_input_shapes_stand_in_for_data_where_a_recipe_needs_none(done):
+def test_input_shapes_stand_in_for_data_where_a_recipe_needs_none(done, runs):
     folder, report = done
     (folder / "recipes" / "float.py").write_text(
         "from workbench.recipe import Recipe\n"
         "from workbench.steps import Export, Simplify, ToOrt\n"
         "recipe = Recipe(Export(), Simplify(), ToOrt())\n"
     )
-    words = ("--model", "net.py:build", "--input", "input:1x3x32x32", "--quick", "--json")
-    found = project.report(project.wb(folder, "recipe", "float", *words))
+    shapes = {"weights": None, "data": None, "inputs": ["input:1x3x32x32"]}
+    found = runs.recipe("float", **shapes, preset=project.ONE_PROCESS)
     assert keys(found) == ["eager", "simplify", "to_ort"]
     assert found["samples"] == 0
     assert found["rows"][2]["figures"]["than_onnx"] is not None
     assert found["rows"][2]["figures"]["accuracy"] is None
     shutil.copyfile(folder / report["folder"] / report["rows"][1]["path"], folder / "own.onnx")
-    found = project.report(
-        project.wb(folder, "recipe", "float", "--model", "own.onnx", "--no-latency", "--json")
-    )
+    found = runs.recipe("float", model="own.onnx", weights=None, data=None)
     assert keys(found) == ["simplify", "to_ort"]
-    refused = project.wb(folder, "recipe", "small", *words)
-    assert refused.returncode == 2
-    assert "needs calibration samples" in refused.stderr
+    with pytest.raises(WorkbenchError, match="needs calibration samples") as caught:
+        runs.recipe("small", **shapes)
+    assert caught.value.exit_code == 2

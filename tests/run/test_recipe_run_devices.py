@@ -12,6 +12,8 @@ import pytest
 from tests import project
 from tests.device.transport import standin
 
+pytestmark = pytest.mark.process
+
 PROFILE = f"""
 transport = "adb"
 serial = "A1"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from tests import project
+
+pytestmark = pytest.mark.process
 
 # Dies where it is asked for outputs, once it may: what a run needs of it must be kept by then.
 MORTAL_NET = (
@@ -22,20 +26,22 @@ class Mortal(nn.Module):
 inner, build = build, Mortal
 """
 )
-UNTIMED = ("--model", "net.py:build", "--data", "data.toml", "--no-latency", "--json")
 
 
 def test_another_artifact_is_scored_without_the_reference(tmp_path, monkeypatch):
     folder = project.make(tmp_path / "project")
     (folder / "net.py").write_text(MORTAL_NET)
-    first = project.wb(folder, "recipe", "small", *UNTIMED)
-    assert first.returncode == 0, first.stderr
-    other = ("recipe", "small", *UNTIMED, "--set", "quantize.samples=4")
-    monkeypatch.setenv("MORTAL", "1")
-    kept = project.report(project.wb(folder, *other))
-    monkeypatch.delenv("MORTAL")
-    shutil.rmtree(folder / "cache")
-    anew = project.report(project.wb(folder, *other))
+    words = {"name": "small", "weights": None}
+    other = {**words, "settings": ["quantize.samples=4"]}
+    with project.Runs(folder) as runs:
+        runs.recipe(**words)
+        runs.new_workers()
+        monkeypatch.setenv("MORTAL", "1")
+        kept = runs.recipe(**other)
+        runs.new_workers()
+        monkeypatch.delenv("MORTAL")
+        shutil.rmtree(folder / "cache")
+        anew = runs.recipe(**other)
     for one, two in zip(kept["rows"], anew["rows"], strict=True):
         assert one["error"] is None
         for name in ("accuracy", "agreement", "sqnr", "delta"):

@@ -13,6 +13,8 @@ import torch
 
 from tests import nets, project
 
+pytestmark = pytest.mark.process
+
 RECIPE = '''"""Export and simplify."""
 from workbench.recipe import Recipe
 from workbench.steps import Export, Simplify
@@ -56,7 +58,6 @@ def rows(here: Path, *words: str) -> dict[str, Any]:
     return project.report(done)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "words",
     [("open.pt2",), ("one.pt2",), ("traced.pt",),
@@ -83,7 +84,6 @@ def test_a_model_of_every_source_gives_onnx_with_equal_outputs(
         assert "built with the checkpoint's config: width=6" in notes
 
 
-@pytest.mark.heavy
 def test_a_program_runs_without_samples_and_again_from_the_cache(here: Path) -> None:
     first = rows(here, "--model", "one.pt2")
     assert project.manifest(here, first)["dataset"]["data"] == "random"
@@ -95,7 +95,6 @@ def test_a_program_runs_without_samples_and_again_from_the_cache(here: Path) -> 
     assert not any(step["cached"] for step in steps)
 
 
-@pytest.mark.heavy
 @pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None,
     reason="needs transformers: pip install 'mobile-workbench[hf]'",

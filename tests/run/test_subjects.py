@@ -11,6 +11,8 @@ from workbench.errors import DeviceError, ModelError
 from workbench.process import Pool
 from workbench.run.subjects import Subject, fitted, labels, opened
 
+pytestmark = pytest.mark.process
+
 
 def fit(folder: Path, data: str, *names: str) -> list[Subject]:
     with closing(Pool()) as pool:

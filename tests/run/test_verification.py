@@ -136,6 +136,7 @@ def test_what_is_no_runs_folder(run: Path, tmp_path: Path) -> None:
         command(run / "artifacts")
 
 
+@pytest.mark.process
 def test_exit_codes(run: Path) -> None:
     def wb() -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -96,7 +96,7 @@ def test_caches_are_left_out(folder: Path) -> None:
     assert loaded(folder, "./gpt2", {"input_ids": TEXT["input_ids"]}).output_names == ("logits",)
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.process)])
 def test_it_is_exported_with_equal_outputs(opset: int, folder: Path, tmp_path: Path) -> None:
     model = loaded(folder, "./bert")
     made = Export(opset=opset).run(model, nets.context(tmp_path, nets.dataset_of(**TEXT)))

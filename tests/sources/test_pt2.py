@@ -133,7 +133,7 @@ def test_the_batch_stays_open_where_shapes_are_computed(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.process)])
 @pytest.mark.parametrize("name", ["conv", "one"])
 def test_a_program_is_exported_with_equal_outputs(
     name: str, opset: int, folder: Path, tmp_path: Path

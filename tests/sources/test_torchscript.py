@@ -120,7 +120,7 @@ def test_a_batch_that_the_trace_fixed_is_found_out_in_both_places(tmp_path: Path
     np.testing.assert_allclose(infer(session, {"x": x})[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.process)])
 def test_an_archive_is_exported_with_a_dynamic_batch(
     opset: int, archive: Path, tmp_path: Path
 ) -> None:
@@ -131,7 +131,7 @@ def test_an_archive_is_exported_with_a_dynamic_batch(
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(20, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(20, marks=pytest.mark.process)])
 def test_computed_sizes_and_named_outputs_survive(opset: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Attention().eval()
@@ -158,6 +158,7 @@ def test_control_flow_is_exported_as_such_and_said(kind: type[nn.Module], tmp_pa
         Export(opset=21).run(model, nets.context(tmp_path / "p", nets.dataset_of(x=x)))
 
 
+@pytest.mark.process
 def test_a_session_on_an_archive_is_the_archive(archive: Path, tmp_path: Path) -> None:
     from workbench.inspect.artifacts import open_artifact
 

@@ -362,7 +362,7 @@ def test_int8_leaves_preprocessing_and_head_in_float(head: Any, tmp_path: Path) 
             assert nets.decibels(float_there, made_there[0]) > max(least, 15)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:::torch")
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 
-OPSETS = [pytest.param(o, marks=[pytest.mark.heavy] if o >= 18 else []) for o in range(13, 22)]
+OPSETS = [pytest.param(o, marks=[pytest.mark.process] if o >= 18 else []) for o in range(13, 22)]
 
 
 def declared_opset(path: Path) -> int:
@@ -39,7 +39,7 @@ def test_the_file_has_the_opset_asked_for_and_takes_any_batch(opset: int, tmp_pa
         np.testing.assert_allclose(found, nets.run_torch(module, some), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(19, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(19, marks=pytest.mark.process)])
 def test_a_batch_that_is_not_dynamic_is_fixed_to_one(opset: int, tmp_path: Path) -> None:
     module, data = nets.build(), nets.images()
     made = nets.exported(tmp_path, module, data, opset=opset, dynamic_batch=False)
@@ -53,7 +53,7 @@ def test_a_batch_that_is_not_dynamic_is_fixed_to_one(opset: int, tmp_path: Path)
         nets.run_onnx(made.path, nets.normal(5, 3, 32, 32))
 
 
-@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.process)])
 def test_two_inputs_keep_the_call_order_and_their_names(opset: int, tmp_path: Path) -> None:
     module = nets.build(nets.TwoInputs)
     data = nets.dataset_of(zebra=nets.normal(8, 3, 16, 24), apple=nets.normal(8, 5, seed=1))
@@ -64,7 +64,7 @@ def test_two_inputs_keep_the_call_order_and_their_names(opset: int, tmp_path: Pa
     np.testing.assert_allclose(found, nets.run_torch(module, *given), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", [14, pytest.param(20, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [14, pytest.param(20, marks=pytest.mark.process)])
 def test_several_outputs_carry_their_names(opset: int, tmp_path: Path) -> None:
     module, data = nets.build(nets.Outputs), nets.dataset_of(x=nets.normal(8, 8))
     made = nets.exported(tmp_path, module, data, ("scores", "embedding"), opset=opset)
@@ -90,7 +90,7 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-@pytest.mark.parametrize("opset", [13, 17, pytest.param(20, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("opset", [13, 17, pytest.param(20, marks=pytest.mark.process)])
 def test_a_decision_on_data_is_kept_as_if(opset: int, tmp_path: Path) -> None:
     # All samples go one way, so that a trace of it would pass every check of outputs.
     data = nets.dataset_of(x=np.abs(nets.normal(8, 8)))
@@ -119,7 +119,7 @@ def test_a_decision_that_no_script_keeps_is_an_error_with_its_line(tmp_path: Pat
     assert not list(tmp_path.glob("*.onnx"))
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_torchs_own_condition_is_exported_where_its_exporter_is_asked(tmp_path: Path) -> None:
     made = nets.exported(
         tmp_path, nets.build(nets.Conditional), nets.dataset_of(x=nets.normal(8, 8)), opset=18
@@ -130,7 +130,7 @@ def test_torchs_own_condition_is_exported_where_its_exporter_is_asked(tmp_path: 
         np.testing.assert_allclose(nets.run_onnx(made.path, x)[0], factor * x, rtol=1e-6)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_a_decision_at_an_opset_without_scripts_names_the_highest_with(tmp_path: Path) -> None:
     data = nets.dataset_of(x=nets.normal(8, 8))
     with pytest.raises(StepError, match="decides by its data") as caught:
@@ -159,7 +159,7 @@ def test_a_look_at_shapes_and_constants_needs_no_script(tmp_path: Path) -> None:
     ("kind", "opset", "said"),
     [
         (nets.Unexportable, 17, "svd"),
-        pytest.param(nets.Unexportable, 18, "", marks=pytest.mark.heavy),
+        pytest.param(nets.Unexportable, 18, "", marks=pytest.mark.process),
     ],
 )
 def test_what_torch_cannot_export_is_an_error_of_the_step(

@@ -43,6 +43,7 @@ def pruned(folder, dataset=None, make=nets.Plain, **options):
     return step.run(subject(make, dataset), context), context
 
 
+@pytest.mark.process
 def test_the_file_loads_without_the_pruning_library_and_takes_any_batch(tmp_path):
     made, context = pruned(tmp_path)
     assert made.format is Format.PT2

@@ -185,7 +185,7 @@ def interpreter(artifact: Artifact) -> Any:
     return loaded
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("precision", "least"),
     [("float32", 100), ("float16", 50), ("dynamic", 20), ("int8", 20), ("int8-io", 20),
@@ -203,7 +203,7 @@ def test_outputs_agree_with_the_onnx_file_on_images_that_are_not_square(
     assert made.path.name == f"model.{precision}.tflite"
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_file_takes_nhwc_in_litert_itself(precision: str, conversions: Conversions) -> None:
     made = conversions.made("picture", precision)
@@ -228,7 +228,7 @@ def test_the_file_takes_nhwc_in_litert_itself(precision: str, conversions: Conve
     assert nets.decibels(wanted, found) > 18
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_sizes_shrink_with_the_precision(conversions: Conversions) -> None:
     size = {one: conversions.made("picture", one).size for one in PRECISIONS}
     assert size["float32"] > 1.6 * size["float16"] > 1.2 * size["dynamic"]
@@ -236,7 +236,7 @@ def test_sizes_shrink_with_the_precision(conversions: Conversions) -> None:
         assert size[precision] < 0.5 * size["float32"]
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize("precision", ["int8", "int8-io"])
 def test_int8_files_compute_in_int8(precision: str, conversions: Conversions) -> None:
     made = conversions.made("picture", precision)
@@ -248,7 +248,7 @@ def test_int8_files_compute_in_int8(precision: str, conversions: Conversions) ->
     assert made.precision == "int8"
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_weights_alone_are_quantized_in_a_dynamic_file(conversions: Conversions) -> None:
     made = conversions.made("picture", "dynamic")
     details = interpreter(made).get_tensor_details()
@@ -257,7 +257,7 @@ def test_weights_alone_are_quantized_in_a_dynamic_file(conversions: Conversions)
     assert not any("calibration" in note for note in made.notes)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_two_inputs_reach_their_places_whatever_the_alphabet(conversions: Conversions) -> None:
     made = conversions.made("pair", "float32")
     assert [spec.name for spec in made.inputs] == ["zebra", "apple"]
@@ -267,7 +267,7 @@ def test_two_inputs_reach_their_places_whatever_the_alphabet(conversions: Conver
     assert nets.decibels(wanted, infer(open_session(made, 1), given)[0]) > 100
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_two_inputs_of_one_shape_are_calibrated_each_with_its_own(
     conversions: Conversions,
 ) -> None:
@@ -285,7 +285,7 @@ def found_by_both(made: Artifact, source: Artifact, **samples: Any) -> tuple[Any
     return wanted, infer(open_session(made, 1), samples)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("case", "precision", "least", "said"),
     [
@@ -308,7 +308,7 @@ def test_what_onnx2tf_does_not_convert_by_itself(
     assert made.precision == precision
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize("precision", ["int8", "int16"])
 def test_words_and_their_mask_survive_quantization(
     precision: str, conversions: Conversions
@@ -323,7 +323,7 @@ def test_words_and_their_mask_survive_quantization(
         assert sum(kind == np.int16 for kind in kinds) > 8
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_ids_that_do_not_fit_are_refused(conversions: Conversions) -> None:
     made = conversions.made("words", "int8")
     samples = sentences().examples(2)
@@ -332,7 +332,7 @@ def test_ids_that_do_not_fit_are_refused(conversions: Conversions) -> None:
         infer(open_session(made, 1), halves)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_each_output_is_the_one_of_its_name(conversions: Conversions) -> None:
     made = conversions.made("outputs", "float32")
     assert [spec.name for spec in made.outputs] == ["scores", "embedding"]
@@ -344,7 +344,7 @@ def test_each_output_is_the_one_of_its_name(conversions: Conversions) -> None:
     assert set(signature["outputs"]) == {"scores", "embedding"}
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_an_operator_without_int8_kernel_computes_in_float_and_is_said(
     conversions: Conversions,
 ) -> None:
@@ -355,7 +355,7 @@ def test_an_operator_without_int8_kernel_computes_in_float_and_is_said(
     assert nets.decibels(wanted[0], found[0]) > 20
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("case", "precision", "named"), [("elu", "int8-io", "ELU"), ("erf", "float32", "operator Erf")]
 )
@@ -369,7 +369,7 @@ def test_an_operator_that_does_not_convert_is_named(
                 if one.suffix == ".tflite"]  # fmt: skip
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_firmware_gets_the_file_as_an_array(conversions: Conversions) -> None:
     made = conversions.made("picture", "int8-io")
     header, source = (path.read_text() for path in made.companions)
@@ -381,14 +381,14 @@ def test_firmware_gets_the_file_as_an_array(conversions: Conversions) -> None:
     assert int(re.findall(r"\d+", arena)[0]) >= 24 * 40 * 3 + 12 * 20 * 128
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_the_onnx_files_stay_byte_for_byte(conversions: Conversions) -> None:
     for case, made in conversions.sources.items():
         assert made.path.read_bytes() == conversions.contents[case]
         assert {path.name for path in made.path.parent.iterdir()} == {"model.onnx"}
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_one_saved_model_serves_every_precision(conversions: Conversions) -> None:
     work = conversions.folder / "work"
     # Files with token ids are prepared apart for 16 bits; what failed leaves nothing.

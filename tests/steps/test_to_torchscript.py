@@ -55,6 +55,7 @@ def elsewhere(made: Artifact, folder: Path, *arrays: Any) -> Any:
     return np.load(folder / "found.npy")
 
 
+@pytest.mark.process
 def test_the_archive_runs_without_the_models_code(tmp_path: Path) -> None:
     module = nets.build()
     made = compiled(tmp_path / "out", module, nets.images())
@@ -67,6 +68,7 @@ def test_the_archive_runs_without_the_models_code(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, nets.run_torch(module, images), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.process
 def test_a_decision_on_data_is_scripted_and_said(tmp_path: Path) -> None:
     # All samples go one way: a trace of it would pass every check of outputs.
     data = nets.dataset_of(x=np.abs(nets.normal(8, 8)))
@@ -86,6 +88,7 @@ def test_a_trace_that_was_asked_for_says_what_it_is(tmp_path: Path) -> None:
         compiled(tmp_path / "both", nets.build(nets.Branching), EIGHT, method="trace")
 
 
+@pytest.mark.process
 def test_what_is_wrong_as_a_trace_is_scripted(tmp_path: Path) -> None:
     made = compiled(tmp_path / "out", nets.build(nets.BakedBatch))
     assert made.notes[0].startswith("scripted, not traced: trace: RuntimeError: shape")
@@ -126,6 +129,7 @@ def test_a_network_of_one_sample_at_a_time_keeps_that(tmp_path: Path) -> None:
     assert found.shape == (3, 4)
 
 
+@pytest.mark.process
 def test_outputs_keep_their_names_and_order(tmp_path: Path) -> None:
     module = nets.build(nets.Outputs)
     made = compiled(tmp_path / "out", module, EIGHT, ("scores", "embedding"))
@@ -140,6 +144,7 @@ def test_outputs_keep_their_names_and_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(elsewhere(made, tmp_path, x), wanted["scores"], rtol=1e-5)
 
 
+@pytest.mark.process
 def test_two_inputs_keep_the_call_order(tmp_path: Path) -> None:
     module = nets.build(nets.Difference)
     data = nets.dataset_of(second=nets.normal(8, 4), first=nets.normal(8, 4, seed=1))

@@ -12,6 +12,8 @@ import pytest
 
 from tests import project
 
+pytestmark = pytest.mark.process
+
 SWEEP = (
     "sweep", "small", *project.UNTIMED, "--vary", "quantize.preset=fast,balanced",
     "--vary", "quantize.samples=4,8", "--minimise", "size,drop",
@@ -48,7 +50,6 @@ def swept(here, killed):
     return killed, project.report(done)
 
 
-@pytest.mark.heavy
 def test_after_a_kill_each_point_is_there_once(swept):
     folder, found = swept
     settings = [tuple(one["settings"]) for one in found["points"]]
@@ -64,7 +65,6 @@ def test_after_a_kill_each_point_is_there_once(swept):
         assert f"quantize.samples={options['samples']}" in one["settings"]
 
 
-@pytest.mark.heavy
 def test_the_front_is_shown_and_written(here, swept):
     folder, found = swept
     done = project.wb(here, "front", str(folder))
@@ -79,7 +79,6 @@ def test_the_front_is_shown_and_written(here, swept):
     assert "| front" in (folder / "front.md").read_text()
 
 
-@pytest.mark.heavy
 def test_other_goals_rank_the_same_trials(here, swept):
     folder, _ = swept
     words = ("front", str(folder), "--minimise")
@@ -94,7 +93,6 @@ def test_other_goals_rank_the_same_trials(here, swept):
     assert "needs a device that is measured" in wrong.stderr
 
 
-@pytest.mark.heavy
 def test_a_point_is_repeated(here, swept):
     folder, found = swept
     point = found["points"][0]
@@ -116,7 +114,6 @@ def test_a_point_is_repeated(here, swept):
     assert "has no trial 99" in none.stderr
 
 
-@pytest.mark.heavy
 def test_failing_trials_do_not_end_it(here):
     (here / "recipes" / "breaking.py").write_text(
         "from dataclasses import dataclass\n"
@@ -142,7 +139,6 @@ def test_failing_trials_do_not_end_it(here):
     assert "1 on the front of size, 1 failed" in done.stdout
 
 
-@pytest.mark.heavy
 def test_what_the_goals_ask_for_is_timed_and_no_more(here):
     words = (
         "--vary",

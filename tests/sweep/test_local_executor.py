@@ -93,6 +93,7 @@ def test_room_is_by_cores_and_free_memory(monkeypatch):
     assert 0 < local_executor._free() < 1 << 50
 
 
+@pytest.mark.process
 def test_ending_ends_what_is_busy():
     executor = Local(1, lambda _: None)
     executor.submit(0, "make", {"bad": "spec"}, ())

@@ -21,7 +21,7 @@ from workbench.sweep import ray_cluster
 from workbench.sweep.ray_cluster import Cluster
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'mobile-workbench[ray]'")
-pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")

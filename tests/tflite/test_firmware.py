@@ -91,6 +91,7 @@ def test_an_open_shape_leaves_the_arena_unknown(tmp_path: Path) -> None:
     assert read(flat, [x], [y], tmp_path)["arena"] is None
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 def test_the_array_compiles_to_the_file_and_is_aligned(tmp_path: Path) -> None:
     content = bytes(range(256)) + b"\x00\xff!"

@@ -126,7 +126,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, Made(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_both_files_agree_better_than_either_does_with_float(made: tuple[str, Made]) -> None:
     case, one = made
     floats, qdq, tflite = one.outputs
@@ -136,7 +136,7 @@ def test_both_files_agree_better_than_either_does_with_float(made: tuple[str, Ma
     assert nets.decibels(floats, tflite) > 20
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_every_grid_of_the_qdq_file_is_in_the_tflite_file(made: tuple[str, Made]) -> None:
     case, one = made
     flat = one.flat
@@ -159,7 +159,7 @@ def test_every_grid_of_the_qdq_file_is_in_the_tflite_file(made: tuple[str, Made]
         assert len(missing) <= 2
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_weights_and_biases_are_the_very_integers(made: tuple[str, Made]) -> None:
     _, one = made
     flat = one.flat
@@ -191,7 +191,7 @@ def test_weights_and_biases_are_the_very_integers(made: tuple[str, Made]) -> Non
     assert seen >= sum(len(weight.scales) for weight in one.stripped.weights.values())
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_what_is_float_in_one_is_float_in_the_other(made: tuple[str, Made]) -> None:
     case, one = made
     flat, kinds = one.flat, one.kinds()
@@ -206,7 +206,7 @@ def test_what_is_float_in_one_is_float_in_the_other(made: tuple[str, Made]) -> N
         assert not {"QUANTIZE", "DEQUANTIZE"} & set(kinds)
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_the_notes_say_whose_numbers_they_are(made: tuple[str, Made]) -> None:
     case, one = made
     said = " | ".join(one.tflite.notes)
@@ -278,7 +278,7 @@ def test_notes_count_what_is_not_the_qdq_files(changed: dict[str, int], said: st
     assert found[1:] == ((said,) if said else ())
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_ranges_are_of_each_tensor_alone(tmp_path: Path) -> None:
     """TensorFlow's calibrator gave x / 6 the range of the products that were written over it."""
     import tensorflow as tf

@@ -173,6 +173,7 @@ def test_any_text_is_an_identity(parts):
     assert Identity.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc/cpuinfo")
 @pytest.mark.parametrize("shell", [(), ("bash", "-c", '"$@"', "bash")])
 def test_this_machine_is_what_python_says_it_is(shell):

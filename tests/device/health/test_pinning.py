@@ -91,6 +91,7 @@ def test_a_device_whose_proc_tells_nothing_is_taken_at_its_word():
     assert pinned(device({"1": Done(0, "Name: cat\n", "")}), (0,), 0) == ("taskset", "1")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="no taskset")
 def test_this_machine_runs_on_the_core_that_was_asked_for():
     here = Here()

@@ -15,6 +15,7 @@ from workbench.device.transport.base import Done
 from workbench.errors import DeviceError
 
 
+@pytest.mark.process
 def test_parts_that_fail_hang_on_input_or_end_without_a_line_are_told_apart():
     text = sections.script(
         ("first", "printf 'no end of line'"),
@@ -33,6 +34,7 @@ def test_parts_that_fail_hang_on_input_or_end_without_a_line_are_told_apart():
     assert here.asked == 1
 
 
+@pytest.mark.process
 def test_nothing_waits_for_the_terminal_that_wb_runs_in():
     reading, writing = os.pipe()  # it stays open, as a terminal does
     try:

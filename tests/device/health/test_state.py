@@ -203,6 +203,7 @@ def test_any_text_is_a_health(parts):
     assert isinstance(ready(found, 40, 30), str)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="no /proc/loadavg")
 def test_this_machine(tmp_path):
     here = Here()

@@ -95,6 +95,7 @@ def test_the_newest_ndk_compiles_for_the_oldest_android_that_will_do(
     assert "/27.0.2/" in build.compiler_for("android-arm64")[0]
 
 
+@pytest.mark.process
 def test_a_compiler_that_refuses_is_quoted(bare: Path, tmp_path: Path) -> None:
     broken = fake(bare / "aarch64-linux-gnu-gcc", "echo main.c:1: error: no such thing >&2; exit 1")
     with pytest.raises(StepError, match="does not compile") as caught:
@@ -107,6 +108,7 @@ def test_a_compiler_that_refuses_is_quoted(bare: Path, tmp_path: Path) -> None:
         build.build("aarch64-linux", tmp_path)
 
 
+@pytest.mark.process
 def test_a_program_for_another_machine_is_refused(bare: Path, tmp_path: Path) -> None:
     fake(bare / "aarch64-linux-gnu-gcc", writing(62))
     with pytest.raises(StepError, match="made no program for aarch64-linux"):
@@ -115,6 +117,7 @@ def test_a_program_for_another_machine_is_refused(bare: Path, tmp_path: Path) ->
     assert build.machine(build.build("aarch64-linux", tmp_path)) == 183
 
 
+@pytest.mark.process
 def test_a_runner_is_built_once(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_runner_is_built_once(
     assert build.runner_for("aarch64-linux") != first
 
 
+@pytest.mark.process
 def test_what_fails_leaves_nothing_in_the_cache(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +150,7 @@ def test_what_is_no_elf_file_has_no_machine(content: bytes, tmp_path: Path) -> N
     assert build.machine(tmp_path / "file") == 0
 
 
+@pytest.mark.process
 def test_the_sources_compile_without_a_warning(tmp_path: Path) -> None:
     if shutil.which("cc") is None or not build.host_target():
         pytest.skip("no C compiler is here")
@@ -156,7 +161,7 @@ def test_the_sources_compile_without_a_warning(tmp_path: Path) -> None:
     assert "usage" in done.stdout
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_zig_builds_the_runner_for_arm(tmp_path: Path) -> None:
     if find_spec("ziglang") is None:
         pytest.skip("ziglang is not here: pip install ziglang")

@@ -58,6 +58,7 @@ def test_this_machines_are_the_installed_packages() -> None:
         assert build.machine(path) == build.TARGETS[build.host_target()][0]
 
 
+@pytest.mark.process
 def test_they_are_found_without_importing_the_packages() -> None:
     if not build.host_target():
         pytest.skip("not Linux on x86_64 or aarch64")

@@ -43,6 +43,7 @@ def checked(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.process
 def test_each_function_is_where_the_header_has_it(tmp_path: Path) -> None:
     done = checked(tmp_path, CHECK)
     assert done.returncode == 0, done.stderr

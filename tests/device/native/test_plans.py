@@ -13,6 +13,8 @@ import pytest
 from tests.device.native import models
 from tests.device.native.runners import Answer, Runner, normal
 
+pytestmark = pytest.mark.process
+
 LARGE = 2**61
 
 # A word of the plan, and what it is made: each cannot be done.

@@ -20,6 +20,8 @@ from workbench.device.session import infer_each, open_session
 from workbench.inspect import artifacts
 from workbench.report.blocks import operator_times
 
+pytestmark = pytest.mark.process
+
 ROWS = 5
 
 

@@ -16,6 +16,8 @@ from tests.device.native.test_plans import damaged
 from workbench.device.runner_plan import Plan
 from workbench.errors import StepError
 
+pytestmark = pytest.mark.process
+
 SANITIZERS = re.compile(r"lib(asan|ubsan|c|gcc_s|pthread)[.-]|sanitizer_common|interceptor")
 OWN = re.compile(r"wb-runner|/(main|plan|ort|litert|litert_profile)\.c:")
 
@@ -63,7 +65,6 @@ def test_good_plans_are_run_without_a_finding(name: str, sanitized: Runner, tmp_
     assert clean(sanitized, plan) == 0
 
 
-@pytest.mark.heavy
 def test_damaged_plans_are_without_a_finding(sanitized: Runner, tmp_path: Path) -> None:
     plan = sanitized.plan(models.onnx_float(tmp_path), {"x": normal(3, 8)}, "y", runs=2)
     text = replace(plan, options=(("key", "value"),)).text().encode()
@@ -72,7 +73,6 @@ def test_damaged_plans_are_without_a_finding(sanitized: Runner, tmp_path: Path) 
     assert 3 in codes
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_damaged_models_and_inputs_are_without_a_finding(
     kind: str, sanitized: Runner, tmp_path: Path

@@ -21,6 +21,8 @@ from workbench.device.transport import (
 from workbench.device.transport.adb import attached, listed
 from workbench.errors import DependencyError, DeviceError, ProfileError
 
+pytestmark = pytest.mark.process
+
 ADB, SSH = "adb", "ssh"
 FOLDER = {ADB: "/data/local/tmp", SSH: "."}
 

@@ -15,6 +15,8 @@ from workbench.device.transport.local import LocalTransport
 from workbench.device.transport.shell import unwrapped, wrapped
 from workbench.errors import DeviceError
 
+pytestmark = pytest.mark.process
+
 NASTY = [
     "; rm -rf $HOME .onnx", "a b", "it's", '"', "$(id)", "`id`", "-n", "--", "a\nb", "\n", "", "é✓",
     "*", "~", "\\", "a\\", "%s", "!x", "&", "|", "#", "\t", "A=B",

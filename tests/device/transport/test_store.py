@@ -20,6 +20,8 @@ from workbench.device.transport import (
 from workbench.device.transport.store import Store
 from workbench.errors import DeviceError
 
+pytestmark = pytest.mark.process
+
 KINDS = ["local", "adb", "ssh"]
 
 

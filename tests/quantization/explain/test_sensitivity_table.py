@@ -196,7 +196,7 @@ def test_a_batch_of_many_is_refused(folder: Path) -> None:
         run(folder, "four.onnx")
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_the_command_line(folder: Path) -> None:
     done = project.wb(folder, "sensitivity", "net.onnx", "--data", "data.toml", "--preset", "fast",
                       "--json")  # fmt: skip

@@ -187,6 +187,7 @@ def test_the_same_file_is_known(ready: engine.Calibrated) -> None:
     assert graphs.identity(ready.placed(["c0"])) != graphs.identity(placement)
 
 
+@pytest.mark.process
 def test_a_real_network(
     ready: engine.Calibrated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

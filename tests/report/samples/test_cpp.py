@@ -15,6 +15,8 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.onnxgraph import signature
 from workbench.steps import BakePreprocess, QuantizeStatic, ToOrt
 
+pytestmark = pytest.mark.process
+
 WITHIN = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -29,7 +31,6 @@ def own(artifact: Artifact, *arrays: np.ndarray) -> list[np.ndarray]:
     return run_onnx(artifact.path, *arrays)
 
 
-@pytest.mark.heavy
 def test_pixels_go_in_and_the_outputs_are_those_of_python(network: Artifact, tmp_path: Path):
     folder = cases.written(tmp_path, network, cases.described(cases.photos()))
     program = cases.compiled(folder)
@@ -41,7 +42,6 @@ def test_pixels_go_in_and_the_outputs_are_those_of_python(network: Artifact, tmp
         np.testing.assert_allclose(found["output"], expected, **WITHIN)
 
 
-@pytest.mark.heavy
 def test_an_int8_ort_file(network: Artifact, tmp_path: Path):
     photos = cases.photos()
     quantized = QuantizeStatic().run(network, context(tmp_path / "quantize", photos))
@@ -52,7 +52,6 @@ def test_an_int8_ort_file(network: Artifact, tmp_path: Path):
     np.testing.assert_allclose(found["output"], expected, **WITHIN)
 
 
-@pytest.mark.heavy
 def test_a_file_that_takes_pixels_gets_them_as_they_are(network: Artifact, tmp_path: Path):
     photos = cases.photos()
     made = BakePreprocess().run(network, context(tmp_path / "bake", photos))

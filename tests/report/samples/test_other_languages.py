@@ -121,7 +121,7 @@ def test_swift_parses(written: list[Path]):
         assert not mistakes(path.read_text(), grammar.language()), path
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_kotlin_compiles_against_onnx_runtime(written: list[Path], tmp_path: Path):
     compiler, classes = toolchains.compiler("kotlinc"), toolchains.classes()
     sources = [

@@ -51,7 +51,7 @@ def compiled(folder: Path) -> Path:
     return folder / "sample"
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 @pytest.mark.parametrize("precision", ["float32", "int8-io"])
 def test_pixels_go_in_and_the_outputs_are_those_of_python(
     converted: dict[str, Artifact], precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.report import samples
 
 
-@pytest.mark.heavy
+@pytest.mark.process
 def test_libtorch_gives_what_python_gives(tmp_path: Path):
     module = build(TwoInputs)
     zebra, apple = normal(1, 3, 12, 10), normal(1, 5)
