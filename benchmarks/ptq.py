@@ -53,7 +53,7 @@ def ours(
     model_path: Path, calibration: Mapping[str, NDArray[Any]], out: Path, preset: str,
     **options: Any,
 ) -> float:  # fmt: skip
-    """Quantize a file with our engine; seconds that it took. options: of `engine.Options`."""
+    """Quantize a file with our engine; seconds that it took. options: the engine's."""
     import onnx
 
     from workbench.quantization.core import engine
@@ -64,7 +64,8 @@ def ours(
             yield {name: one[start : start + size] for name, one in calibration.items()}
 
     began = time.perf_counter()
-    made = engine.quantize(onnx.load(model_path), batches, engine.Options(preset=preset, **options))
+    settings = engine.QuantizationOptions(preset=preset, **options)
+    made = engine.quantize(onnx.load(model_path), batches, settings)
     seconds = time.perf_counter() - began
     onnx.save(made.model, out)
     return seconds
@@ -84,7 +85,7 @@ class Bench:
     def base(self) -> Artifact:
         return onnx_artifact(self.net.path, "float32")
 
-    def place(self, key: str) -> Path:
+    def place_operators(self, key: str) -> Path:
         found = self.folder / key.replace(":", "-")
         found.mkdir(parents=True, exist_ok=True)
         return found

@@ -16,15 +16,15 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 from workbench.errors import CrashError, StepError, unpack
+from workbench.progress import Progress
 
 HEADER = struct.Struct("<Q")
-Progress = Callable[[float, str], None]
 
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
 

@@ -72,7 +72,9 @@ def plain_decibels(seed: int, samples: int, folder: Path) -> float:
 def holds(seed: int, preset: str, runtime: Any, folder: Path) -> None:
     net, model, seen, held, wanted = reference(seed, SAMPLES[preset])
     made = engine.quantize(
-        model, in_batches(seen, net.fixed), engine.Options(preset=preset, runtime=runtime)
+        model,
+        in_batches(seen, net.fixed),
+        engine.QuantizationOptions(preset=preset, runtime=runtime),
     ).model
     onnx.checker.check_model(made, full_check=True)
     found = run_all(made, held, net.fixed)

@@ -15,7 +15,6 @@ from workbench.artifact import Artifact
 from workbench.dataset import Dataset
 from workbench.device.profile import Device
 from workbench.errors import DatasetError, RecipeError, StepError
-from workbench.quantization.core.ranges_file import load_calibration
 from workbench.steps import QuantizeStatic
 
 SAMPLES = 21  # not a multiple of the batch that calibration reads
@@ -112,7 +111,11 @@ def test_each_output_channel_has_a_scale(float_file: Artifact, tmp_path: Path) -
 
 def read_ranges(path: Path) -> dict[str, tuple[float, float]]:
     """Lowest and highest by tensor, from onnxruntime's own JSON."""
-    return {name: (one.low, one.high) for name, one in load_calibration(path).items()}
+    from onnxruntime.quantization.calibrate import load_tensors_data
+
+    tensors = load_tensors_data(path).items()
+    return {name: (float(low), float(high)) for name, data in tensors
+            for low, high in [data.range_value]}  # fmt: skip
 
 
 @pytest.mark.parametrize("samples", [None, 5])
@@ -294,12 +297,12 @@ def test_a_budget_is_held_on_evaluation_samples(float_file: Artifact, tmp_path: 
 def test_where_no_int8_holds_the_budget_fp32_is_handed_on(
     float_file: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.quantization.core import scores
+    from workbench.quantization.search import predictions
 
     def wrong(self: Any, model: onnx.ModelProto, rows: Any) -> Any:
         return np.zeros(len(rows), bool)  # whatever is in INT8
 
-    monkeypatch.setattr(scores.Classes, "__call__", wrong)
+    monkeypatch.setattr(predictions.ClassPredictions, "__call__", wrong)
     made = budgeted(float_file, tmp_path, 1)
     assert made.precision == "float32"
     assert made.path.read_bytes() == float_file.path.read_bytes()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tests import nets
-from workbench.quantization.core.stripped import Grid, Stripped
+from workbench.quantization.core.qdq_reader import Grid, Stripped
 from workbench.tflite.hard_activations import FULL, hard_products, is_hard
 
 GIVEN, GATE, RESULT = Grid(0.06, 10), Grid(1 / 255, -128), Grid(0.03, -100)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tests import nets
 from workbench.artifact import Artifact, Format
 from workbench.device.session import infer, open_session
-from workbench.quantization.core.stripped import Grid, Stripped, strip
+from workbench.quantization.core.qdq_reader import Grid, Stripped, strip
 from workbench.steps import ToTflite
 from workbench.tflite.flatbuffer import Flatbuffer
 from workbench.tflite.hard_activations import taken_apart

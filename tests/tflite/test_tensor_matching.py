@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests import nets
-from workbench.quantization.core.stripped import Grid, Stripped
+from workbench.quantization.core.qdq_reader import Grid, Stripped
 from workbench.tflite.tensor_matching import Print, matched, onnx_prints
 
 A, B = Grid(0.1, 0), Grid(0.2, 5)

@@ -16,7 +16,7 @@ from workbench.device.profile import Device
 from workbench.device.session import Inputs, infer
 from workbench.errors import DeviceError
 from workbench.model import ModelSource
-from workbench.process import Progress
+from workbench.progress import Progress
 
 XNNPACK, LITERT = "XNNPACK", "LiteRT"
 # Those that ONNX Runtime adds to carry tensors between a GPU and the CPU are not the model's.

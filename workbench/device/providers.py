@@ -13,7 +13,8 @@ from workbench.errors import DependencyError, WorkbenchError
 if TYPE_CHECKING:
     from workbench.device.profile import Device
     from workbench.model import ModelSource
-    from workbench.process import Pool, Progress
+    from workbench.process import Pool
+    from workbench.progress import Progress
 
 CPU = "CPUExecutionProvider"
 

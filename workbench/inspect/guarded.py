@@ -12,7 +12,8 @@ from pathlib import Path
 from workbench.artifact import Format
 from workbench.errors import CrashError, ModelError, WorkbenchError, first_line
 from workbench.inspect.facts import Facts
-from workbench.process import Progress, Worker
+from workbench.process import Worker
+from workbench.progress import Progress
 
 SECONDS = 120  # the longest that a reader may take
 

@@ -28,7 +28,7 @@ from workbench.device.session import Session, infer, open_session
 from workbench.engine.execution import Data
 from workbench.errors import DeviceError, ModelError, WorkbenchError, first_line
 from workbench.model import Model, ModelSource
-from workbench.process import Progress
+from workbench.progress import Progress
 from workbench.recipe import Context
 from workbench.tflite.tensorflow_jobs import make_flatbuffer, make_saved_model
 from workbench.usercode import Dependencies, watched

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from workbench.artifact import Artifact
 from workbench.measure.layered import Layered
 from workbench.parity import sqnr
-from workbench.process import Progress
+from workbench.progress import Progress
 
 Array = NDArray[Any]
 

@@ -14,7 +14,7 @@ from workbench.artifact import Artifact, feed, stored
 from workbench.errors import DeviceError, StepError, first_line
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
-from workbench.quantization.core.moments import channel_axis
+from workbench.quantization.core.observers import channel_axis
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,7 @@ from workbench.errors import CrashError, WorkbenchError, first_line
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
-    from workbench.process import Progress
+    from workbench.progress import Progress
 
 Array = NDArray[Any]
 

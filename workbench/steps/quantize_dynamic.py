@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from workbench.artifact import Artifact, Format, fed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.quantization.dynamic.operators import INTEGER_KERNELS, WEIGHT_INPUTS
 
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.search.budget_search import Found
+    from workbench.quantization.search.budget_search import BudgetResult
     from workbench.recipe import Context
 
 # Below LEAST dB the file counts as wrongly converted: weights that a quantizer mixed up gave 0 dB
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 LEAST, GOOD = 5.0, 14.0
 
 PER_AXIS = 13  # the opset from which DequantizeLinear takes a scale for each row
-
-WEIGHTS = {"MatMul": (1,), "Attention": (1,), "LSTM": (1, 2), "GRU": (1, 2)}
-LIBRARY = ("MatMul", "LSTM", "Attention")  # what onnxruntime has dynamic INT8 kernels for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,7 @@ class QuantizeDynamic:
 
     def _within(
         self, model: onnx.ModelProto, chosen: dict[str, str], subject: Artifact, context: Context
-    ) -> Found[tuple[str, ...]]:
+    ) -> BudgetResult[tuple[str, ...]]:
         """The layers that a budget leaves in float."""
         import onnx
 
@@ -144,10 +142,10 @@ class QuantizeDynamic:
             return onnx.load(path)
 
         samples = fed(subject.inputs, context.dataset.examples(budget.SAMPLES))
-        files = budget.Files(model, chosen, written, samples)
+        ladder = budget.DynamicLadder(model, chosen, written, samples)
         try:
             assert self.max_drop is not None
-            return budget.within(files, subject, context, self.max_drop)
+            return budget.hold_budget(ladder, subject, context, self.max_drop)
         finally:
             path.unlink(missing_ok=True)
 
@@ -165,7 +163,7 @@ class QuantizeDynamic:
             if node.op_type not in ranks or node.name in self.exclude:
                 continue
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            arrays = [weights.get(node.input[place]) for place in WEIGHTS[node.op_type]]
+            arrays = [weights.get(node.input[place]) for place in WEIGHT_INPUTS[node.op_type]]
             if any(a is None or a.ndim != ranks[node.op_type] or a.dtype != "float32"
                    for a in arrays):  # fmt: skip
                 continue
@@ -194,10 +192,10 @@ class QuantizeDynamic:
 
         signed = self.weights != "u8"
         reduced = signed and context.device.quantization == "u8s8-reduced"
-        rewrites.unshare(model.graph, {name: WEIGHTS[kind] for name, kind in chosen.items()})
+        rewrites.unshare(model.graph, {name: WEIGHT_INPUTS[kind] for name, kind in chosen.items()})
         gru = {name for name, kind in chosen.items() if kind == "GRU"}
         weight_only.grus_to_int8(model.graph, gru)
-        others = {name: kind for name, kind in chosen.items() if kind in LIBRARY}
+        others = {name: kind for name, kind in chosen.items() if kind in INTEGER_KERNELS}
         if others:
             prepared = context.folder / "prepared.onnx"
             onnx.save(model, prepared)
@@ -236,7 +234,7 @@ class QuantizeDynamic:
             for tensor in graph.initializer
             if tensor.data_type in (2, 3)  # UINT8, INT8
         )
-        kinds = Counter(kind for kind in chosen.values() if kind in LIBRARY)
+        kinds = Counter(kind for kind in chosen.values() if kind in INTEGER_KERNELS)
         notes = [f"{scheme}{', per channel' if self.per_channel else ''}, ranges of activations "
                  "taken at run time"]  # fmt: skip
         if kinds:

@@ -13,9 +13,9 @@ from workbench.options import Between, validate
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.core.engine import Calibrated
-    from workbench.quantization.core.scores import Score
-    from workbench.quantization.search.choice import Choice
+    from workbench.quantization.core.engine import CalibratedNetwork
+    from workbench.quantization.search.choice import PlacementChoice
+    from workbench.quantization.search.predictions import PredictionScore
     from workbench.recipe import Context
 
 FEW = 32  # calibration samples below which a user is told so
@@ -69,39 +69,40 @@ class QuantizeStatic:
         import onnx
 
         from workbench.device import trial
-        from workbench.quantization.core import engine, head
-        from workbench.quantization.explain import evidence
-        from workbench.quantization.search import choice
+        from workbench.quantization.core import engine
+        from workbench.quantization.explain.evidence import gather_evidence
+        from workbench.quantization.prepare.classifier_head import attach_head, detach_head
+        from workbench.quantization.search.choice import PlacementGoals, choose_placement
+        from workbench.quantization.search.latency import TimingPlace
 
         whole = onnx.load(subject.path)
         self._check(whole)
-        model, ending = head.off(whole)
+        model, head = detach_head(whole)
         scheme = self._scheme(context)
-        options = engine.Options(
+        options = engine.QuantizationOptions(
             preset=self.preset, scheme=scheme, runtime=self.runtime,
             floats=frozenset((*self.exclude, *_baked(model))), whole=self.whole, seed=context.seed,
         )  # fmt: skip
         samples = self._samples(context)
-        ready = engine.calibrated(
+        ready = engine.calibrate(
             model, lambda size: _batches(subject, context, size, samples), options, context.progress
         )
         floats = frozenset(_baked(ready.network.model))
-        if not ready.placed(floats).nodes:
+        if not ready.place(floats).nodes:
             return self._nothing(model, subject, context)
-        made = choice.chosen(
-            ready, floats, device=context.device, folder=context.folder, original=model,
-            latency=self.optimize == "latency", max_drop=self.max_drop,
-            score=self._score(model, subject, context), progress=context.progress,
-        )  # fmt: skip
-        if made.placement is None:
-            return trial.handed_on(subject, context, made.notes)
+        score = self._score(model, subject, context)
+        goals = PlacementGoals(self.optimize == "latency", self.max_drop, score)
+        place = TimingPlace(context.device, context.folder)
+        choice = choose_placement(ready, floats, goals, place, model, context.progress)
+        if choice.planned is None:
+            return trial.handed_on(subject, context, choice.notes)
         path = context.folder / "model.int8.onnx"
-        written = ready.written(made.placement, made.plan)
+        written = ready.write(choice.planned.placement, choice.planned.plan)
         context.progress(0.92, "what each layer lost")
-        evident = evidence.found(ready, made, written, model)
-        onnx.save(head.on(written, ending, whole), path)
-        artifact = self._artifact(subject, written, ready, made, scheme, samples, context)
-        evidence.save(evident, artifact.companions[1])
+        evidence = gather_evidence(ready, choice, written, model)
+        onnx.save(attach_head(written, head, whole), path)
+        artifact = self._artifact(subject, written, ready, choice, scheme, samples, context)
+        evidence.save(artifact.companions[1])
         context.progress(0.98, "loading it")
         _check_outputs(artifact, subject, context)
         return artifact
@@ -137,13 +138,15 @@ class QuantizeStatic:
         _, have = context.dataset.calibrating(self.samples)
         return min(have, PRESETS[self.preset].samples)
 
-    def _score(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Score | None:
+    def _score(
+        self, model: onnx.ModelProto, subject: Artifact, context: Context
+    ) -> PredictionScore | None:
         """What the budget is held on, where there is one: the evaluation split, if there is one."""
         if self.max_drop is None or context.dataset.evaluation is None:
             return None
-        from workbench.quantization.core import scores
+        from workbench.quantization.search.predictions import evaluation_predictions
 
-        return scores.of_dataset(model, subject, context.dataset)
+        return evaluation_predictions(model, subject, context.dataset)
 
     def _nothing(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Artifact:
         """What becomes of a graph without a layer for INT8: refused, or left to TFLite's own."""
@@ -160,15 +163,16 @@ class QuantizeStatic:
         )
 
     def _artifact(
-        self, subject: Artifact, written: onnx.ModelProto, ready: Calibrated, made: Choice,
-        scheme: str, samples: int, context: Context,
+        self, subject: Artifact, written: onnx.ModelProto, ready: CalibratedNetwork,
+        choice: PlacementChoice, scheme: str, samples: int, context: Context,
     ) -> Artifact:  # fmt: skip
         """The artifact with its ranges beside it."""
         from workbench.onnxgraph import signature
-        from workbench.quantization.core.ranges_file import save_calibration
+        from workbench.quantization.core.calibration_file import save_calibration
 
+        assert choice.planned is not None
         ranges = context.folder / "ranges.json"
-        save_calibration(made.plan.ranges, ranges)
+        save_calibration(choice.planned.plan.ranges, ranges)
         inputs, outputs = signature.signature(written, (*subject.inputs, *subject.outputs))
         target = " for tflite" if self.runtime == "tflite" else ""
         return Artifact(
@@ -183,12 +187,14 @@ class QuantizeStatic:
             companions=(ranges, context.folder / signature.EVIDENCE),
             intermediate=self.runtime == "tflite",
             notes=(f"{scheme}, per channel, {self.preset}{target}",
-                   *self._notes(ready, made, samples), *subject.notes),
+                   *self._notes(ready, choice, samples), *subject.notes),
         )  # fmt: skip
 
-    def _notes(self, ready: Calibrated, made: Choice, samples: int) -> Iterator[str]:
-        from workbench.quantization.core.placement import weighted
-        from workbench.quantization.search.budget_search import named
+    def _notes(
+        self, ready: CalibratedNetwork, choice: PlacementChoice, samples: int
+    ) -> Iterator[str]:
+        from workbench.quantization.core.placement import weighted_nodes
+        from workbench.quantization.search.budget_search import name_layers
 
         most = self.samples or 0
         yield f"{samples} calibration samples" + (
@@ -201,15 +207,15 @@ class QuantizeStatic:
                 f"fewer than {FEW} calibration samples: ranges and biases are less certain, "
                 "100 to 300 are better"
             )
-        assert made.placement is not None
-        layers = [node.name for node in weighted(ready.network)]
-        inside = sum(name in made.placement.nodes for name in layers)
+        assert choice.planned is not None
+        layers = [node.name for node in weighted_nodes(ready.network)]
+        inside = sum(name in choice.planned.placement.nodes for name in layers)
         yield f"{inside} of {len(layers)} layers in INT8"
-        if first := [name for name in made.prefix if name in layers]:
-            yield f"first layers in float, where 8 bits cost most: {named(first)}"
+        if first := [name for name in choice.prefix if name in layers]:
+            yield f"first layers in float, where 8 bits cost most: {name_layers(first)}"
         if self.exclude:
             yield f"in float as asked: {', '.join(self.exclude)}"
-        yield from made.notes
+        yield from choice.notes
         folded = [note for note in ready.notes if note[:1].isdigit()]
         if folded:
             yield f"prepared: {', '.join(folded)}"

@@ -10,7 +10,8 @@ from typing import Any
 from workbench.cache import Cache, read_json
 from workbench.display import Quiet
 from workbench.errors import StepError
-from workbench.process import Pool, Progress
+from workbench.process import Pool
+from workbench.progress import Progress
 from workbench.sweep.spec import Spec
 
 _pool: list[Pool] = []  # its workers stay for the process's next trial

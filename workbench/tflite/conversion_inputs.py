@@ -66,7 +66,7 @@ def form(subject: Artifact, precision: str) -> Form:
     """
     import onnx
 
-    from workbench.quantization.core.stripped import is_quantized
+    from workbench.quantization.core.qdq_reader import is_quantized
     from workbench.tflite.hard_activations import is_hard
 
     if precision == "int16":

@@ -15,7 +15,7 @@ import numpy as np
 
 from workbench.onnxgraph import signature
 from workbench.onnxgraph.rewrites import Weights, inputs_of, replace_nodes
-from workbench.quantization.core.stripped import Grid, Stripped, strip
+from workbench.quantization.core.qdq_reader import Grid, Stripped, strip
 from workbench.tflite.lowering import attributes
 
 if TYPE_CHECKING:

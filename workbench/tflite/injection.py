@@ -26,7 +26,7 @@ from workbench.tflite.integer_weights import (
 )
 
 if TYPE_CHECKING:
-    from workbench.quantization.core.stripped import Grid, Stripped
+    from workbench.quantization.core.qdq_reader import Grid, Stripped
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from workbench.tflite.flatbuffer import WEIGHTED, Flatbuffer
 
 if TYPE_CHECKING:
-    from workbench.quantization.core.stripped import Stripped
+    from workbench.quantization.core.qdq_reader import Stripped
 
 Array = NDArray[Any]
 Rows = Mapping[bytes, float]

@@ -18,7 +18,7 @@ from workbench.onnxgraph.session import working_session
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.core.stripped import Grid, Stripped
+    from workbench.quantization.core.qdq_reader import Grid, Stripped
     from workbench.tflite.flatbuffer import Flatbuffer
 
 Array = NDArray[Any]

@@ -17,44 +17,47 @@ from tests.quantization.search.test_sensitivity import (
     network,
     prepared,
 )
-from workbench.quantization.core import engine, equalization, presets, simulation
-from workbench.quantization.core.plan import Plan, Range
-from workbench.quantization.prepare.trial import run
+from workbench.quantization.core import engine, equalization_noise, fake_quantization, presets
+from workbench.quantization.core.plan import ActivationRange, QuantizationPlan
+from workbench.quantization.core.samples import count_samples
+from workbench.quantization.prepare.trial import run_graph
 
 
 def loss(model: Any, seed: int = 50) -> float:
     """SQNR in dB on samples that calibration did not see."""
     feeds = [{"image": images(64, seed)}]
-    (expected,) = run(network(), feeds, ["logits"])[0]
-    (found,) = run(model, feeds, ["logits"])[0]
-    return simulation.sqnr([expected], [found])
+    (expected,) = run_graph(network(), feeds, ["logits"])[0]
+    (found,) = run_graph(model, feeds, ["logits"])[0]
+    return fake_quantization.output_sqnr([expected], [found])
 
 
-def quantized(preset: str = "balanced", **more: Any) -> engine.Outcome:
+def quantized(preset: str = "balanced", **more: Any) -> engine.QuantizationResult:
     given: Any = {"preset": preset, "whole": True} | more
-    return engine.quantize(network(), batches, engine.Options(**given))
+    return engine.quantize(network(), batches, engine.QuantizationOptions(**given))
 
 
 @pytest.fixture(scope="module")
-def balanced() -> engine.Outcome:
+def balanced() -> engine.QuantizationResult:
     return quantized()
 
 
-def test_it_is_nearer_to_float_than_min_max(balanced: engine.Outcome) -> None:
+def test_it_is_nearer_to_float_than_min_max(balanced: engine.QuantizationResult) -> None:
     ready, placement, _ = prepared()
-    plain = simulation.plain(ready.network, placement, ready.stats, balanced.plan.scheme)
-    worst = loss(ready.written(placement, plain))
+    plain = fake_quantization.min_max_plan(
+        ready.network, placement, ready.stats, balanced.plan.scheme
+    )
+    worst = loss(ready.write(placement, plain))
     assert min(loss(balanced.model), loss(quantized("fast").model)) > worst + 10
 
 
-def test_every_layer_is_quantized_and_the_file_loads(balanced: engine.Outcome) -> None:
+def test_every_layer_is_quantized_and_the_file_loads(balanced: engine.QuantizationResult) -> None:
     assert set(balanced.plan.weights) == set(LAYERS) <= set(balanced.placement.nodes)
     assert any(note.startswith("equalized: ") for note in balanced.notes)
     assert {one.key for one in balanced.model.metadata_props} == {"workbench.equalized"}
     onnxruntime.InferenceSession(balanced.model.SerializeToString())
 
 
-def test_the_same_seed_gives_the_same_file(balanced: engine.Outcome) -> None:
+def test_the_same_seed_gives_the_same_file(balanced: engine.QuantizationResult) -> None:
     assert quantized().model.SerializeToString() == balanced.model.SerializeToString()
 
 
@@ -69,50 +72,45 @@ def test_best_plans_the_nearest_way_on_all_samples(monkeypatch: pytest.MonkeyPat
     ways = ((), ("bias_correction",))
     best = replace(presets.PRESETS["best"], variants=ways)
     monkeypatch.setitem(presets.PRESETS, "best", best)
-    ready = engine.calibrated(network(), batches, engine.Options("best", whole=True))
+    ready = engine.calibrate(network(), batches, engine.QuantizationOptions("best", whole=True))
     seen: list[tuple[bool, int]] = []
-    monkeypatch.setattr(engine, "Lockstep", _watched(seen, engine.Lockstep))
-    plan = ready.planned(ready.placed())
+    monkeypatch.setattr(engine, "SequentialQuantizer", _watched(seen))
+    plan = ready.plan(ready.place())
     assert [count for _, count in seen] == [30, 30, COUNT]  # four fifths, in whole batches
     assert [corrected for corrected, _ in seen[:2]] == [True, False]
     assert bool(plan.biases) == seen[2][0]
 
 
-def _watched(seen: list[tuple[bool, int]], lockstep: Any) -> Any:
-    class Watched:
-        def __init__(self, *given: Any) -> None:
-            self.inner, self.techniques = lockstep(*given), given[4]
-
-        def run(self, samples: list[Any]) -> Plan:
-            count = sum(len(one["image"]) for one in samples)
-            seen.append((self.techniques.bias_correction, count))
-            made: Plan = self.inner.run(samples)
-            return made
+def _watched(seen: list[tuple[bool, int]]) -> Any:
+    class Watched(engine.SequentialQuantizer):
+        def run(self, samples: Any) -> QuantizationPlan:
+            seen.append(("bias_correction" in self.techniques, count_samples(samples)))
+            return super().run(samples)
 
     return Watched
 
 
 def test_an_equalization_that_loses_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = equalization.factors
+    right = equalization_noise.least_noise_factors
 
     def wrong(*given: Any) -> Any:
         found = right(*given)
         return np.exp(np.random.default_rng(0).normal(0, 4, np.shape(found)))
 
-    monkeypatch.setattr(equalization, "factors", wrong)
-    ready = engine.calibrated(network(), batches, engine.Options(whole=True))
+    monkeypatch.setattr(equalization_noise, "least_noise_factors", wrong)
+    ready = engine.calibrate(network(), batches, engine.QuantizationOptions(whole=True))
     assert ready.scales == {}
     assert any(note.startswith("not equalized: ") for note in ready.notes)
-    (before,) = run(network(), [{"image": images()}], ["logits"])[0]
-    (after,) = run(ready.network.model, [{"image": images()}], ["logits"])[0]
+    (before,) = run_graph(network(), [{"image": images()}], ["logits"])[0]
+    (after,) = run_graph(ready.network.model, [{"image": images()}], ["logits"])[0]
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
 
 
 def test_a_plan_worse_than_min_max_is_not_taken() -> None:
     ready, placement, plan = prepared()
-    assert ready.guarded(placement, plan) is plan
-    spoilt = replace(plan, ranges={name: Range(-1e4, 1e4) for name in plan.ranges})
-    found = ready.guarded(placement, spoilt)
+    assert ready.guard(placement, plan) is plan
+    spoilt = replace(plan, ranges={name: ActivationRange(-1e4, 1e4) for name in plan.ranges})
+    found = ready.guard(placement, spoilt)
     assert found is not spoilt
     assert found.ranges["image"].high == pytest.approx(float(images().max()))
 
@@ -125,7 +123,7 @@ def test_no_more_samples_are_read_than_the_preset_takes() -> None:
             read.append(size)
             yield {"image": images(size, len(read))}
 
-    ready = engine.calibrated(network(), endless, engine.Options("fast"))
+    ready = engine.calibrate(network(), endless, engine.QuantizationOptions("fast"))
     assert sum(read) == sum(len(one["image"]) for one in ready.samples) < 64 + engine.BATCH
 
 
@@ -137,7 +135,7 @@ def test_samples_are_copies_of_what_the_dataset_gives() -> None:
             memory[:] = given["image"]
             yield {"image": memory}
 
-    ready = engine.calibrated(network(), reused, engine.Options())
+    ready = engine.calibrate(network(), reused, engine.QuantizationOptions())
     np.testing.assert_array_equal(
         np.concatenate([one["image"].numpy() for one in ready.samples]), images()
     )

@@ -8,30 +8,37 @@ import pytest
 import torch
 
 from tests.quantization.random_nets import Net, decibels, random_net, run_all
-from workbench.quantization.core import channels, equalization, moments
-from workbench.quantization.core.equalization import applied, columns, factors
-from workbench.quantization.core.network import Network
-from workbench.quantization.core.placement import place
-from workbench.quantization.prepare.passes import prepared
+from workbench.quantization.core import channel_classes, observers
+from workbench.quantization.core.equalization import apply_factors
+from workbench.quantization.core.equalization_noise import (
+    input_columns,
+    least_noise_factors,
+    weight_rows,
+)
+from workbench.quantization.core.network import Network, NetworkNode
+from workbench.quantization.core.placement import place_operators
+from workbench.quantization.prepare.passes import prepare_model
 
 
-def ready(net: Net) -> tuple[Network, dict[str, moments.Channels], channels.Scaling, Any]:
+def ready(
+    net: Net,
+) -> tuple[Network, dict[str, observers.ChannelStatistics], channel_classes.ScalableChannels, Any]:
     """A prepared net with statistics and the classes of its channels."""
     model = net.model()
     feeds = net.samples(16, 0)
     few = {name: value[: 1 if net.fixed else 4] for name, value in feeds.items()}
-    network = Network(prepared(model, few).model)
+    network = Network(prepare_model(model, few).model)
     batches = [{name: torch.from_numpy(value[i : i + 1]) for name, value in feeds.items()}
                for i in range(16)]  # fmt: skip
     names = {*network.producers, *network.inputs}
-    stats = moments.weighed(
-        moments.collected(network, names, lambda: batches),
-        moments.importances(network, names, lambda: batches[:4]),
+    stats = observers.with_importances(
+        observers.observe_channels(network, names, batches),
+        observers.channel_importances(network, names, batches[:4]),
     )
-    return network, stats, channels.scaling(network, batches[0], stats), feeds
+    return network, stats, channel_classes.find_scalable_channels(network, batches[0], stats), feeds
 
 
-def any_factors(scaling: channels.Scaling, seed: int = 0) -> Any:
+def any_factors(scaling: channel_classes.ScalableChannels, seed: int = 0) -> Any:
     """Factors at random, from the least of each class."""
     found = np.exp(np.random.default_rng(seed).normal(size=scaling.count))
     found[0] = 1
@@ -105,7 +112,7 @@ def test_any_factors_keep_the_function(kind: str) -> None:
     made = net(step, conv, lambda n, x: n.node("Relu", x), conv, step)
     network, _, scaling, feeds = ready(made)
     assert scaling.count > 1
-    changed = applied(network.model, network, scaling, any_factors(scaling))
+    changed = apply_factors(network, scaling, any_factors(scaling))
     assert decibels(run_all(network.model, feeds), run_all(changed, feeds)) > 100
     before = {one.name: one for one in network.model.graph.initializer}
     assert any(one.raw_data != before[one.name].raw_data for one in changed.graph.initializer)
@@ -115,7 +122,7 @@ def test_any_factors_keep_the_function(kind: str) -> None:
 def test_random_nets_keep_their_function(seed: int) -> None:
     made = random_net(seed)
     network, _, scaling, feeds = ready(made)
-    changed = applied(network.model, network, scaling, any_factors(scaling, seed))
+    changed = apply_factors(network, scaling, any_factors(scaling, seed))
     onnx.checker.check_model(changed)
     wanted = run_all(network.model, feeds, made.fixed)
     assert decibels(wanted, run_all(changed, feeds, made.fixed)) > 90
@@ -130,14 +137,14 @@ def test_found_factors_lessen_uneven_channels() -> None:
     weights = made.rng.normal(size=(4, 8, 1, 1)) / uneven[:, None, None]
     made.outputs.append(made.conv(y, 8, 4, 1, weights=made.constant(weights)))
     network, stats, scaling, feeds = ready(made)
-    placement = place(network)
-    found = factors(network, scaling, stats, placement.tensors, placement.nodes)
+    placement = place_operators(network)
+    found = least_noise_factors(network, scaling, stats, placement)
     assert found[0] == 1 and (found >= scaling.least * 0.999).all()
     name = next(node.output for node in network.nodes if node.op == "Relu")
     after = stats[name].scaled(found[scaling.tensors[name]])
     before = stats[name].high.max() / stats[name].high.min()
     assert after.high.max() / after.high.min() < before / 20
-    changed = applied(network.model, network, scaling, found)
+    changed = apply_factors(network, scaling, found)
     assert decibels(run_all(network.model, feeds), run_all(changed, feeds)) > 100
 
 
@@ -152,18 +159,19 @@ def test_rows_and_channels_of_zeros_give_finite_factors() -> None:
     y = made.node("Relu", made.conv(y, 6, 4, weights=made.constant(weights)))
     made.outputs.append(made.conv(y, 4, 2, 1))
     network, stats, scaling, _ = ready(made)
-    placement = place(network)
-    found = factors(network, scaling, stats, placement.tensors, placement.nodes)
+    placement = place_operators(network)
+    found = least_noise_factors(network, scaling, stats, placement)
     assert np.isfinite(found).all() and (found > 0).all()
 
 
 def test_a_grouped_row_sees_its_groups_channels() -> None:
-    np.testing.assert_array_equal(columns(np.arange(4), 6, 2), [[0, 1]] * 3 + [[2, 3]] * 3)
-    np.testing.assert_array_equal(columns(np.arange(3), 2, 1), [[0, 1, 2]] * 2)
+    np.testing.assert_array_equal(input_columns(np.arange(4), 6, 2), [[0, 1]] * 3 + [[2, 3]] * 3)
+    np.testing.assert_array_equal(input_columns(np.arange(3), 2, 1), [[0, 1, 2]] * 2)
 
 
 def test_rows_of_a_gemm_are_its_outputs() -> None:
     weights = np.arange(6.0).reshape(2, 3)
+    proto = onnx.NodeProto()
     for transposed, shape in ((1, (2, 3, 1)), (0, (3, 2, 1))):
-        rows, kernel = equalization.as_rows("Gemm", {"transB": transposed}, weights)
-        assert rows.shape == shape and kernel == 1
+        node = NetworkNode("g", "Gemm", ("x", "w"), ("y",), {"transB": transposed}, (), proto)
+        assert weight_rows(node, weights).shape == shape

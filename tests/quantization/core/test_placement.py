@@ -9,7 +9,13 @@ from onnx import helper
 from tests.nets import normal
 from tests.quantization.prepare.graphs import graph_of
 from workbench.quantization.core.network import Network
-from workbench.quantization.core.placement import FIXED, Placement, clipped, place, weighted
+from workbench.quantization.core.placement import (
+    FIXED,
+    OperatorPlacement,
+    clip_bounds,
+    place_operators,
+    weighted_nodes,
+)
 
 node = helper.make_node
 C = normal(4, 4, 1, 1)
@@ -30,7 +36,7 @@ def network_of(*nodes: Any, outputs: Any = ("y",), **more: Any) -> Network:
 
 
 def test_a_relu_behind_a_convolution_is_fused() -> None:
-    found = place(network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),
+    found = place_operators(network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),
                              conv("b", "y", "2")))  # fmt: skip
     assert found.nodes == {"1", "r", "2"}
     assert found.tensors == ("x", "b", "y")
@@ -38,7 +44,7 @@ def test_a_relu_behind_a_convolution_is_fused() -> None:
 
 
 def test_a_relu_is_not_fused_where_another_takes_its_input() -> None:
-    found = place(network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),
+    found = place_operators(network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),
                              node("Add", ["a", "b"], ["c"], "s"), conv("c", "y", "2")))  # fmt: skip
     assert not found.fused
     assert "a" in found.tensors
@@ -50,8 +56,8 @@ def test_a_clip_is_fused_from_0_alone() -> None:
             conv("x", "a", "1"), node("Clip", ["a", "low", "high"], ["b"], "c"),
             conv("b", "y", "2"), low=np.float32(low), high=np.float32(6),
         )  # fmt: skip
-        assert clipped(network.nodes[1], network) == (low, 6)
-        assert bool(place(network).fused) == fuses
+        assert clip_bounds(network.nodes[1], network) == (low, 6)
+        assert bool(place_operators(network).fused) == fuses
 
 
 def test_what_only_moves_values_is_tied_to_its_input() -> None:
@@ -64,7 +70,7 @@ def test_what_only_moves_values_is_tied_to_its_input() -> None:
         node("Concat", ["g", "f"], ["h"], "o", axis=1), conv("h", "y", "2"),
         shape=np.array([0, 2, 2, 5, 5]), back=np.array([0, 4, 5, 5]), sizes=np.array([1, 3]),
     )  # fmt: skip
-    found = place(network)
+    found = place_operators(network)
     for name in "bcdefg":
         assert found.root(name) == "a"
     assert found.root("h") == "h"
@@ -76,7 +82,7 @@ def test_the_last_matrix_product_gives_float() -> None:
         node("Gemm", ["x", "w1", "b"], ["a"], "1"), node("Relu", ["a"], ["r"], "r"),
         node("Gemm", ["r", "w2", "b"], ["y"], "2"), node("Softmax", ["y"], ["z"], "s"),
     ], {"x": ("n", 4)}, ["z"], w1=C[..., 0, 0], w2=C[..., 0, 0], b=normal(4)))  # fmt: skip
-    found = place(network)
+    found = place_operators(network)
     assert found.nodes == {"1", "r", "2"}
     assert set(found.tensors) == {"x", "r"}
 
@@ -88,7 +94,7 @@ def test_transformers_quantize_products_inputs_alone() -> None:
         node("Add", ["a", "g"], ["b"], "a"), node("MatMul", ["b", "x2"], ["c"], "scores"),
         node("MatMul", ["c", "w2"], ["y"], "2"),
     ], {"x": ("n", 4), "x2": (4, 4)}, w1=w, w2=w, g=normal(4)))  # fmt: skip
-    found = place(network)
+    found = place_operators(network)
     assert found.nodes == {"1", "2"}
     assert found.tensors == ("n", "c")
 
@@ -97,29 +103,27 @@ def test_transformers_quantize_products_inputs_alone() -> None:
 def test_nodes_left_float_are_left_and_so_are_those_behind(runtime: Any) -> None:
     network = network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),
                          conv("b", "c", "2"), conv("c", "y", "3"))  # fmt: skip
-    assert place(network, {"1", "r"}, runtime).nodes == {"2", "3"}
-    assert place(network, {"1"}, runtime).tensors == ("b", "c", "y")
-    assert place(network, {"2"}, runtime).nodes == {"1", "r", "3"}
-    found = place(network, {"r"}, runtime)
+    assert place_operators(network, {"1", "r"}, runtime).nodes == {"2", "3"}
+    assert place_operators(network, {"1"}, runtime).tensors == ("b", "c", "y")
+    assert place_operators(network, {"2"}, runtime).nodes == {"1", "r", "3"}
+    found = place_operators(network, {"r"}, runtime)
     assert "r" not in found.nodes and not found.fused and "a" in found.tensors
-    assert place(network, {"1", "2", "3"}, runtime) in (
-        Placement(),
-        place(network, ("1", "2", "3"), runtime),
+    assert place_operators(network, {"1", "2", "3"}, runtime) in (
+        OperatorPlacement(),
+        place_operators(network, ("1", "2", "3"), runtime),
     )
-    assert not place(network, {"1", "2", "3"}, runtime).nodes
-    assert {"2"} <= place(network, (), runtime, only={"2"}).nodes
-    assert not {"1", "3"} & place(network, (), runtime, only={"2"}).nodes
+    assert not place_operators(network, {"1", "2", "3"}, runtime).nodes
 
 
 def test_weights_that_are_computed_or_not_there_are_left_float() -> None:
     network = Network(
         graph_of([node("Conv", ["x", "w"], ["y"], "1")], {"x": ("n", 4, 6, 6), "w": (3, 4, 1, 1)})
     )
-    assert not weighted(network) and not place(network).nodes
+    assert not weighted_nodes(network) and not place_operators(network).nodes
     network = Network(graph_of([node("Gemm", ["x", "w"], ["y"], "1", alpha=2.0)], {"x": ("n", 4)},
                                w=normal(4, 3)))  # fmt: skip
-    assert not place(network).nodes
-    assert not place(Network(graph_of([node("Relu", ["x"], ["y"], "r")]))).tensors
+    assert not place_operators(network).nodes
+    assert not place_operators(Network(graph_of([node("Relu", ["x"], ["y"], "r")]))).tensors
 
 
 def test_tflites_concatenations_have_one_grid_and_sigmoids_its_own() -> None:
@@ -127,10 +131,10 @@ def test_tflites_concatenations_have_one_grid_and_sigmoids_its_own() -> None:
         conv("x", "a", "1"), conv("x", "b", "2"), node("Concat", ["a", "b"], ["c"], "c", axis=0),
         node("Sigmoid", ["c"], ["d"], "s"), conv("d", "y", "3"),
     )  # fmt: skip
-    found = place(network, (), "tflite")
+    found = place_operators(network, (), "tflite")
     assert found.alike == (frozenset("abc"),)
     assert found.fixed == {"d": FIXED["Sigmoid"]}
-    assert place(network).alike == () and place(network).fixed == {}
+    assert place_operators(network).alike == () and place_operators(network).fixed == {}
 
 
 def test_concatenations_that_share_a_tensor_are_one_set() -> None:
@@ -140,4 +144,4 @@ def test_concatenations_that_share_a_tensor_are_one_set() -> None:
         node("Concat", ["b", "c"], ["e"], "e", axis=0),
         node("Concat", ["d", "e"], ["f"], "f", axis=0), conv("f", "y", "4"),
     )  # fmt: skip
-    assert place(network, (), "tflite").alike == (frozenset("abcdef"),)
+    assert place_operators(network, (), "tflite").alike == (frozenset("abcdef"),)

@@ -13,8 +13,8 @@ from tests.steps.test_quantize_dynamic import graph_file, operators, quantized
 from workbench.artifact import Artifact, fed
 from workbench.dataset import Dataset
 from workbench.errors import StepError
-from workbench.quantization.core.distance import decibels, distance
 from workbench.quantization.dynamic import budget
+from workbench.quantization.search.output_distance import decibels, output_distance
 from workbench.steps import QuantizeDynamic
 
 LAYERS = ("fragile", "sound", "last")
@@ -58,7 +58,7 @@ def test_the_noise_of_each_layer_is_that_of_the_file_with_it_alone(
     model = onnx.load(subject.path)
     chosen = dict.fromkeys(LAYERS, "MatMul")
     samples = fed(subject.inputs, data().examples(16))
-    alone = budget.noise(model, chosen, samples)
+    alone = budget.layer_noise(model, chosen, samples)
     assert list(alone) == list(LAYERS)
     for name in LAYERS:
         rest = tuple(one for one in LAYERS if one != name)
@@ -68,7 +68,7 @@ def test_the_noise_of_each_layer_is_that_of_the_file_with_it_alone(
                              for i in range(16)])]
             for file in (subject, made)
         )  # fmt: skip
-        real = distance(before, after).noise
+        real = output_distance(before, after).noise
         assert decibels(alone[name]) == pytest.approx(decibels(real), abs=0.5)
     assert max(alone, key=lambda name: alone[name]) == "fragile"
 
@@ -76,7 +76,7 @@ def test_the_noise_of_each_layer_is_that_of_the_file_with_it_alone(
 def test_switched_off_the_graph_is_the_float_one(subject: Artifact) -> None:
     import onnxruntime
 
-    model = budget.switched(onnx.load(subject.path), {"fragile": "MatMul"})
+    model = budget.add_noise_switches(onnx.load(subject.path), {"fragile": "MatMul"})
     session = onnxruntime.InferenceSession(model.SerializeToString())
     x = inputs(4)
     for flag in (0, 1):
@@ -105,7 +105,7 @@ def test_what_no_int8_holds_is_handed_on_in_float(
     def unsound(model: Any, chosen: Any, *_: Any) -> dict[str, float]:
         return {name: float(name != "fragile") for name in chosen}  # the wrong ones first
 
-    monkeypatch.setattr(budget, "noise", unsound)
+    monkeypatch.setattr(budget, "layer_noise", unsound)
     made = quantized(subject, data(), tmp_path, smallest=0, max_drop=0.5)
     assert made.precision == "float32"
     assert made.path.read_bytes() == subject.path.read_bytes()

@@ -11,90 +11,93 @@ import onnx
 import pytest
 
 from tests.quantization.search.test_sensitivity import LAYERS, batches, images, network
+from workbench.codec import to_plain
 from workbench.device import profile
-from workbench.quantization.core import engine, simulation
-from workbench.quantization.explain import evidence
-from workbench.quantization.prepare.trial import run
-from workbench.quantization.search import choice
+from workbench.quantization.core import engine, fake_quantization
+from workbench.quantization.explain.evidence import QuantizationEvidence, gather_evidence
+from workbench.quantization.prepare.trial import run_graph
+from workbench.quantization.search.choice import PlacementGoals, choose_placement
+from workbench.quantization.search.latency import TimingPlace
 
 
-def made(preset: str = "balanced", **more: Any) -> tuple[dict[str, Any], onnx.ModelProto]:
+def made(preset: str = "balanced", **more: Any) -> tuple[QuantizationEvidence, onnx.ModelProto]:
     given: Any = {"preset": preset, "whole": True} | more
-    ready = engine.calibrated(network(), batches, engine.Options(**given))
-    device = profile.load("cpu")
-    found = choice.chosen(
-        ready, ready.options.floats, device=device, folder=Path("unused"), original=network()
-    )
-    assert found.placement is not None
-    written = ready.written(found.placement, found.plan)
-    return evidence.found(ready, found, written, network()), written
+    ready = engine.calibrate(network(), batches, engine.QuantizationOptions(**given))
+    place = TimingPlace(profile.load("cpu"), Path("unused"))
+    found = choose_placement(ready, ready.options.floats, PlacementGoals(), place, network())
+    assert found.planned is not None
+    written = ready.write(found.planned.placement, found.planned.plan)
+    return gather_evidence(ready, found, written, network()), written
 
 
 @pytest.fixture(scope="module")
-def balanced() -> tuple[dict[str, Any], onnx.ModelProto]:
+def balanced() -> tuple[QuantizationEvidence, onnx.ModelProto]:
     return made()
 
 
-def test_every_layer_has_its_figures(balanced: tuple[dict[str, Any], onnx.ModelProto]) -> None:
+def test_every_layer_has_its_figures(
+    balanced: tuple[QuantizationEvidence, onnx.ModelProto],
+) -> None:
     found, _ = balanced
-    layers = {one["name"]: one for one in found["layers"]}
+    layers = {layer.name: layer for layer in found.layers}
     assert set(LAYERS) < set(layers)
-    assert layers["image"]["op"] == "input"
-    assert layers["image"]["weight_sqnr"] is None
+    assert layers["image"].op == "input"
+    assert layers["image"].weight_sqnr is None
     assert "relu0" not in layers  # it became the clipping of a quantization
     for name in LAYERS:
         one = layers[name]
-        assert one["precision"] == "int8"
-        assert 25 < one["weight_sqnr"] < 60
+        assert one.precision == "int8"
+        assert 25 < one.weight_sqnr < 60
     for name in ("image", "first", "leaky", "third"):
         one = layers[name]
-        assert one["low"] <= 0 <= one["high"]
-        assert 0 <= one["clipped"] < 0.05
-        assert one["sqnr"] > 15
-    assert layers["first"]["low"] == 0  # behind a ReLU
-    assert sum(one["noise"] or 0 for one in found["layers"]) == pytest.approx(1, abs=0.01)
+        assert one.low <= 0 <= one.high
+        assert 0 <= one.clipped < 0.05
+        assert one.sqnr > 15
+    assert layers["first"].low == 0  # behind a ReLU
+    assert sum(one.noise or 0 for one in found.layers) == pytest.approx(1, abs=0.01)
 
 
 def test_the_waterfall_goes_from_min_max_to_the_file(
-    balanced: tuple[dict[str, Any], onnx.ModelProto],
+    balanced: tuple[QuantizationEvidence, onnx.ModelProto],
 ) -> None:
     found, written = balanced
-    stages = found["waterfall"]
-    assert [one["name"] for one in stages] == [
+    stages = found.waterfall
+    assert [one.name for one in stages] == [
         "min-max, weights to the nearest", "equalization", "ranges by their effect",
         "bias correction", "weights rounded by reconstruction",
     ]  # fmt: skip
-    assert stages[-1]["sqnr"] > stages[0]["sqnr"] + 10
-    assert all(0 <= one["agreement"] <= 1 for one in stages)
-    feeds = [{"image": images()[: found["staged"]]}]
-    (expected,), (outputs,) = (run(one, feeds, ["logits"])[0] for one in (network(), written))
-    file = simulation.sqnr([expected], [outputs])
-    assert stages[-1]["sqnr"] == pytest.approx(file, abs=0.1)
+    assert stages[-1].sqnr > stages[0].sqnr + 10
+    assert all(0 <= one.agreement <= 1 for one in stages)
+    feeds = [{"image": images()[: found.staged]}]
+    (expected,), (outputs,) = (run_graph(one, feeds, ["logits"])[0] for one in (network(), written))
+    file = fake_quantization.output_sqnr([expected], [outputs])
+    assert stages[-1].sqnr == pytest.approx(file, abs=0.1)
 
 
 def test_what_a_preset_leaves_out_is_no_stage() -> None:
     found, _ = made("fast")
-    assert found["waterfall"][-1]["name"] == "all samples"
+    assert found.waterfall[-1].name == "all samples"
     plain, _ = made(without=("equalization", "projection", "bias_correction",
                              "reconstruction", "compensation"))  # fmt: skip
-    assert [one["name"] for one in plain["waterfall"]] == [
+    assert [one.name for one in plain.waterfall] == [
         "min-max, weights to the nearest", "all samples",
     ]  # fmt: skip
 
 
 def test_layers_in_float_say_so() -> None:
     found, _ = made(floats=frozenset({"wide"}))
-    (wide,) = [one for one in found["layers"] if one["name"] == "wide"]
-    assert (wide["precision"], wide["weight_sqnr"], wide["sqnr"]) == ("float32", None, None)
+    (wide,) = [one for one in found.layers if one.name == "wide"]
+    assert (wide.precision, wide.weight_sqnr, wide.sqnr) == ("float32", None, None)
 
 
 def test_it_is_json_and_holds_the_scales(
-    balanced: tuple[dict[str, Any], onnx.ModelProto], tmp_path: Path
+    balanced: tuple[QuantizationEvidence, onnx.ModelProto], tmp_path: Path
 ) -> None:
     found, _ = balanced
-    evidence.save(found, tmp_path / "figures.json")
+    found.save(tmp_path / "figures.json")
     again = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert again == found
+    assert again["layers"] == to_plain(found)["layers"]
+    assert not {"latency", "budget"} & again.keys()  # nothing was searched
     scales = again["scales"]
     assert scales
     assert all(np.all(np.array(one) > 0) for one in scales.values())

@@ -64,12 +64,12 @@ def test_times_are_measured_for_every_layer(found: Table) -> None:
 
 
 def test_times_that_fail_leave_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.quantization.search import sensitivity_time
+    from workbench.quantization.search import layer_times
 
     def failing(*_: Any) -> None:
         raise RuntimeError("no profile")
 
-    monkeypatch.setattr(sensitivity_time, "times", failing)
+    monkeypatch.setattr(layer_times, "time_layers", failing)
     made = run(folder)
     assert [one.milliseconds for one in made.layers] == [None] * 4
     assert "times not measured: no profile" in made.notes
@@ -167,7 +167,7 @@ def test_a_quantized_file_is_refused(folder: Path) -> None:
     from tests.quantization.search.test_sensitivity import prepared
 
     ready, placement, plan = prepared()
-    onnx.save(ready.written(placement, plan), folder / "int8.onnx")
+    onnx.save(ready.write(placement, plan), folder / "int8.onnx")
     with pytest.raises(ModelError, match="quantized already"):
         run(folder, "int8.onnx")
 

@@ -14,7 +14,7 @@ from tests.quantization.prepare.graphs import graph_of, same, weights_of
 from tests.structures.vision import Head, SqueezeExcite, conv
 from workbench.onnxgraph.view import Target
 from workbench.quantization.prepare.alignment import aligned
-from workbench.quantization.prepare.passes import prepared
+from workbench.quantization.prepare.passes import prepare_model
 
 node = helper.make_node
 
@@ -64,7 +64,7 @@ def made_of(folder: Path, module: nn.Module, target: Target = "tflite") -> onnx.
             torch.manual_seed(1)
             nn.init.uniform_(part.bias, 0.5, 1)
     path = nets.exported(folder, module.eval(), nets.dataset_of(**samples)).path
-    return prepared(onnx.load(path), samples, target=target).model
+    return prepare_model(onnx.load(path), samples, target=target).model
 
 
 def groups(model: onnx.ModelProto) -> list[int]:

@@ -17,7 +17,7 @@ from tests.quantization.prepare.graphs import (
 from workbench.errors import StepError
 from workbench.onnxgraph import signature as graphs
 from workbench.quantization.prepare.constants import constants, defaults, identities, names
-from workbench.quantization.prepare.passes import prepared
+from workbench.quantization.prepare.passes import prepare_model
 
 node = helper.make_node
 
@@ -96,7 +96,7 @@ def test_a_low_opset_is_raised() -> None:
         node("Dropout", ["b"], ["c"], ratio=0.5), node("Unsqueeze", ["c"], ["y"], axes=[1]),
     ]  # fmt: skip
     model = graph_of(nodes, opset=11, **weights)
-    found = prepared(model, samples(model))
+    found = prepare_model(model, samples(model))
     assert graphs.opset(found.model) == 13
     assert found.notes[0] == "opset raised from 11 to 13"
     same(model, found.model)
@@ -107,7 +107,7 @@ def test_an_opset_that_cannot_be_raised_is_said() -> None:
     model = graph_of([node("Upsample", ["x", "s"], ["y"], mode="nearest")], opset=9,
                      s=np.array([1, 1, 2, 2], np.float32))  # fmt: skip
     try:
-        found = prepared(model, samples(model))
+        found = prepare_model(model, samples(model))
     except StepError as error:
         assert "opset 9" in str(error)
         assert "export the model anew" in error.fix

@@ -18,7 +18,7 @@ from tests.structures import sequences, vision
 from workbench.errors import StepError
 from workbench.onnxgraph.view import Given
 from workbench.quantization.prepare import passes
-from workbench.quantization.prepare.passes import already_quantized, prepared
+from workbench.quantization.prepare.passes import already_quantized, prepare_model
 
 node = helper.make_node
 
@@ -43,7 +43,7 @@ def test_every_structure_keeps_its_function(name: str, tmp_path: Path) -> None:
     batches = [{key: array[:n] for key, array in inputs.items()} for n in (1, 3)]
     wanted = [run(model, batch) for batch in batches]
     for target in ("ort", "tflite"):
-        found = prepared(model, inputs, target=target)
+        found = prepare_model(model, inputs, target=target)
         assert model.SerializeToString() == before
         onnx.checker.check_model(found.model, full_check=True)
         assert not any("left as it was" in note for note in found.notes)
@@ -71,7 +71,7 @@ def test_a_rewrite_that_changes_the_outputs_is_taken_back(monkeypatch: Any) -> N
     rewrites = ((wrong, "signs turned"), (broken, "tensors lost"), *passes.REWRITES)
     monkeypatch.setattr(passes, "REWRITES", rewrites)
     model = graph_of([node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["y"])])
-    found = prepared(model, samples(model))
+    found = prepare_model(model, samples(model))
     same(model, found.model)
     assert kinds(found.model) == ["Relu"]
     assert found.notes[0].startswith("left as it was: signs turned (1), for then the outputs keep")
@@ -87,7 +87,7 @@ def test_a_rewrite_right_for_one_sample_alone_is_taken_back(monkeypatch: Any) ->
 
     monkeypatch.setattr(passes, "REWRITES", ((single, "batch fixed"),))
     model = graph_of([node("Reshape", ["x", "s"], ["y"])], s=np.array([0, -1]))
-    assert "left as it was" in prepared(model, samples(model)).notes[0]
+    assert "left as it was" in prepare_model(model, samples(model)).notes[0]
 
 
 def test_baked_preprocessing_stays() -> None:
@@ -97,7 +97,7 @@ def test_baked_preprocessing_stays() -> None:
         node("Mul", ["c", "mean"], ["y"], "baked/y/Mul"),
     ]  # fmt: skip
     model = graph_of(nodes, mean=nets.normal(1), w=nets.normal(4, 4, 1, 1))
-    found = prepared(model, samples(model))
+    found = prepare_model(model, samples(model))
     assert kinds(found.model) == ["Sub", "Conv", "Mul"]
     assert found.model.graph.node[0].name == "baked/image/Sub"
 
@@ -114,7 +114,7 @@ def test_what_an_if_takes_from_outside_keeps_its_value() -> None:
             for way, op in (("then", "Add"), ("else", "Sub"))}),
     ]  # fmt: skip
     model = graph_of(nodes, w=nets.normal(4, 4, 1, 1), two=np.float32(2))
-    found = prepared(model, samples(model))
+    found = prepare_model(model, samples(model))
     same(model, found.model)
     assert not any("left as it was" in note for note in found.notes)
     # Both `a` and `c` are taken inside.
@@ -125,7 +125,7 @@ def test_a_fixed_batch() -> None:
     nodes = [node("Conv", ["x", "w"], ["a"]), node("Shape", ["a"], ["s"]),
              node("Expand", ["one", "s"], ["e"]), node("Add", ["a", "e"], ["y"])]  # fmt: skip
     model = graph_of(nodes, {"x": (2, 4, 6, 6)}, w=nets.normal(4, 4, 1, 1), one=np.float32(1))
-    found = prepared(model, {"x": nets.normal(5, 4, 6, 6)})
+    found = prepare_model(model, {"x": nets.normal(5, 4, 6, 6)})
     assert kinds(found.model) == ["Conv", "Add"]
     same(model, found.model, batches=(2,))
 
@@ -135,7 +135,7 @@ def test_a_batch_that_is_open_in_name_alone() -> None:
     model = graph_of(nodes, s=np.array([1, -1]), scale=np.ones(144, np.float32))
     model.graph.node.insert(1, node("Mul", ["a", "scale"], ["b"]))
     model.graph.node[2].input[0] = "b"
-    found = prepared(model, samples(model))
+    found = prepare_model(model, samples(model))
     assert kinds(found.model) == ["Reshape", "Mul"]
     same(model, found.model, batches=(1,))
 
@@ -143,7 +143,7 @@ def test_a_batch_that_is_open_in_name_alone() -> None:
 def test_inputs_that_do_not_fit_are_said() -> None:
     model = graph_of([node("Relu", ["x"], ["y"])])
     with pytest.raises(StepError, match="cannot run the model on the given inputs"):
-        prepared(model, {"x": nets.normal(2, 3, 6, 6)})
+        prepare_model(model, {"x": nets.normal(2, 3, 6, 6)})
 
 
 def test_quantized_operators_are_named(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_mobilenet(shared: Path) -> None:
         input_names=["x"], output_names=["y"], dynamic_axes=axes, **kept,
     )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
-    found = prepared(model, inputs)
+    found = prepare_model(model, inputs)
     assert Counter(kinds(found.model)) == {
         "Conv": 27, "LeakyRelu": 27, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1,
     }  # fmt: skip

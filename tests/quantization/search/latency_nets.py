@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from workbench.quantization.core.network import Network
-from workbench.quantization.search.latency_profile import Costs
+from workbench.quantization.search.latency_profile import LatencyCosts
 
 
 def chain(count: int = 6, channels: int = 8, activation: str = "LeakyRelu") -> onnx.ModelProto:
@@ -40,13 +40,13 @@ def chain(count: int = 6, channels: int = 8, activation: str = "LeakyRelu") -> o
 def made_up(
     network: Network, base: frozenset[str], floats: list[float], ints: list[float],
     crossing: float = 0.0,
-) -> Costs:  # fmt: skip
-    """Costs of the convolutions in order, of nothing else."""
+) -> LatencyCosts:  # fmt: skip
+    """LatencyCosts of the convolutions in order, of nothing else."""
     consumers = {
         name: (node.name, tuple(one.name for one in network.consumers.get(name, ())))
         for name, node in network.producers.items()
     }
-    return Costs(
+    return LatencyCosts(
         {f"c{at}": one for at, one in enumerate(floats)},
         {f"c{at}": one for at, one in enumerate(ints)},
         dict.fromkeys(network.producers, crossing),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.quantization.search.test_sensitivity import LAYERS, images, network, prepared
 from workbench.artifact import Artifact
+from workbench.codec import to_plain
 from workbench.dataset import Dataset
 from workbench.dataset.arrays import Arrays
 from workbench.dataset.core import Split
@@ -21,16 +22,17 @@ from workbench.dataset.preprocess import Preprocess
 from workbench.errors import StepError
 from workbench.inspect.artifacts import open_artifact
 from workbench.intervals import paired_difference
-from workbench.quantization.core import scores
-from workbench.quantization.core.distance import decibels
-from workbench.quantization.core.engine import Calibrated
-from workbench.quantization.core.placement import Placement
-from workbench.quantization.core.plan import Plan
-from workbench.quantization.search.budget import Budgeted, within_budget
-from workbench.quantization.search.budget_order import order, simulated
+from workbench.quantization.core.engine import CalibratedNetwork, PlannedPlacement
+from workbench.quantization.core.placement import OperatorPlacement
+from workbench.quantization.core.plan import QuantizationPlan
+from workbench.quantization.search import predictions
+from workbench.quantization.search.budget import hold_budget
+from workbench.quantization.search.budget_order import float_stages, model_noise
+from workbench.quantization.search.budget_search import BudgetResult, BudgetSamples
+from workbench.quantization.search.output_distance import decibels
 
 Array = NDArray[Any]
-Planned = tuple[Calibrated, Placement, Plan]
+Planned = tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan]
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +68,20 @@ class Made:
         return right
 
 
-def mended(planned: Planned, score: Any, max_drop: float = 1.0, **more: Any) -> Budgeted:
+def mended(planned: Planned, score: Any, max_drop: float = 1.0) -> BudgetResult[PlannedPlacement]:
     ready, placement, plan = planned
-    found = within_budget(ready, placement, plan, max_drop, score, **more)
-    json.dumps(found.evidence, allow_nan=False)
+    found = hold_budget(ready, PlannedPlacement(placement, plan), max_drop, score)
+    json.dumps(to_plain(found.evidence), allow_nan=False)
     return found
 
 
 def test_what_holds_as_it_is_stays_as_it_is(planned: Planned) -> None:
     score = Made(lambda layers: 0.002)
     found = mended(planned, score)
-    assert found.placement is planned[1]
-    assert found.plan is planned[2]
-    assert (found.floats, found.evidence["held"]) == ((), "interval")
+    assert found.made is not None
+    assert found.made.placement is planned[1]
+    assert found.made.plan is planned[2]
+    assert (found.floats, found.evidence.held) == ((), "interval")
     (note,) = found.notes
     assert note.startswith("max_drop=1: top-1 -0.1")
     assert "on 19700 samples that the search never used" in note
@@ -89,12 +92,12 @@ def test_the_layer_that_costs_accuracy_goes_to_float_and_no_other(planned: Plann
     found = mended(planned, Made(lambda layers: 0.05 if "wide" in layers else 0.001))
     assert "wide" in found.floats
     assert len(found.floats) <= 2
-    assert found.evidence["held"] == "interval"
-    assert found.placement is not None
-    assert "wide" not in found.placement.nodes
-    assert found.evidence["drop"]["high"] <= 1
-    assert found.plan is not planned[2]  # planned anew: biases are those of this placement
-    model = planned[0].written(found.placement, found.plan)
+    assert found.evidence.held == "interval"
+    assert found.made is not None
+    assert "wide" not in found.made.placement.nodes
+    assert found.evidence.drop.high <= 1
+    assert found.made.plan is not planned[2]  # planned anew: biases are those of this placement
+    model = planned[0].write(found.made.placement, found.made.plan)
     assert integers(model) == set(LAYERS) - set(found.floats)
     assert f"{len(found.floats)} more layer(s) in float: " in found.notes[0]
 
@@ -107,27 +110,27 @@ def test_what_is_looked_at_last_was_never_searched_on(planned: Planned) -> None:
     one, other = by_rows
     assert not set(one) & set(other)
     assert len(one) + len(other) == 2000
-    tried = found.evidence["tried"]
-    assert {line["samples_of"] for line in tried} == {"search", "check"}
-    assert found.evidence["samples"] == {"search": 300, "check": 1700, "unseen": True}
+    tried = found.evidence.tried
+    assert {trial.samples_of for trial in tried} == {"search", "check"}
+    assert found.evidence.samples == BudgetSamples(search=300, check=1700, unseen=True)
 
 
 def test_the_interval_is_the_paired_one_widened_for_three_looks(planned: Planned) -> None:
     score = Made(lambda layers: 0.002)
     found = mended(planned, score)
     ((_, rows),) = score.calls
-    model = planned[0].written(planned[1], planned[2])
+    model = planned[0].write(planned[1], planned[2])
     plain = paired_difference(score.reference(rows), score(model, rows))
-    drop = found.evidence["drop"]
-    assert drop["value"] == pytest.approx(-plain.value)
+    drop = found.evidence.drop
+    assert drop.value == pytest.approx(-plain.value)
     middle = -(plain.low + plain.high) / 2
-    assert (drop["high"] - middle) / (-plain.low - middle) == pytest.approx(2.394 / 1.960, rel=1e-3)
+    assert (drop.high - middle) / (-plain.low - middle) == pytest.approx(2.394 / 1.960, rel=1e-3)
 
 
 def test_few_samples_hold_it_by_the_estimate_and_say_so(planned: Planned) -> None:
     found = mended(planned, Made(lambda layers: 0.0, count=40))
-    assert (found.evidence["held"], found.floats) == ("estimate", ())
-    assert found.evidence["drop"]["high"] > 1
+    assert (found.evidence.held, found.floats) == ("estimate", ())
+    assert found.evidence.drop.high > 1
     assert found.notes[1].startswith("20 samples cannot show a drop of at most 1")
     needed = int(found.notes[1].split("about ")[1].split(" ")[0].replace(",", ""))
     assert needed > 100
@@ -135,8 +138,8 @@ def test_few_samples_hold_it_by_the_estimate_and_say_so(planned: Planned) -> Non
 
 def test_a_budget_that_no_layer_in_int8_holds_leaves_the_float_file(planned: Planned) -> None:
     found = mended(planned, Made(lambda layers: 0.04 * len(layers)))
-    assert found.placement is None
-    assert found.evidence["held"] == "no"
+    assert found.made is None
+    assert found.evidence.held == "no"
     (note,) = found.notes
     assert note.startswith("max_drop=1 is not held: top-1 -3.")  # what is reachable
     assert note.endswith("with 3 more layer(s) in float; handed on in FP32")
@@ -146,16 +149,16 @@ def test_without_evaluation_samples_it_is_agreement_on_calibration_samples(
     planned: Planned,
 ) -> None:
     found = mended(planned, None, max_drop=50)
-    assert found.evidence["what"] == "agreement with FP32"
-    assert found.evidence["samples"]["unseen"] is False
+    assert found.evidence.what == "agreement with FP32"
+    assert found.evidence.samples.unseen is False
     assert "of calibration" in found.notes[0]
     assert found.notes[-1].startswith("no evaluation samples")
 
 
 def test_stages_go_from_all_int8_to_all_float_with_less_noise_at_the_end(planned: Planned) -> None:
     ready, placement, plan = planned
-    noise = simulated(ready, placement, plan, ready.samples)
-    stages = order(ready, placement, noise)
+    noise = model_noise(ready, placement, plan, ready.samples)
+    stages = float_stages(ready, placement, noise)
     assert stages[0].floats == ()
     for one, other in pairwise(stages):
         assert set(one.floats) < set(other.floats)
@@ -168,16 +171,6 @@ def test_stages_go_from_all_int8_to_all_float_with_less_noise_at_the_end(planned
         decibels(one.noise) for one in stages[:3]
     )
     assert decibels(stages[2].noise) > decibels(stages[0].noise) + 20
-
-
-def test_a_layer_that_is_dear_in_float_goes_last(planned: Planned) -> None:
-    ready, placement, plan = planned
-    noise = simulated(ready, placement, plan, ready.samples)
-    prices = {"first": 1.0, "wide": 1.0, "third": 1.0, "last": 0.0}
-    assert order(ready, placement, noise, prices)[1].floats == ("last",)
-    assert order(ready, placement, noise)[1].floats == ("wide",)
-    dear = dict.fromkeys(LAYERS, 1.0) | {"wide": 1e6}
-    assert order(ready, placement, noise, dear)[1].floats != ("wide",)
 
 
 def dataset(labels: Array | None, metric: Any = None) -> Dataset:
@@ -195,10 +188,10 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def test_a_dataset_scores_by_its_labels_or_by_agreement(subject: Artifact) -> None:
     model = network()
-    expected = scores.classes(model, [{"image": images(30, seed=9)}])
+    expected = predictions.predict_classes(model, [{"image": images(30, seed=9)}])
     labels = expected.copy()
     labels[7] = (labels[7] + 1) % 10
-    labelled = scores.of_dataset(model, subject, dataset(labels))
+    labelled = predictions.evaluation_predictions(model, subject, dataset(labels))
     assert labelled is not None
     assert (labelled.what, labelled.count, labelled.unseen) == ("top-1", 25, True)
     rows = [20, 2, 3]  # the split starts at sample 5: 2 is sample 7
@@ -206,7 +199,7 @@ def test_a_dataset_scores_by_its_labels_or_by_agreement(subject: Artifact) -> No
     assert labelled(model, rows).tolist() == [True, False, True]
     for one in (dataset(None), dataset(labels, lambda predictions, labels: 1.0),
                 dataset(labels.astype(np.float32))):  # fmt: skip
-        unlabelled = scores.of_dataset(model, subject, one)
+        unlabelled = predictions.evaluation_predictions(model, subject, one)
         assert unlabelled is not None
         assert unlabelled.what == "agreement with FP32"
         assert unlabelled.reference(rows).all()
@@ -215,25 +208,30 @@ def test_a_dataset_scores_by_its_labels_or_by_agreement(subject: Artifact) -> No
 
 def test_agreement_tells_which_samples_changed(subject: Artifact) -> None:
     model, other = network(), network()
-    found = scores.of_dataset(model, subject, dataset(None))
+    found = predictions.evaluation_predictions(model, subject, dataset(None))
     assert found is not None
     for tensor in other.graph.initializer:
         if tensor.name == "b3":
             changed = onnx.numpy_helper.to_array(tensor) + np.eye(10, dtype=np.float32)[4] * 1e3
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed, "b3"))
-    expected = scores.classes(model, [{"image": images(30, seed=9)[5:]}])
+    expected = predictions.predict_classes(model, [{"image": images(30, seed=9)[5:]}])
     assert found(other, range(25)).tolist() == (expected == 4).tolist()
 
 
-def test_most_samples_are_drawn_by_a_fixed_seed(subject: Artifact) -> None:
-    found = scores.of_dataset(network(), subject, dataset(None), most=10)
+def test_most_samples_are_drawn_by_a_fixed_seed(
+    subject: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "MOST", 10)
+    found = predictions.evaluation_predictions(network(), subject, dataset(None))
     assert found is not None
     assert found.count == 10
-    again = scores.of_dataset(network(), subject, dataset(None), most=10)
+    again = predictions.evaluation_predictions(network(), subject, dataset(None))
     assert again is not None
     for one, other in zip(found.feeds(range(10)), again.feeds(range(10)), strict=True):
         assert (one["image"] == other["image"]).all()
-    assert scores.of_dataset(network(), subject, Dataset("none", None, None)) is None
+    assert (
+        predictions.evaluation_predictions(network(), subject, Dataset("none", None, None)) is None
+    )
 
 
 def test_outputs_that_are_no_classes_are_refused(planned: Planned) -> None:
@@ -241,14 +239,14 @@ def test_outputs_that_are_no_classes_are_refused(planned: Planned) -> None:
         return [{"image": images()[list(rows)]}]
 
     model = network(classes=1)
-    score = scores.Classes(model, feeds, 20)
+    score = predictions.ClassPredictions(model, feeds, 20)
     with pytest.raises(StepError, match="needs a classifier") as caught:
         score.reference([0, 1])
     assert "2x1" in caught.value.why
 
 
 def test_names_of_many_layers_are_not_all_in_the_note() -> None:
-    from workbench.quantization.search.budget_search import named
+    from workbench.quantization.search.budget_search import name_layers
 
-    assert named(("a", "b")) == "a, b"
-    assert named(tuple("abcdefgh")) == "a, b, c, d and 4 others"
+    assert name_layers(("a", "b")) == "a, b"
+    assert name_layers(tuple("abcdefgh")) == "a, b, c, d and 4 others"

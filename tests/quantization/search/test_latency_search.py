@@ -10,50 +10,63 @@ import pytest
 from tests.quantization.search.latency_nets import chain, made_up
 from workbench.intervals import Estimate
 from workbench.quantization.core.network import Network
-from workbench.quantization.core.placement import Placement, place
+from workbench.quantization.core.placement import OperatorPlacement, place_operators
 from workbench.quantization.search import latency_search as searching
-from workbench.quantization.search.latency_moves import units
-from workbench.quantization.search.latency_profile import Costs
-from workbench.quantization.search.latency_search import BASE, FP32, Search, Trial
+from workbench.quantization.search.latency_evidence import describe_trials
+from workbench.quantization.search.latency_moves import SearchSpace
+from workbench.quantization.search.latency_profile import LatencyCosts
+from workbench.quantization.search.latency_search import BASE, FP32, LatencySearch, PlacementTrial
 
 NETWORK = Network(chain(8))
-NODES = place(NETWORK).nodes
+NODES = place_operators(NETWORK).nodes
 SLOW = [1.0] * 8  # of every convolution in float
 
 
-def clock(costs: Costs, noise: float = 0.002) -> Callable[..., dict[str, list[float]]]:
+def clock(costs: LatencyCosts, noise: float = 0.002) -> Callable[..., dict[str, list[float]]]:
     """A timer that knows the true costs: 9 rounds with some noise."""
     generator = np.random.default_rng(0)
 
-    def timer(wanted: Mapping[str, Placement | None]) -> dict[str, list[float]]:
+    def timer(wanted: Mapping[str, OperatorPlacement | None]) -> dict[str, list[float]]:
         found = {}
         for name, placement in wanted.items():
             nodes = frozenset[str]() if placement is None else placement.nodes
-            true = costs.predicted(nodes)
+            true = costs.predict(nodes)
             found[name] = (true * (1 + noise * generator.standard_normal(9))).tolist()
         return found
 
     return timer
 
 
-def search(true: Costs, believed: Costs | None = None, **options: object) -> Search:
-    def placed(floats: frozenset[str]) -> Placement:
-        return place(NETWORK, floats)
+class Graphs:
+    """Placements of the network; which are refused, and which are the same, is made up."""
 
-    given: dict[str, object] = {
-        "writable": lambda placement: "",
-        "identity": lambda placement: repr(sorted(placement.nodes)),
-        "timer": clock(true),
-        "spare": lambda: True,
-        "heaviest": 1.0,
-    }
-    found = units(NETWORK)
-    return Search(
-        NETWORK, found, believed or true, frozenset(), placed, **{**given, **options}  # type: ignore[arg-type]
-    )  # fmt: skip
+    def __init__(
+        self,
+        refusal: Callable[[OperatorPlacement], str] = lambda placement: "",
+        identity: Callable[[OperatorPlacement], str] = lambda placement: repr(
+            sorted(placement.nodes)
+        ),
+    ) -> None:
+        self.refusal, self.identity = refusal, identity
+
+    def place(self, floats: frozenset[str]) -> OperatorPlacement:
+        return place_operators(NETWORK, floats)
 
 
-def chosen(trials: list[Trial]) -> Trial:
+def search(
+    true: LatencyCosts,
+    believed: LatencyCosts | None = None,
+    *,
+    graphs: Graphs | None = None,
+    timer: Callable[..., dict[str, list[float]]] | None = None,
+    spare: Callable[[], bool] = lambda: True,
+    heaviest: float = 1.0,
+) -> LatencySearch:
+    space = SearchSpace(NETWORK, heaviest=heaviest)
+    return LatencySearch(space, believed or true, graphs or Graphs(), timer or clock(true), spare)
+
+
+def chosen(trials: list[PlacementTrial]) -> PlacementTrial:
     return [one for one in trials if one.accepted][-1]
 
 
@@ -113,19 +126,19 @@ def test_what_cannot_be_written_or_run_or_is_the_same_is_said() -> None:
     costs = made_up(NETWORK, NODES, SLOW, [3, 3, 3, 0.4, 0.4, 0.4, 0.4, 0.4], 0.1)
     timer = clock(costs)
 
-    def refusing(wanted: Mapping[str, Placement | None]) -> dict[str, list[float]]:
+    def refusing(wanted: Mapping[str, OperatorPlacement | None]) -> dict[str, list[float]]:
         return {name: one for name, one in timer(wanted).items() if name != "prefix of 3"}
 
-    def writable(placement: Placement) -> str:
+    def writable(placement: OperatorPlacement) -> str:
         return "" if "c1" in placement.nodes or "c0" in placement.nodes else "z1 has no range"
 
     refused = search(costs, timer=refusing).run()
     assert [one.why for one in refused if one.name == "prefix of 3"] == [
         "ONNX Runtime does not run it"
     ]
-    trials = search(costs, writable=writable).run()
+    trials = search(costs, graphs=Graphs(refusal=writable)).run()
     assert {one.why for one in trials if one.name == "prefix of 3"} == {"z1 has no range"}
-    same = search(costs, identity=lambda placement: "").run()
+    same = search(costs, graphs=Graphs(identity=lambda placement: "")).run()
     assert {one.why for one in same[1:]} == {f"the same file as '{BASE}'"}
 
 
@@ -146,23 +159,26 @@ def test_it_ends_when_the_time_is_up() -> None:
     ],
 )
 def test_accepted_wants_three_percent_beyond_chance(gain: Estimate | None, expected: bool) -> None:
-    assert searching.accepted(gain)[0] is expected
+    assert searching.judge_gain(gain)[0] is expected
 
 
 def test_finalists_begin_with_the_choice() -> None:
-    def trial(name: str, speed: float, accepted: bool) -> Trial:
+    def trial(name: str, speed: float, accepted: bool) -> PlacementTrial:
         one = Estimate(speed, speed, speed)
-        return Trial(name, frozenset(), Placement(), 0.0, 1.0, one, one, one, accepted)
+        return PlacementTrial(
+            name, frozenset(), OperatorPlacement(), 0.0, 1.0, one, one, one, accepted
+        )
 
     trials = [trial("a", 1.0, True), trial("b", 1.2, True), trial("c", 1.22, False),
               trial("d", 1.1, False)]  # fmt: skip
-    assert [one.name for one in searching.finalists(trials)] == ["b", "c", "d"]
+    assert [one.name for one in searching.choose_finalists(trials)] == ["b", "c", "d"]
 
 
-def test_trials_become_json() -> None:
+def test_trials_become_evidence() -> None:
     costs = made_up(NETWORK, NODES, SLOW, [0.5] * 8, 0.1)
     first, *_ = search(costs).run()
-    shown = first.to_json()
-    assert shown["accepted"] is True
-    assert shown["speed_against_fp32"]["value"] == pytest.approx(2, rel=0.01)
-    assert FP32 not in shown["name"]
+    (shown,) = describe_trials([first])
+    assert shown.accepted is True
+    assert shown.speed_against_fp32 is not None
+    assert shown.speed_against_fp32.value == pytest.approx(2, rel=0.01)
+    assert FP32 not in shown.name

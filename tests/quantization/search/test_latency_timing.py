@@ -13,7 +13,7 @@ import pytest
 from tests.quantization.search.latency_nets import chain
 from workbench.device import profile
 from workbench.quantization.search import latency_timing as timing
-from workbench.quantization.search.latency_profile import kernels
+from workbench.quantization.search.latency_profile import read_kernels
 
 DEVICE = profile.load("cpu")
 FEEDS = {"x": np.zeros((1, 3, 16, 16), np.float32)}
@@ -21,25 +21,25 @@ FEEDS = {"x": np.zeros((1, 3, 16, 16), np.float32)}
 
 def test_each_graph_has_a_figure_a_round() -> None:
     models = {name: chain(count).SerializeToString() for name, count in (("a", 1), ("b", 4))}
-    found = timing.side_by_side(models, FEEDS, DEVICE, rounds=3)
+    found = timing.time_side_by_side(models, FEEDS, DEVICE, rounds=3)
     assert {name: len(one) for name, one in found.items()} == {"a": 3, "b": 3}
     assert all(value > 0 for one in found.values() for value in one)
 
 
 def test_a_graph_that_is_refused_is_left_out() -> None:
     models = {"good": chain(1).SerializeToString(), "bad": b"no graph"}
-    assert list(timing.side_by_side(models, FEEDS, DEVICE, rounds=1)) == ["good"]
+    assert list(timing.time_side_by_side(models, FEEDS, DEVICE, rounds=1)) == ["good"]
 
 
 def test_one_thread_is_timed_by_its_own_clock() -> None:
-    assert timing.clock(replace(DEVICE, threads=1)) is time.thread_time_ns
-    assert timing.clock(replace(DEVICE, threads=2)) is time.perf_counter_ns
-    assert timing.clock(replace(DEVICE, provider="cuda")) is time.perf_counter_ns
+    assert timing.device_clock(replace(DEVICE, threads=1)) is time.thread_time_ns
+    assert timing.device_clock(replace(DEVICE, threads=2)) is time.perf_counter_ns
+    assert timing.device_clock(replace(DEVICE, provider="cuda")) is time.perf_counter_ns
 
 
 def test_a_profile_has_every_kernel(tmp_path: Path) -> None:
-    events = timing.profiled(chain(2).SerializeToString(), FEEDS, DEVICE, tmp_path)
-    found = kernels(events)
+    events = timing.profile_events(chain(2).SerializeToString(), FEEDS, DEVICE, tmp_path)
+    found = read_kernels(events)
     assert sum("Conv" in one.op for one in found) == 2
     assert all(one.microseconds > 0 for one in found if "Conv" in one.op)
     assert list(tmp_path.iterdir()) == []
@@ -49,6 +49,6 @@ def test_a_profile_has_every_kernel(tmp_path: Path) -> None:
 def test_cores_are_given_back() -> None:
     before = os.sched_getaffinity(0)
     one = min(before)
-    with timing.pinned(replace(DEVICE, cores=(one,))):
+    with timing.pin_to_cores(replace(DEVICE, cores=(one,))):
         assert os.sched_getaffinity(0) == {one}
     assert os.sched_getaffinity(0) == before

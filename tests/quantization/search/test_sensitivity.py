@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from tests import nets
-from workbench.quantization.core import engine, simulation
-from workbench.quantization.core.distance import decibels
-from workbench.quantization.core.engine import Calibrated
-from workbench.quantization.core.placement import Placement
-from workbench.quantization.core.plan import Plan
+from workbench.quantization.core import engine, fake_quantization
+from workbench.quantization.core.engine import CalibratedNetwork
+from workbench.quantization.core.placement import OperatorPlacement
+from workbench.quantization.core.plan import QuantizationPlan
 from workbench.quantization.search import sensitivity
-from workbench.quantization.search.sensitivity import Simulated
+from workbench.quantization.search.output_distance import decibels
+from workbench.quantization.search.sensitivity import LayerTrials
 
 Array = NDArray[Any]
 
@@ -69,24 +69,24 @@ def batches(size: int) -> Iterator[dict[str, Array]]:
         yield {"image": data[start : start + size]}
 
 
-def prepared(**more: Any) -> tuple[Calibrated, Placement, Plan]:
+def prepared(**more: Any) -> tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan]:
     given: Any = {"without": PLAIN, "whole": True} | more
-    options = engine.Options(**given)
-    ready = engine.calibrated(network(), batches, options)
-    placement = ready.placed()
-    return ready, placement, ready.planned(placement)
+    options = engine.QuantizationOptions(**given)
+    ready = engine.calibrate(network(), batches, options)
+    placement = ready.place()
+    return ready, placement, ready.plan(placement)
 
 
 @pytest.fixture(scope="module")
-def planned() -> tuple[Calibrated, Placement, Plan]:
+def planned() -> tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan]:
     return prepared()
 
 
 def test_the_layer_whose_tensors_lose_most_costs_most(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, placement, plan = planned
-    found = sensitivity.sensitivities(ready, placement, plan, ready.samples)
+    found = sensitivity.layer_sensitivities(ready, placement, plan, ready.samples)
     assert tuple(one.layer for one in found) == LAYERS
     by_name = {one.layer: one for one in found}
     worst = max(found, key=lambda one: one.alone.noise)
@@ -104,30 +104,30 @@ def test_the_layer_whose_tensors_lose_most_costs_most(
 
 
 def test_what_layers_cost_alone_adds_up_to_what_they_cost_together(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, placement, plan = planned
-    found = sensitivity.sensitivities(ready, placement, plan, ready.samples)
-    whole = Simulated(ready, plan, ready.samples).of(placement, plan)
+    found = sensitivity.layer_sensitivities(ready, placement, plan, ready.samples)
+    whole = LayerTrials(ready, plan, ready.samples).quantize(placement, plan)
     total = decibels(sum(one.alone.noise for one in found))
     assert total == pytest.approx(whole.sqnr, abs=1.5)
 
 
 def test_weights_that_mend_what_came_before_are_rounded_anew_for_a_layer_alone() -> None:
     ready, placement, plan = prepared(without=("equalization",))
-    assert "compensation" in ready.recipe.techniques
-    found = sensitivity.sensitivities(ready, placement, plan, ready.samples)
+    assert "compensation" in ready.preset.techniques
+    found = sensitivity.layer_sensitivities(ready, placement, plan, ready.samples)
     total = decibels(sum(one.alone.noise for one in found))
-    whole = Simulated(ready, plan, ready.samples).of(placement, plan)
+    whole = LayerTrials(ready, plan, ready.samples).quantize(placement, plan)
     # What each costs is that of nearest rounding, so that it adds up to a bit more.
     assert whole.sqnr - 4 < total < whole.sqnr + 1
 
 
 def test_every_quantized_tensor_belongs_to_one_layer(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, placement, _ = planned
-    found = sensitivity.groups(ready.network, placement)
+    found = sensitivity.tensors_by_layer(ready.network, placement)
     owned = [name for names in found.values() for name in names]
     assert sorted(owned) == sorted(placement.tensors)
     assert found["first"][0] == "image"
@@ -136,20 +136,20 @@ def test_every_quantized_tensor_belongs_to_one_layer(
 
 
 def test_a_tensor_that_a_float_layer_makes_belongs_to_the_one_that_takes_it(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, _, _ = planned
-    found = sensitivity.groups(ready.network, ready.placed(("first",)))
+    found = sensitivity.tensors_by_layer(ready.network, ready.place(("first",)))
     assert list(found) == ["wide", "third", "last"]
     assert found["wide"][0] == "r0"
 
 
 def test_mean_errors_are_those_of_the_rounded_weights(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, _, plan = planned
-    found = sensitivity.mean_errors(ready.network, plan, ready.samples)
-    few = Simulated(ready, plan, ready.samples)
+    found = sensitivity.mean_weight_errors(ready.network, plan, ready.samples)
+    few = LayerTrials(ready, plan, ready.samples)
     constants = ready.network.constants
     moved = np.array(plan.weights["last"].floats) - constants["w3"].numpy()
     pooled = np.concatenate(
@@ -157,22 +157,22 @@ def test_mean_errors_are_those_of_the_rounded_weights(
     )
     assert found["last"] == pytest.approx((pooled @ moved.T).mean(0), abs=1e-6)
     # With its bias mended by that, the last layer alone leaves no mean error at all.
-    changed = Placement(frozenset(("last",)), ())
+    changed = OperatorPlacement(frozenset(("last",)), ())
     biases = {"last": (constants["b3"].numpy() - found["last"]).astype(np.float32)}
-    made = simulation.outputs(
-        ready.network, ready.samples, changed, Plan(weights=plan.weights, biases=biases)
+    made = fake_quantization.simulate(
+        ready.network, ready.samples, changed, QuantizationPlan(weights=plan.weights, biases=biases)
     )
     assert (made[0] - few.expected[0]).mean(0) == pytest.approx(np.zeros(10), abs=1e-5)
 
 
 def test_a_plan_of_all_layers_serves_fewer_and_writes_a_file_that_runs(
-    planned: tuple[Calibrated, Placement, Plan],
+    planned: tuple[CalibratedNetwork, OperatorPlacement, QuantizationPlan],
 ) -> None:
     ready, placement, plan = planned
-    fewer = ready.placed(("third",))
-    limited = sensitivity.limited(ready, placement, plan, fewer)
+    fewer = ready.place(("third",))
+    limited = sensitivity.restrict_plan(ready, placement, plan, fewer)
     assert set(limited.weights) == {"first", "wide", "last"}
-    model = ready.written(fewer, limited)
+    model = ready.write(fewer, limited)
     data = images(8, seed=5)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

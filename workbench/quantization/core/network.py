@@ -7,7 +7,7 @@ inside: statistics of every tensor, gradients of the outputs, a quantized path b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,93 +15,99 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import slice_batch
 from workbench.onnxgraph.session import working_session
+from workbench.quantization.core.samples import Feeds
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
 Array = NDArray[Any]
-Hook = Callable[["Node", list["torch.Tensor"]], list["torch.Tensor"]]
+Hook = Callable[["NetworkNode", list["torch.Tensor"]], list["torch.Tensor"]]
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
-    """An operator of the graph, its attributes as Python values."""
+class NetworkNode:
+    """An operator of the graph.
+
+    Attributes:
+        name: of its own; one is made up where the file has none.
+        op: the operator, with its domain where that is not ONNX's own.
+        inputs: names of tensors, "" for an input that is left out.
+        attributes: as Python values.
+        captured: tensors that its subgraphs take from outside.
+        proto: the node in the file.
+    """
 
     name: str
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
-    captured: tuple[str, ...]  # what its subgraphs take from outside
+    captured: tuple[str, ...]
     proto: onnx.NodeProto
 
     @property
     def output(self) -> str:
+        """The first output's name."""
         return self.outputs[0]
 
 
 class Network:
     """A graph in topological order, with its constants as torch tensors.
 
-    Operators that the table of `operators` lacks are run by ONNX Runtime, one node at a time; no
-    gradient passes these.
+    Operators that the table of `torch_operators` lacks are run by ONNX Runtime, one node at a time;
+    no gradient passes these.
+
+    Attributes:
+        model: the graph as it came.
+        constants: initializers by name.
+        inputs, outputs: names of tensors; weights that are listed among the inputs are none.
+        nodes: in topological order.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
         import torch
 
-        from workbench.onnxgraph.rewrites import inputs_of
-
         self.model = model
-        weights = {one.name for one in model.graph.initializer}
         self.constants: dict[str, torch.Tensor] = {
-            one.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(one)))
-            for one in model.graph.initializer
+            tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+            for tensor in model.graph.initializer
         }
-        self.inputs = tuple(one.name for one in model.graph.input if one.name not in weights)
-        self.outputs = tuple(one.name for one in model.graph.output)
-        nodes = []
-        for number, node in enumerate(model.graph.node):
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            inner = onnx.GraphProto(node=[node])
-            captured = [n for n in inputs_of(inner) if n and n not in node.input]
-            made = {n for one in _inside(node) for n in one}
-            nodes.append(
-                Node(
-                    node.name or f"{node.op_type}_{number}",
-                    node.op_type if node.domain in ("", "ai.onnx") else
-                    f"{node.domain}:{node.op_type}",
-                    tuple(node.input),
-                    tuple(node.output),
-                    attributes,
-                    tuple(dict.fromkeys(n for n in captured if n not in made)),
-                    node,
-                )
-            )  # fmt: skip
-        self.nodes = tuple(nodes)
+        self.inputs = tuple(
+            value.name for value in model.graph.input if value.name not in self.constants
+        )
+        self.outputs = tuple(value.name for value in model.graph.output)
+        self.nodes = tuple(_node(number, proto) for number, proto in enumerate(model.graph.node))
         self._sessions: dict[str, Any] = {}
 
+    @property
+    def fixed_batch(self) -> int:
+        """The batch size that the inputs are fixed to; 0 where it is open."""
+        inputs = [value for value in self.model.graph.input if value.name in self.inputs]
+        shapes = [value.type.tensor_type.shape.dim for value in inputs]
+        return max((int(shape[0].dim_value) for shape in shapes if shape), default=0)
+
     @cached_property
-    def producers(self) -> dict[str, Node]:
+    def producers(self) -> dict[str, NetworkNode]:
         """The node that makes each tensor."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
-    def nodes_by_name(self) -> dict[str, Node]:
+    def nodes_by_name(self) -> dict[str, NetworkNode]:
         """Every node by its name."""
         return {node.name: node for node in self.nodes}
 
     @cached_property
-    def consumers(self) -> dict[str, list[Node]]:
+    def consumers(self) -> dict[str, list[NetworkNode]]:
         """The nodes that take each tensor, in order, each once."""
-        found: dict[str, list[Node]] = {}
+        takers: dict[str, list[NetworkNode]] = {}
         for node in self.nodes:
             for name in dict.fromkeys((*node.inputs, *node.captured)):
-                found.setdefault(name, []).append(node)
-        return found
+                takers.setdefault(name, []).append(node)
+        return takers
 
     @cached_property
     def uses(self) -> Counter[str]:
@@ -112,9 +118,9 @@ class Network:
         counts.update(self.outputs)
         return counts
 
-    def apply(self, node: Node, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    def apply(self, node: NetworkNode, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
         """The outputs of one node for its inputs (None for those left out), then its captures."""
-        from workbench.quantization.core.operators import OPERATORS
+        from workbench.quantization.core.torch_operators import OPERATORS
 
         function = OPERATORS.get(node.op)
         if function is not None:
@@ -126,7 +132,7 @@ class Network:
 
     def run(
         self,
-        feeds: Mapping[str, torch.Tensor],
+        feeds: Feeds,
         hook: Hook | None = None,
         keep: Iterable[str] | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -139,10 +145,10 @@ class Network:
         left = Counter(self.uses)
         for node in self.nodes:
             taken = (*node.inputs, *node.captured)
-            made = self.apply(node, [values[name] if name else None for name in taken])
+            outputs = self.apply(node, [values[name] if name else None for name in taken])
             if hook is not None:
-                made = hook(node, made)
-            values.update(zip(node.outputs, made, strict=False))
+                outputs = hook(node, outputs)
+            values.update(zip(node.outputs, outputs, strict=False))
             for name in {name for name in taken if name}:
                 left[name] -= 1
                 if not left[name] and name not in kept and name not in self.constants:
@@ -150,7 +156,7 @@ class Network:
         return {name: values[name] for name in kept if name in values}
 
     def _in_onnxruntime(
-        self, node: Node, inputs: Sequence[torch.Tensor | None]
+        self, node: NetworkNode, inputs: Sequence[torch.Tensor | None]
     ) -> list[torch.Tensor]:
         import torch
 
@@ -163,36 +169,54 @@ class Network:
         key = node.name + repr([(n, a.dtype, a.ndim) for n, a in arrays.items()])
         if key not in self._sessions:
             self._sessions[key] = _session(self.model, node, arrays)
-        found = self._sessions[key].run([n for n in node.outputs if n], arrays)
-        values = iter(torch.from_numpy(np.array(array)) for array in found)
+        outputs = self._sessions[key].run([n for n in node.outputs if n], arrays)
+        values = iter(torch.from_numpy(np.array(array)) for array in outputs)
         return [next(values) if name else torch.empty(0) for name in node.outputs]
 
 
-def _inside(node: onnx.NodeProto) -> Iterable[Sequence[str]]:
+def _node(number: int, proto: onnx.NodeProto) -> NetworkNode:
+    import onnx
+
+    from workbench.onnxgraph.rewrites import inputs_of
+
+    own = {*proto.input, *_names_made_inside(proto)}
+    taken = inputs_of(onnx.GraphProto(node=[proto]))
+    domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}:"
+    return NetworkNode(
+        proto.name or f"{proto.op_type}_{number}",
+        f"{domain}{proto.op_type}",
+        tuple(proto.input),
+        tuple(proto.output),
+        {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute},
+        tuple(dict.fromkeys(name for name in taken if name and name not in own)),
+        proto,
+    )
+
+
+def _names_made_inside(node: onnx.NodeProto) -> Iterator[str]:
     """The names that a node's subgraphs make themselves."""
+    import onnx
+
     from workbench.onnxgraph.rewrites import graphs_of
 
-    for attribute in node.attribute:
-        for top in [attribute.g] if attribute.HasField("g") else [*attribute.graphs]:
-            for graph in graphs_of(top):
-                yield [value.name for value in graph.input]
-                yield [tensor.name for tensor in graph.initializer]
-                for one in graph.node:
-                    yield one.output
+    for graph in list(graphs_of(onnx.GraphProto(node=[node])))[1:]:
+        yield from (value.name for value in graph.input)
+        yield from (tensor.name for tensor in graph.initializer)
+        for made in graph.node:
+            yield from made.output
 
 
-def _session(model: onnx.ModelProto, node: Node, arrays: Mapping[str, Array]) -> Any:
+def _session(model: onnx.ModelProto, node: NetworkNode, arrays: Mapping[str, Array]) -> Any:
     """An ONNX Runtime session of one node alone, for inputs of these types and ranks."""
     import onnx
 
-    made = onnx.helper.make_value_info
     inputs = [
         onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
         )
         for name, array in arrays.items()
     ]
-    outputs = [made(name, onnx.TypeProto()) for name in node.outputs if name]
+    outputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.outputs if name]
     graph = onnx.helper.make_graph([node.proto], "node", inputs, outputs)
     single = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
@@ -200,20 +224,22 @@ def _session(model: onnx.ModelProto, node: Node, arrays: Mapping[str, Array]) ->
     return working_session(single)
 
 
-def multiplications(network: Network, feeds: Mapping[str, torch.Tensor]) -> float:
+def multiply_accumulates(network: Network, feeds: Feeds) -> float:
     """Multiply-accumulates of convolutions and matrix products for one of a batch's samples."""
     import torch
 
     total = 0.0
 
-    def hook(node: Node, made: list[torch.Tensor]) -> list[torch.Tensor]:
+    def count(node: NetworkNode, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
         nonlocal total
         if node.op in ("Conv", "Gemm", "MatMul") and node.inputs[1] in network.constants:
             weights = network.constants[node.inputs[1]]
-            each = weights[0].numel() if node.op == "Conv" else weights.numel() / made[0].shape[-1]
-            total += made[0].numel() * each
-        return made
+            products = (
+                weights[0].numel() if node.op == "Conv" else weights.numel() / outputs[0].shape[-1]
+            )
+            total += outputs[0].numel() * products
+        return outputs
 
     with torch.no_grad():
-        network.run({name: one[:1] for name, one in feeds.items()}, hook)
+        network.run(slice_batch(feeds, 0, 1), count)
     return total

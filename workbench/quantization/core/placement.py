@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from workbench.quantization.core.network import Network, Node
+    from workbench.quantization.core.network import Network, NetworkNode
 
 Runtime = Literal["ort", "tflite"]
 
@@ -28,18 +28,21 @@ ELEMENTWISE: dict[str, set[str]] = {
 }  # fmt: skip
 # What LiteRT's kernels give, whatever the range: 1/256 from 0, 1/128 about 0.
 FIXED = {"Sigmoid": (0.0, 255 / 256), "Softmax": (0.0, 255 / 256), "Tanh": (-1.0, 127 / 128)}
-# Where these stand, activations between linear layers have outliers that 8 bits for a whole tensor
-# do not hold, and the kernels between them compute in float: only products are worth integers.
-TRANSFORMER = {"LayerNormalization", "Softmax", "Gelu", "Erf"}
 FUSED = {"Relu", "Clip"}  # into what makes their input, where nobody else takes that
 
 
 @dataclass(frozen=True)
-class Placement:
-    """nodes: that compute in INT8. tensors: that are quantized, each to its own parameters.
-    ties: tensors that have another's parameters. fused: an output that is not quantized, because
-    the activation behind it, by name, becomes the clipping of the quantization. alike: tensors that
-    need one grid for all of each set. fixed: ranges that the runtime's kernels prescribe.
+class OperatorPlacement:
+    """What computes in INT8, and which tensors are on grids.
+
+    Attributes:
+        nodes: names of those that compute in INT8.
+        tensors: that are quantized, each to its own parameters.
+        ties: tensors that have another's parameters, by name.
+        fused: an output that is not quantized, because the activation behind it, by name, becomes
+            the clipping of the quantization.
+        alike: tensors that need one grid for all of each set.
+        fixed: ranges, low and high, that the runtime's kernels prescribe.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -57,90 +60,96 @@ class Placement:
 
     @property
     def quantized(self) -> set[str]:
+        """The tensors with parameters, their own or another's."""
         return {*self.tensors, *self.ties}
 
 
-def place(
-    network: Network, floats: Collection[str] = (), runtime: Runtime = "ort",
-    only: Collection[str] = (),
-) -> Placement:  # fmt: skip
-    """The placement that leaves the nodes of `floats` alone (`only`: all but these, for trials).
+def place_operators(
+    network: Network, floats: Collection[str] = (), runtime: Runtime = "ort"
+) -> OperatorPlacement:
+    """The placement that leaves the nodes of `floats` alone.
 
     Convolutions have both ends quantized, or no kernel takes them; matrix products may give float,
     and do at the network's end and in transformers. Other operators compute in INT8 where all that
     they take is quantized already.
     """
-    linear = attention(network)
+    transformer = is_transformer(network)
     nodes: set[str] = set()
     tensors: dict[str, None] = {}
     ties: dict[str, str] = {}
     fused: dict[str, str] = {}
     for node in network.nodes:
-        if node.name in floats or not _computes(node, network):
+        if node.name in floats or not _has_integer_form(node, network):
             continue
         if node.op in WEIGHTED:
-            if only and node.name not in only:
-                continue
-            _quantize(node.inputs[0], tensors, ties)
+            if node.inputs[0] not in ties:
+                tensors[node.inputs[0]] = None
             nodes.add(node.name)
-            if gives_float(node, network, linear):
+            if gives_float(node, network, transformer):
                 continue
-        elif linear or not _worthwhile(node, network, runtime, {*tensors, *ties}, fused):
+        elif transformer or not _worthwhile(node, network, runtime, {*tensors, *ties}, fused):
             continue
         else:
             nodes.add(node.name)
         if node.op in FUSED and node.inputs[0] in fused:
             tensors[node.output] = None
             continue
-        following = network.consumers.get(node.output, [])
-        if _fuses(node, following, network) and following[0].name not in floats:
-            fused[node.output] = following[0].output
+        takers = network.consumers.get(node.output, [])
+        if _fuses(node, takers, network) and takers[0].name not in floats:
+            fused[node.output] = takers[0].output
             continue
         for name in node.outputs:
             if node.op in PASSING or (node.op in FUSED and node.inputs[0] in {*tensors, *ties}):
                 ties[name] = node.inputs[0]
             else:
                 tensors[name] = None
-    made = Placement(frozenset(nodes), tuple(tensors), ties, fused)
+    placement = OperatorPlacement(frozenset(nodes), tuple(tensors), ties, fused)
     if runtime != "tflite":
-        return made
-    return replace(
-        made, alike=_concatenated(network, made),
-        fixed={node.output: FIXED[node.op] for node in network.nodes
-               if node.op in FIXED and node.output in tensors},
-    )  # fmt: skip
+        return placement
+    fixed = {
+        node.output: FIXED[node.op]
+        for node in network.nodes
+        if node.op in FIXED and node.output in tensors
+    }
+    return replace(placement, alike=_concatenated(network, placement), fixed=fixed)
 
 
-def _concatenated(network: Network, placement: Placement) -> tuple[frozenset[str], ...]:
+def _concatenated(network: Network, placement: OperatorPlacement) -> tuple[frozenset[str], ...]:
     """Sets of tensors that Concat puts together: LiteRT copies, and does not rescale."""
     sets: list[set[str]] = []
     for node in network.nodes:
         if node.op == "Concat" and node.name in placement.nodes:
-            given = [name for name in node.inputs if name in placement.quantized]
-            new = {placement.root(name) for name in (*given, node.output)}
-            for other in [one for one in sets if one & new]:
-                sets.remove(other)
-                new |= other
-            sets.append(new)
-    return tuple(frozenset(one) for one in sets)
+            quantized = [name for name in node.inputs if name in placement.quantized]
+            joined = {placement.root(name) for name in (*quantized, node.output)}
+            for overlapping in [tensors for tensors in sets if tensors & joined]:
+                sets.remove(overlapping)
+                joined |= overlapping
+            sets.append(joined)
+    return tuple(frozenset(tensors) for tensors in sets)
 
 
-def attention(network: Network) -> bool:
-    """Whether it is a transformer: LayerNormalization, or Softmax within."""
+def is_transformer(network: Network) -> bool:
+    """Whether LayerNormalization stands in it, or Softmax within.
+
+    Activations between linear layers have outliers there that 8 bits for a whole tensor do not
+    hold, and the kernels between them compute in float: only products are worth integers.
+    """
     within = {node.op for node in network.nodes if node.output not in network.outputs}
     return bool(within & {"LayerNormalization", "Softmax"})
 
 
-def weighted(network: Network) -> list[Node]:
-    """The nodes with constant float weights, in order."""
-    return [one for one in network.nodes if one.op in WEIGHTED and _computes(one, network)]
+def weighted_nodes(network: Network) -> list[NetworkNode]:
+    """The nodes with constant float weights that could compute in INT8, in order: the layers."""
+    return [
+        node for node in network.nodes if node.op in WEIGHTED and _has_integer_form(node, network)
+    ]
 
 
-def gives_float(node: Node, network: Network, linear: bool) -> bool:
+def gives_float(node: NetworkNode, network: Network, transformer: bool) -> bool:
     """Whether a matrix product's output stays float: at the end, and in transformers."""
     if node.op not in ("Gemm", "MatMul"):
         return False
-    return linear or not _reaches(node.output, network)
+    return transformer or not _reaches(node.output, network)
 
 
 def _reaches(name: str, network: Network) -> bool:
@@ -148,7 +157,7 @@ def _reaches(name: str, network: Network) -> bool:
     waiting, seen = [name], set()
     while waiting:
         for node in network.consumers.get(waiting.pop(), []):
-            if node.op in WEIGHTED and _computes(node, network):
+            if node.op in WEIGHTED and _has_integer_form(node, network):
                 return True
             if node.name not in seen:
                 seen.add(node.name)
@@ -156,7 +165,7 @@ def _reaches(name: str, network: Network) -> bool:
     return False
 
 
-def _computes(node: Node, network: Network) -> bool:
+def _has_integer_form(node: NetworkNode, network: Network) -> bool:
     """Whether the node could compute in INT8: its weights are constant, nothing odd about it."""
     if node.captured:
         return False
@@ -173,13 +182,12 @@ def _computes(node: Node, network: Network) -> bool:
     return True
 
 
-def _quantize(name: str, tensors: dict[str, None], ties: dict[str, str]) -> None:
-    if name not in ties:
-        tensors[name] = None
-
-
 def _worthwhile(
-    node: Node, network: Network, runtime: Runtime, quantized: set[str], fused: Mapping[str, str]
+    node: NetworkNode,
+    network: Network,
+    runtime: Runtime,
+    quantized: set[str],
+    fused: Mapping[str, str],
 ) -> bool:
     """Whether an operator without weights is to compute in INT8: what it takes is, and it leads on.
 
@@ -187,10 +195,10 @@ def _worthwhile(
     """
     if node.op not in PASSING | ELEMENTWISE[runtime]:
         return False
-    given = [name for name in node.inputs if name and name not in network.constants]
+    computed = [name for name in node.inputs if name and name not in network.constants]
     if node.op in PASSING | {"Resize", "Pad", "Clip", "Expand"}:
-        given = given[:1]
-    if not given or not all(name in quantized or name in fused for name in given):
+        computed = computed[:1]
+    if not computed or not all(name in quantized or name in fused for name in computed):
         return False
     if node.op == "Pad" and len(node.inputs) > 2 and node.inputs[2]:
         value = network.constants.get(node.inputs[2])
@@ -201,28 +209,25 @@ def _worthwhile(
     return _reaches(node.output, network)
 
 
-def _fuses(node: Node, following: list[Node], network: Network) -> bool:
+def _fuses(node: NetworkNode, takers: list[NetworkNode], network: Network) -> bool:
     """Whether the only taker of a node's output is a Relu, or a Clip from 0."""
     if node.op not in ("Conv", "Gemm", "MatMul", "Add") or node.output in network.outputs:
         return False
-    if len(following) != 1 or following[0].op not in FUSED:
+    if len(takers) != 1 or takers[0].op not in FUSED:
         return False
-    after = following[0]
-    if after.op == "Relu":
-        return True
-    return clipped(after, network)[0] == 0
+    return clip_bounds(takers[0], network)[0] == 0
 
 
-def clipped(node: Node, network: Network) -> tuple[float | None, float | None]:
+def clip_bounds(node: NetworkNode, network: Network) -> tuple[float | None, float | None]:
     """The bounds of a Relu or Clip; None for one that is not there, or not constant."""
     if node.op == "Relu":
         return 0.0, None
 
-    def bound(place: int, key: str) -> float | None:
+    def bound(position: int, key: str) -> float | None:
         if key in node.attributes:
             return float(node.attributes[key])
-        if len(node.inputs) > place and node.inputs[place] in network.constants:
-            return float(network.constants[node.inputs[place]])
+        if len(node.inputs) > position and node.inputs[position] in network.constants:
+            return float(network.constants[node.inputs[position]])
         return None
 
     return bound(1, "min"), bound(2, "max")

@@ -1,52 +1,54 @@
-"""What each preset does, in order: the one visible list."""
+"""What each preset does, in order: the one visible list.
+
+>>> "reconstruction" in choose_preset("balanced").techniques
+True
+>>> "reconstruction" in choose_preset("balanced", without=("reconstruction",)).techniques
+False
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from workbench.errors import RecipeError, did_you_mean
-from workbench.quantization.core.lockstep import Techniques
-
-Preset = Literal["fast", "balanced", "best"]
 
 # In the order in which they act. An ablation leaves one out by its name.
 TECHNIQUES = (
     "preparation",  # batch norms, Pads and constants folded: `prepare`
     "equalization",  # factors between channels that minimise the outputs' noise: `equalization`
     "importance",  # also with channels weighed by the outputs' gradients; the nearer is taken
-    "compensation",  # weights that take their inputs' error into account: `rounding`
-    "reconstruction",  # GPTQ rounding: `rounding`
-    "bias_correction",  # each output's mean as in float, on the quantized path: `lockstep`
-    "projection",  # ranges by their effect on the outputs, where gradients tell: `projection`
-    "prefix",  # the first layers in float, where these make most of the noise: `prefix`
+    "compensation",  # weights that take their inputs' error into account: `gptq`
+    "reconstruction",  # GPTQ rounding: `gptq`
+    "bias_correction",  # each output's mean as in float, on the quantized path: `sequential`
+    "projection",  # ranges by their effect on the outputs, where gradients tell: `range_search`
+    "prefix",  # the first layers in float, where these make most of the noise: `float_prefix`
 )
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Samples that the second pass may use, and which techniques are on.
+class QuantizationPreset:
+    """How much is done.
 
-    variants: what is left out in each way that is tried; where there are several, the way that is
-    nearest to float on samples held back is taken.
+    Attributes:
+        samples: how many calibration samples are read at most.
+        techniques: those of `TECHNIQUES` that are on.
+        variants: what is left out in each way that is tried; where there are several, the way that
+            is nearest to float on samples held back is taken.
     """
 
     samples: int
     techniques: frozenset[str]
     variants: tuple[tuple[str, ...], ...] = ((),)
 
-    @property
-    def lockstep(self) -> Techniques:
-        names = ("compensation", "reconstruction", "bias_correction")
-        return Techniques(**{name: name in self.techniques for name in names})
 
-
-PRESETS: dict[str, Recipe] = {
-    "fast": Recipe(64, frozenset(TECHNIQUES) - {"importance", "compensation", "reconstruction"}),
-    "balanced": Recipe(300, frozenset(TECHNIQUES)),
+PRESETS: dict[str, QuantizationPreset] = {
+    "fast": QuantizationPreset(
+        64, frozenset(TECHNIQUES) - {"importance", "compensation", "reconstruction"}
+    ),
+    "balanced": QuantizationPreset(300, frozenset(TECHNIQUES)),
     # Label-free training of scales, biases and rounding was tried here, and gained nothing after
     # the rest (20.6 dB before and after on MobileNetV1): choosing between ways does.
-    "best": Recipe(
+    "best": QuantizationPreset(
         300,
         frozenset(TECHNIQUES),
         ((), ("projection",), ("compensation",), ("projection", "reconstruction")),
@@ -54,12 +56,12 @@ PRESETS: dict[str, Recipe] = {
 }
 
 
-def chosen(preset: str, without: tuple[str, ...] = ()) -> Recipe:
-    """A preset, some techniques left out. Raises RecipeError for a name that is not there."""
-    for name in without:
-        if name not in TECHNIQUES:
+def choose_preset(name: str, without: tuple[str, ...] = ()) -> QuantizationPreset:
+    """A preset, some techniques left out. Raises RecipeError for a technique that is not there."""
+    for technique in without:
+        if technique not in TECHNIQUES:
             raise RecipeError(
-                f"there is no technique '{name}'", "", did_you_mean(name, set(TECHNIQUES))
+                f"there is no technique '{technique}'", "", did_you_mean(technique, set(TECHNIQUES))
             )
-    found = PRESETS[preset]
-    return replace(found, techniques=found.techniques - set(without))
+    preset = PRESETS[name]
+    return replace(preset, techniques=preset.techniques - set(without))

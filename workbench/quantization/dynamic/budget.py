@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.arrays import concatenate, split_samples
 from workbench.errors import StepError
 from workbench.onnxgraph.rewrites import Array, Weights, replace_nodes
 from workbench.onnxgraph.session import working_session
+from workbench.progress import Progress, ignore_progress, span_progress
+from workbench.quantization.dynamic.operators import INTEGER_KERNELS, WEIGHT_INPUTS
 from workbench.quantization.dynamic.weight_only import rows_to_int8
-from workbench.quantization.search.budget_search import Found, Progress, Search, Stage
-from workbench.steps.quantize_dynamic import LIBRARY, WEIGHTS
+from workbench.quantization.search.budget_search import BudgetResult, BudgetSearch, FloatStage
+from workbench.quantization.search.output_distance import output_distance
+from workbench.quantization.search.predictions import evaluation_predictions
 
 if TYPE_CHECKING:
     import onnx
@@ -31,91 +35,86 @@ SWITCHES = "workbench_switches"
 
 
 @dataclass(frozen=True)
-class Files:
-    """A Ladder of files with dynamic INT8. model: the float graph, as it goes to the quantizer.
-    chosen: its nodes for INT8, name to operator. written: the file that quantizes some of them.
-    samples: as the graph takes them.
+class DynamicLadder:
+    """A FloatLadder of files with dynamic INT8; what it makes are the layers in float.
+
+    Attributes:
+        model: the float graph, as it goes to the quantizer.
+        layers: its nodes for INT8, name to operator.
+        quantize: makes the file that quantizes some of them.
+        samples: [N, ...] by input name, as the graph takes them.
     """
 
     model: onnx.ModelProto
-    chosen: Mapping[str, str]
-    written: Callable[[dict[str, str]], onnx.ModelProto]
+    layers: Mapping[str, str]
+    quantize: Callable[[dict[str, str]], onnx.ModelProto]
     samples: Mapping[str, Array]
 
-    def stages(self, progress: Progress) -> Sequence[Stage]:
-        alone = noise(self.model, self.chosen, self.samples, progress)
-        ranked = sorted(alone, key=lambda name: -alone[name])
+    def stages(self, progress: Progress) -> Sequence[FloatStage]:
+        """From no layer in float to all, the noisiest first."""
+        noise = layer_noise(self.model, self.layers, self.samples, progress)
+        ranked = sorted(noise, key=lambda name: -noise[name])
         return [
-            Stage(tuple(ranked[:count]), sum(alone[name] for name in ranked[count:]))
+            FloatStage(tuple(ranked[:count]), sum(noise[name] for name in ranked[count:]))
             for count in range(len(ranked) + 1)
         ]
 
-    def sketched(self, floats: tuple[str, ...]) -> onnx.ModelProto:
-        return self.written({n: kind for n, kind in self.chosen.items() if n not in floats})
+    def sketch(self, floats: tuple[str, ...]) -> onnx.ModelProto:
+        """The file with these layers in float."""
+        return self.quantize({name: op for name, op in self.layers.items() if name not in floats})
 
-    def made(self, floats: tuple[str, ...]) -> tuple[tuple[str, ...], onnx.ModelProto]:
-        return floats, self.sketched(floats)
+    def make(self, floats: tuple[str, ...]) -> tuple[tuple[str, ...], onnx.ModelProto]:
+        """The same, and the layers."""
+        return floats, self.sketch(floats)
 
 
-def within(
-    files: Files, subject: Artifact, context: Context, max_drop: float
-) -> Found[tuple[str, ...]]:
+def hold_budget(
+    ladder: DynamicLadder, subject: Artifact, context: Context, max_drop: float
+) -> BudgetResult[tuple[str, ...]]:
     """The fewest layers in float with which at most `max_drop` points are lost; `made`: which.
 
     Raises StepError without evaluation samples, or for outputs that are no classes.
     """
     import onnx
 
-    from workbench.quantization.core import scores
-
-    score = scores.of_dataset(onnx.load(subject.path), subject, context.dataset, each=True)
+    model = onnx.load(subject.path)
+    score = evaluation_predictions(model, subject, context.dataset, single=True)
     if score is None:
         raise StepError(
             "an accuracy budget needs evaluation samples",
             f"{context.dataset.name} has none",
             "give a dataset with an evaluation split: --data NAME; or leave max_drop out",
         )
-    return Search(
-        files, score, max_drop, context.seed,
-        lambda part, note: context.progress(0.2 + 0.5 * part, note),
-    ).found()  # fmt: skip
+    progress = span_progress(context.progress, 0.2, 0.7)
+    return BudgetSearch(ladder, score, max_drop, context.seed, progress).run()
 
 
-def noise(
-    model: onnx.ModelProto, chosen: Mapping[str, str], samples: Mapping[str, Array],
-    progress: Progress = lambda _fraction, _note: None,
-) -> dict[str, float]:  # fmt: skip
+def layer_noise(
+    model: onnx.ModelProto,
+    layers: Mapping[str, str],
+    samples: Mapping[str, Array],
+    progress: Progress = ignore_progress,
+) -> dict[str, float]:
     """What each layer's INT8 alone adds to the outputs, as a share of their power, by name.
 
-    One session of one file, in which every layer's noise has a switch (`switched`).
+    One session of one file, in which every layer's noise has a switch (`add_noise_switches`).
+    Samples are run one after another: activations get their range from one, as in an app.
     """
+    session = working_session(add_noise_switches(model, layers))
 
-    from workbench.quantization.core.distance import distance
+    def run(switches: Array) -> list[Array]:
+        feeds = ({**sample, SWITCHES: switches} for sample in split_samples(samples))
+        return concatenate(session.run(None, feed) for feed in feeds)
 
-    session = working_session(switched(model, chosen))
-
-    def run(on: int | None) -> list[Any]:
-        flags = np.zeros(len(chosen), np.float32)
-        if on is not None:
-            flags[on] = 1
-        found = [session.run(None, {**one, SWITCHES: flags}) for one in _each(samples)]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-    expected = run(None)
-    found = {}
-    for number, name in enumerate(chosen):
-        progress(number / len(chosen), f"layer {number + 1} of {len(chosen)}")
-        found[name] = distance(expected, run(number)).noise
-    return found
+    expected = run(np.zeros(len(layers), np.float32))
+    noise: dict[str, float] = {}
+    for name, switches in zip(layers, np.eye(len(layers), dtype=np.float32), strict=True):
+        progress(len(noise) / len(layers), f"layer {len(noise) + 1} of {len(layers)}")
+        noise[name] = output_distance(expected, run(switches)).noise
+    return noise
 
 
-def _each(samples: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """One sample after another: activations get their range from one, as in an app."""
-    count = len(next(iter(samples.values())))
-    return [{name: one[i : i + 1] for name, one in samples.items()} for i in range(count)]
-
-
-def switched(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx.ModelProto:
+def add_noise_switches(model: onnx.ModelProto, layers: Mapping[str, str]) -> onnx.ModelProto:
     """The float graph with an input `SWITCHES` [layers]: 1 adds the noise of that layer's INT8.
 
     The noise is that of 8-bit weights, each output channel its scale, and of an input quantized as
@@ -124,60 +123,59 @@ def switched(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx.ModelPro
     import onnx
     from onnx import helper
 
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
+    switched = onnx.ModelProto()
+    switched.CopyFrom(model)
+    graph = switched.graph
     weights = Weights(graph)
-    number = {name: place for place, name in enumerate(chosen)}
+    numbers = {name: number for number, name in enumerate(layers)}
     graph.input.append(
-        helper.make_tensor_value_info(SWITCHES, onnx.TensorProto.FLOAT, [len(chosen)])
+        helper.make_tensor_value_info(SWITCHES, onnx.TensorProto.FLOAT, [len(layers)])
     )
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.name in number:
-            prefix = f"workbench_{number[node.name]}"
-            place = weights.add(f"{prefix}_place", np.array(number[node.name], np.int64))
+        if node.name in numbers:
+            op, prefix = layers[node.name], f"workbench_{numbers[node.name]}"
+            index = weights.add(f"{prefix}_index", np.array(numbers[node.name], np.int64))
             switch = f"{prefix}_switch"
-            nodes.append(helper.make_node("Gather", [SWITCHES, place], [switch]))
-            kind = chosen[node.name]
-            for index in WEIGHTS[kind]:
-                array = weights.get(node.input[index])
+            nodes.append(helper.make_node("Gather", [SWITCHES, index], [switch]))
+            for position in WEIGHT_INPUTS[op]:
+                array = weights.get(node.input[position])
                 assert array is not None
-                error = weights.add(f"{prefix}_{index}_error", _error(array, kind))
-                added = _added(node.input[index], error, switch, f"{prefix}_{index}")
-                nodes += added
-                node.input[index] = added[-1].output[0]
-            if kind in LIBRARY:  # whose input is quantized too
-                name = f"{prefix}_x"
-                parts = [f"{name}_{part}" for part in ("q", "scale", "zero")]
+                error = weights.add(f"{prefix}_{position}_error", _rounding_error(array, op))
+                nodes += _add_switched(node, position, error, switch, f"{prefix}_{position}")
+            if op in INTEGER_KERNELS:  # whose input is quantized too
+                x = f"{prefix}_x"
+                parts = [f"{x}_{part}" for part in ("q", "scale", "zero")]
                 nodes += [
                     helper.make_node("DynamicQuantizeLinear", [node.input[0]], parts),
-                    helper.make_node("DequantizeLinear", parts, [f"{name}_dq"]),
-                    helper.make_node("Sub", [f"{name}_dq", node.input[0]], [f"{name}_error"]),
+                    helper.make_node("DequantizeLinear", parts, [f"{x}_dq"]),
+                    helper.make_node("Sub", [f"{x}_dq", node.input[0]], [f"{x}_error"]),
                 ]
-                added = _added(node.input[0], f"{name}_error", switch, name)
-                nodes += added
-                node.input[0] = added[-1].output[0]
+                nodes += _add_switched(node, 0, f"{x}_error", switch, x)
         nodes.append(node)
     replace_nodes(graph, nodes)
-    return made
+    return switched
 
 
-def _added(value: str, error: str, switch: str, prefix: str) -> list[onnx.NodeProto]:
-    """The nodes of value + switch · error, the sum last."""
+def _add_switched(
+    node: onnx.NodeProto, position: int, error: str, switch: str, prefix: str
+) -> list[onnx.NodeProto]:
+    """Let a node take its input + switch · error; the nodes that compute it."""
     from onnx import helper
 
-    return [
+    added = [
         helper.make_node("Mul", [error, switch], [f"{prefix}_share"]),
-        helper.make_node("Add", [value, f"{prefix}_share"], [f"{prefix}_sum"]),
+        helper.make_node("Add", [node.input[position], f"{prefix}_share"], [f"{prefix}_sum"]),
     ]
+    node.input[position] = f"{prefix}_sum"
+    return added
 
 
-def _error(array: Array, kind: str) -> Array:
+def _rounding_error(array: Array, op: str) -> Array:
     """What rounding to INT8 adds to weights: columns of products, rows of recurrent ones."""
-    columns = kind in ("MatMul", "Attention")
+    columns = op in ("MatMul", "Attention")
     rows = array.T if columns else array.reshape(-1, array.shape[-1])
-    stored, scales = rows_to_int8(rows)
-    rounded = stored.astype(np.float32) * scales[:, None]
-    found: Array = (rounded.T if columns else rounded.reshape(array.shape)) - array
-    return found.astype(np.float32)
+    integers, scales = rows_to_int8(rows)
+    rounded = integers.astype(np.float32) * scales[:, None]
+    error: Array = (rounded.T if columns else rounded.reshape(array.shape)) - array
+    return error.astype(np.float32)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.rewrites import Array, Weights, replace_nodes
+from workbench.quantization.dynamic.operators import WEIGHT_INPUTS
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +30,9 @@ def embeddings_to_int8(graph: onnx.GraphProto, least: int, exclude: tuple[str, .
     from onnx.helper import get_attribute_value, make_node
 
     weights = Weights(graph)
-    done: dict[str, tuple[str, str]] = {}
+    tables: dict[str, tuple[str, str]] = {}
     nodes: list[onnx.NodeProto] = []
-    found = []
+    sizes = []
     for node in graph.node:
         table = weights.get(node.input[0]) if node.op_type == "Gather" else None
         axis = next((get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
@@ -40,53 +41,50 @@ def embeddings_to_int8(graph: onnx.GraphProto, least: int, exclude: tuple[str, .
             nodes.append(node)
             continue
         name = node.input[0]
-        if name not in done:
+        if name not in tables:
             rows, scales = rows_to_int8(table)
-            done[name] = (
+            tables[name] = (
                 weights.add(f"{name}_int8", rows),
                 weights.add(f"{name}_scale", scales[:, None]),
             )
-            found.append(table.size)
-        stored, scale = done[name]
-        made, indices = node.output[0], node.input[1]
+            sizes.append(table.size)
+        integers, scale = tables[name]
+        output, indices = node.output[0], node.input[1]
         nodes += [
-            make_node("Gather", [stored, indices], [f"{made}_int8"], f"{node.name}_int8"),
-            make_node("Gather", [scale, indices], [f"{made}_scale"], f"{node.name}_scale"),
-            make_node("Cast", [f"{made}_int8"], [f"{made}_cast"], f"{node.name}_Cast",
+            make_node("Gather", [integers, indices], [f"{output}_int8"], f"{node.name}_int8"),
+            make_node("Gather", [scale, indices], [f"{output}_scale"], f"{node.name}_scale"),
+            make_node("Cast", [f"{output}_int8"], [f"{output}_cast"], f"{node.name}_Cast",
                       to=TensorProto.FLOAT),
-            make_node("Mul", [f"{made}_cast", f"{made}_scale"], [made], f"{node.name}_Mul"),
+            make_node("Mul", [f"{output}_cast", f"{output}_scale"], [output], f"{node.name}_Mul"),
         ]  # fmt: skip
     replace_nodes(graph, nodes)
-    return found
+    return sizes
 
 
-def grus_to_int8(graph: onnx.GraphProto, chosen: set[str]) -> int:
-    """The two weights of the chosen GRU nodes as INT8, each row its scale, and DequantizeLinear.
+def grus_to_int8(graph: onnx.GraphProto, names: set[str]) -> None:
+    """The two weights of GRU nodes as INT8, each row its scale, and DequantizeLinear.
 
-    ONNX Runtime has no integer kernel for GRU: it computes in float. Returns how many elements.
+    ONNX Runtime has no integer kernel for GRU: it computes in float.
     """
     from onnx.helper import make_node
 
     weights = Weights(graph)
-    done: dict[str, str] = {}
+    floats: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
-    elements = 0
     for node in graph.node:
-        for place in (1, 2) if node.name in chosen else ():
-            name = node.input[place]
-            if name not in done:
+        for position in WEIGHT_INPUTS["GRU"] if node.name in names else ():
+            name = node.input[position]
+            if name not in floats:
                 array = weights.get(name)
                 assert array is not None
                 rows, scales = rows_to_int8(array.reshape(-1, array.shape[-1]))
                 stored = [weights.add(f"{name}_int8", rows), weights.add(f"{name}_scale", scales)]
                 shape = weights.add(f"{name}_shape", np.asarray(array.shape, np.int64))
-                flat, done[name] = f"{name}_rows", f"{name}_float"
+                flat, floats[name] = f"{name}_rows", f"{name}_float"
                 nodes += [
                     make_node("DequantizeLinear", stored, [flat], f"{name}_dequantize", axis=0),
-                    make_node("Reshape", [flat, shape], [done[name]], f"{name}_reshape"),
+                    make_node("Reshape", [flat, shape], [floats[name]], f"{name}_reshape"),
                 ]
-                elements += array.size
-            node.input[place] = done[name]
+            node.input[position] = floats[name]
         nodes.append(node)
     replace_nodes(graph, nodes)
-    return elements

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.quantization.core.placement import FUSED, PASSING, Placement, weighted
-from workbench.quantization.core.plan import Plan, Range
-from workbench.quantization.core.prefix import noise
-from workbench.quantization.explain.waterfall import EXACT, Stage, stages
+from workbench.arrays import slice_batch
+from workbench.codec import to_plain
+from workbench.quantization.core.float_prefix import rounding_noise
+from workbench.quantization.core.placement import FUSED, PASSING, weighted_nodes
+from workbench.quantization.core.samples import Feeds, Samples, count_samples
+from workbench.quantization.explain.waterfall import EXACT, WaterfallStage, waterfall
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
-    from workbench.quantization.core.engine import Calibrated
-    from workbench.quantization.core.network import Network, Node
-    from workbench.quantization.search.choice import Choice
+    from workbench.quantization.core.engine import CalibratedNetwork, PlannedPlacement
+    from workbench.quantization.core.network import Network, NetworkNode
+    from workbench.quantization.core.placement import OperatorPlacement
+    from workbench.quantization.core.plan import ActivationRange, QuantizationPlan
+    from workbench.quantization.search.budget_search import BudgetEvidence
+    from workbench.quantization.search.choice import PlacementChoice
+    from workbench.quantization.search.latency_evidence import LatencyEvidence
 
 Array = NDArray[Any]
-Samples = Sequence[Mapping[str, "torch.Tensor"]]
+Figures = TypeVar("Figures", "LayerEvidence", WaterfallStage)
 
 TRACED = 8  # samples through which every layer is followed
 STAGED = 20  # samples on which the techniques are tried one after the other
@@ -36,13 +41,16 @@ PASSES = 16  # through the network, of a sample, for all techniques
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One node, or an input. weight_sqnr: of its weights, equalized, to those on the grid, in dB.
+class LayerEvidence:
+    """One node, or an input. None where there is no such figure, for a layer in float say.
 
-    low, high: the range of its output's grid, and with it: clipped, the share of the float
-    network's values outside, and sqnr, of the file's values against these, in dB, all that came
-    before it included. noise: the share of the outputs' noise that the model gives to rounding this
-    output. None where there is no such thing, for a layer in float say.
+    Attributes:
+        precision: "int8" or "float32".
+        weight_sqnr: of its weights, equalized, to those on the grid, in dB.
+        low, high: the range of its output's grid.
+        clipped: the share of the float network's values outside of it.
+        sqnr: of the file's values against these, in dB, all that came before it included.
+        noise: the share of the outputs' noise that the model gives to rounding this output.
     """
 
     name: str
@@ -56,98 +64,134 @@ class Layer:
     noise: float | None = None
 
 
-def found(
-    ready: Calibrated, made: Choice, written: onnx.ModelProto, original: onnx.ModelProto
-) -> dict[str, Any]:
-    """The evidence for a choice, as plain values. original: the float file as it came."""
-    assert made.placement is not None
-    traced = _some(ready, TRACED, 1)
-    staged = _some(ready, STAGED, PASSES)
-    return {
-        "preset": ready.options.preset,
-        "scheme": ready.options.scheme,
-        "runtime": ready.options.runtime,
-        "samples": _count(ready.samples),
-        "traced": _count(traced),
-        "staged": _count(staged),
-        "waterfall": [_rounded(one) for one in stages(ready, made, written, original, staged)],
-        "layers": [
-            _rounded(one) for one in layers(ready, made.placement, made.plan, written, traced)
-        ],
-        "prefix": list(made.prefix),
-        "scales": {
-            name: [float(f"{one:.6g}") for one in found] for name, found in ready.scales.items()
+@dataclass(frozen=True)
+class QuantizationEvidence:
+    """What `quantization.json` holds.
+
+    Attributes:
+        samples: for calibration; traced, staged: of these, for the layers and for the waterfall.
+        prefix: names of first nodes left in float.
+        scales: by tensor, what each channel was divided by.
+        latency, budget: what the searches tried; None where there were none.
+    """
+
+    preset: str
+    scheme: str
+    runtime: str
+    samples: int
+    traced: int
+    staged: int
+    waterfall: tuple[WaterfallStage, ...]
+    layers: tuple[LayerEvidence, ...]
+    prefix: tuple[str, ...]
+    scales: Mapping[str, tuple[float, ...]]
+    latency: LatencyEvidence | None = None
+    budget: BudgetEvidence | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON; a search that was not made is left out."""
+        plain = {key: value for key, value in to_plain(self).items() if value is not None}
+        path.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def gather_evidence(
+    ready: CalibratedNetwork,
+    choice: PlacementChoice,
+    written: onnx.ModelProto,
+    original: onnx.ModelProto,
+) -> QuantizationEvidence:
+    """The evidence for a choice, `written` as a quantized file. original: the float one it was."""
+    assert choice.planned is not None
+    traced = _affordable_samples(ready, TRACED, 1)
+    staged = _affordable_samples(ready, STAGED, PASSES)
+    stages = waterfall(ready, choice, written, original, staged)
+    layers = _layers(ready, choice.planned, written, traced)
+    return QuantizationEvidence(
+        preset=ready.options.preset,
+        scheme=ready.options.scheme,
+        runtime=ready.options.runtime,
+        samples=count_samples(ready.samples),
+        traced=count_samples(traced),
+        staged=count_samples(staged),
+        waterfall=tuple(_rounded(stage) for stage in stages),
+        layers=tuple(_rounded(layer) for layer in layers),
+        prefix=choice.prefix,
+        scales={
+            name: tuple(float(f"{scale:.6g}") for scale in scales)
+            for name, scales in ready.scales.items()
         },
-        **made.evidence,
+        latency=choice.latency,
+        budget=choice.budget,
+    )
+
+
+def _rounded(figures: Figures) -> Figures:
+    """With numbers to what is known of them."""
+    values = {item.name: getattr(figures, item.name) for item in fields(figures)}
+    rounded: dict[str, Any] = {
+        name: float(f"{value:.4g}") for name, value in values.items() if isinstance(value, float)
     }
+    return replace(figures, **rounded)
 
 
-def _rounded(one: Layer | Stage) -> dict[str, Any]:
-    """As plain values, numbers to what is known of them."""
-    return {
-        key: float(f"{value:.4g}") if isinstance(value, float) else value
-        for key, value in asdict(one).items()
-    }
-
-
-def save(evidence: Mapping[str, Any], path: Path) -> None:
-    """Write evidence as JSON."""
-    path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def layers(
-    ready: Calibrated, placement: Placement, plan: Plan, written: onnx.ModelProto, samples: Samples
-) -> Iterator[Layer]:
+def _layers(
+    ready: CalibratedNetwork, planned: PlannedPlacement, written: onnx.ModelProto, samples: Samples
+) -> Iterator[LayerEvidence]:
     """The inputs, the nodes that compute in INT8, and those with weights that do not, in order.
 
     What only hands values on, or became the clipping of a quantization, is no layer.
     """
-    network = ready.network
-    traces = _traces(network, placement, plan, written, samples)
-    shares = noise(placement, ready.weighed)
-    total = sum(shares.values()) or 1.0
-    owners = {node.name for node in weighted(network)}
+    network, placement, plan = ready.network, planned.placement, planned.plan
+    traces = _traces(network, planned, written, samples)
+    noise = rounding_noise(placement, ready.weighed_stats)
+    total = sum(noise.values()) or 1.0
+    weighted = {node.name for node in weighted_nodes(network)}
 
-    def within(name: str) -> tuple[float | None, ...]:
-        """Low, high, clipped, SQNR and noise of a tensor with a grid of its own."""
-        if name not in placement.tensors or name not in plan.ranges:
-            return (None,) * 5
-        kept, trace = plan.ranges[name], traces.get(name)
-        share = shares[name] / total if name in shares else None
-        return (
-            kept.low,
-            kept.high,
-            *((trace.clipped, trace.sqnr) if trace else (None, None)),
-            share,
+    def with_grid(layer: LayerEvidence, tensor: str) -> LayerEvidence:
+        """The layer with the figures of a tensor that has a grid of its own."""
+        if tensor not in placement.tensors or tensor not in plan.ranges:
+            return layer
+        grid, trace = plan.ranges[tensor], traces.get(tensor)
+        return replace(
+            layer,
+            low=grid.low,
+            high=grid.high,
+            clipped=trace.clipped if trace else None,
+            sqnr=trace.sqnr if trace else None,
+            noise=noise[tensor] / total if tensor in noise else None,
         )
 
     for name in network.inputs:
         if name in placement.tensors:
-            yield Layer(name, "input", "int8", None, *within(name))
+            yield with_grid(LayerEvidence(name, "input", "int8"), name)
     for node in network.nodes:
         integer = node.name in placement.nodes
-        if not (integer or node.name in owners) or node.op in PASSING:
+        if not (integer or node.name in weighted) or node.op in PASSING:
             continue
         if node.op in FUSED and node.inputs[0] in placement.fused:
             continue
-        weights = _weight_sqnr(node, network, plan) if integer else None
-        ends = within(_end(node, placement)) if integer else ()
-        yield Layer(node.name, node.op, "int8" if integer else "float32", weights, *ends)
+        if not integer:
+            yield LayerEvidence(node.name, node.op, "float32")
+            continue
+        layer = LayerEvidence(node.name, node.op, "int8", _weight_sqnr(node, network, plan))
+        yield with_grid(layer, _output_tensor(node, placement))
 
 
 @dataclass(frozen=True)
 class _Trace:
+    """Sums over a tensor's values: of squares, of squared errors, and how many left the range."""
+
     signal: float = 0.0
     error: float = 0.0
     outside: int = 0
     count: int = 0
 
-    def with_sample(self, floats: Array, made: Array, kept: Range) -> _Trace:
-        values = floats.astype(np.float64)
+    def with_values(self, exact: Array, quantized: Array, grid: ActivationRange) -> _Trace:
+        values = exact.astype(np.float64)
         return _Trace(
             self.signal + float(np.square(values).sum()),
-            self.error + float(np.square(values - made).sum()),
-            self.outside + int(((values < kept.low) | (values > kept.high)).sum()),
+            self.error + float(np.square(values - quantized).sum()),
+            self.outside + int(((values < grid.low) | (values > grid.high)).sum()),
             self.count + values.size,
         )
 
@@ -161,35 +205,35 @@ class _Trace:
 
 
 def _traces(
-    network: Network, placement: Placement, plan: Plan, written: onnx.ModelProto, samples: Samples
+    network: Network, planned: PlannedPlacement, written: onnx.ModelProto, samples: Samples
 ) -> dict[str, _Trace]:
     """The quantized tensors of the file against the float network's, a few samples at a time."""
     import torch
 
-    from workbench.quantization.prepare.trial import run
+    from workbench.quantization.prepare.trial import run_graph
 
-    made_there = {name for node in written.graph.node for name in node.output}
+    ranges = planned.plan.ranges
+    in_file = {name for node in written.graph.node for name in node.output}
     names = [
-        name for name in placement.tensors
-        if name in plan.ranges and f"{name}_dq8" in made_there
-    ]  # fmt: skip
+        name for name in planned.placement.tensors if name in ranges and f"{name}_dq8" in in_file
+    ]
     traces = dict.fromkeys(names, _Trace())
     for feeds in samples:
-        arrays = {name: one.numpy() for name, one in feeds.items()}
-        (made,) = run(written, [arrays], [f"{name}_dq8" for name in names])
+        arrays = {name: value.numpy() for name, value in feeds.items()}
+        (quantized,) = run_graph(written, [arrays], [f"{name}_dq8" for name in names])
         with torch.no_grad():
-            floats = {**feeds, **network.run(feeds, keep=names)}
-        for name, values in zip(names, made, strict=True):
-            traces[name] = traces[name].with_sample(floats[name].numpy(), values, plan.ranges[name])
+            exact = {**feeds, **network.run(feeds, keep=names)}
+        for name, values in zip(names, quantized, strict=True):
+            traces[name] = traces[name].with_values(exact[name].numpy(), values, ranges[name])
     return traces
 
 
-def _end(node: Node, placement: Placement) -> str:
+def _output_tensor(node: NetworkNode, placement: OperatorPlacement) -> str:
     """The tensor that is quantized for a node: its output's, or that of a fused activation."""
     return placement.root(placement.fused.get(node.output, node.output))
 
 
-def _weight_sqnr(node: Node, network: Network, plan: Plan) -> float | None:
+def _weight_sqnr(node: NetworkNode, network: Network, plan: QuantizationPlan) -> float | None:
     if node.name not in plan.weights:
         return None
     values = network.constants[node.inputs[1]].numpy().astype(np.float64)
@@ -203,21 +247,13 @@ def _decibels(signal: float, error: float) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / error), -EXACT, EXACT))
 
 
-def _some(ready: Calibrated, most: int, passes: int) -> Samples:
+def _affordable_samples(ready: CalibratedNetwork, most: int, passes: int) -> Samples:
     """The first samples, as many as the network's size allows, in the batches that it takes."""
-    wanted = int(np.clip(MOST / (passes * ready.macs), 2, most))
-    fixed = any(
-        value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_value
-        for value in ready.network.model.graph.input
-    )
-    some: list[Mapping[str, torch.Tensor]] = []
+    count = int(np.clip(MOST / (passes * ready.macs), 2, most))
+    samples: list[Feeds] = []
     for feeds in ready.samples:
-        left = wanted - _count(some)
+        left = count - count_samples(samples)
         if left <= 0:
             break
-        some.append(feeds if fixed else {name: one[:left] for name, one in feeds.items()})
-    return some
-
-
-def _count(samples: Samples) -> int:
-    return sum(len(next(iter(feeds.values()))) for feeds in samples)
+        samples.append(feeds if ready.network.fixed_batch else slice_batch(feeds, 0, left))
+    return samples

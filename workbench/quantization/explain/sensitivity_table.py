@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from workbench.dataset import Dataset
     from workbench.device.profile import Device
     from workbench.display import Display
-    from workbench.quantization.core.distance import Distance
-    from workbench.quantization.core.engine import Calibrated
-    from workbench.quantization.search.sensitivity import Sensitivity
+    from workbench.quantization.core.engine import CalibratedNetwork
+    from workbench.quantization.search.output_distance import OutputDistance
+    from workbench.quantization.search.sensitivity import LayerSensitivity
 
 SAMPLES = 32  # calibration samples that the layers are tried on
 
@@ -44,7 +44,7 @@ class Layer:
     where not measured.
     """
 
-    found: Sensitivity
+    found: LayerSensitivity
     place: int
     milliseconds: tuple[float, float] | None = None
 
@@ -83,7 +83,7 @@ class Table:
     scheme: str
     device: str
     samples: tuple[int, int]
-    whole: Distance
+    whole: OutputDistance
     layers: tuple[Layer, ...]
     prefix: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class Table:
         }  # fmt: skip
 
 
-def _distance(found: Distance) -> dict[str, Any]:
+def _distance(found: OutputDistance) -> dict[str, Any]:
     return {"sqnr_db": plain(found.sqnr), "kl": found.kl, "agreement": found.agreement}
 
 
@@ -190,27 +190,29 @@ def _measured(
     count: int, display: Display,
 ) -> Table:  # fmt: skip
     from workbench.onnxgraph import signature
-    from workbench.quantization.core import engine, prefix
+    from workbench.quantization.core import engine
+    from workbench.quantization.core.float_prefix import noisy_prefix
+    from workbench.quantization.core.samples import count_samples, first_samples
     from workbench.quantization.search import sensitivity
 
     baked = frozenset(one.name for one in model.graph.node if one.name.startswith(signature.BAKED))
-    options = engine.Options(preset, device.quantization, floats=baked, whole=True)
-    ready = engine.calibrated(
+    options = engine.QuantizationOptions(preset, device.quantization, floats=baked, whole=True)
+    ready = engine.calibrate(
         model, lambda size: _batches(artifact, dataset, size, count), options,
         lambda part, note: display.update("calibration", part, note),
     )  # fmt: skip
-    placement = ready.placed()
-    if not sensitivity.groups(ready.network, placement):
+    placement = ready.place()
+    if not sensitivity.tensors_by_layer(ready.network, placement):
         raise ModelError(
             f"{artifact.path.name} has no layer for INT8",
             f"its operators are {', '.join(sorted(signature.operators(model)))}",
             "convolutions and matrix products with constant weights are what is quantized",
         )
-    plan = ready.planned(placement)
+    plan = ready.plan(placement)
     display.done("calibration")
-    few = engine.first(ready.samples, SAMPLES)
-    tried = sensitivity.Simulated(ready, plan, few)
-    found = sensitivity.sensitivities(
+    few = first_samples(ready.samples, SAMPLES)
+    tried = sensitivity.LayerTrials(ready, plan, few)
+    found = sensitivity.layer_sensitivities(
         ready, placement, plan, few, lambda part, note: display.update("layers", part, note)
     )
     display.done("layers")
@@ -221,33 +223,29 @@ def _measured(
         Layer(found=one, place=place, milliseconds=times.get(one.layer))
         for place, one in enumerate(found)
     ]
-    first = prefix.noisy_prefix(ready.network, placement, ready.weighed)
+    first = noisy_prefix(ready.network, placement, ready.weighed_stats)
     return Table(
         model=artifact.path.name,
         dataset=dataset.name,
         preset=preset,
         scheme=options.scheme,
         device=device.name,
-        samples=(sum(map(_size, ready.samples)), sum(map(_size, few))),
-        whole=tried.of(placement, plan),
+        samples=(count_samples(ready.samples), count_samples(few)),
+        whole=tried.quantize(placement, plan),
         layers=tuple(sorted(layers, key=lambda one: -one.found.alone.noise)),
         prefix=tuple(one.layer for one in found if one.layer in first),
         notes=(*ready.notes, *((why,) if why else ())),
     )
 
 
-def _size(feeds: Mapping[str, Any]) -> int:
-    return len(next(iter(feeds.values())))
-
-
 def _times(
-    ready: Calibrated, placement: Any, plan: Any, device: Device
+    ready: CalibratedNetwork, placement: Any, plan: Any, device: Device
 ) -> tuple[Mapping[str, tuple[float, float]], str]:
     """Milliseconds by layer, or nothing and why."""
-    from workbench.quantization.search import sensitivity_time
+    from workbench.quantization.search.layer_times import time_layers
 
     try:
-        found = sensitivity_time.times(ready, placement, plan, device)
+        found = time_layers(ready, placement, plan, device)
     except Exception as error:  # noqa: BLE001 - the table stands without times
         return {}, f"times not measured: {first_line(error)[:200]}"
     return found, "" if found else "times not measured: ONNX Runtime does not take both files"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from workbench.report import words
 
 if TYPE_CHECKING:
-    from workbench.quantization.core.distance import Distance
     from workbench.quantization.explain.sensitivity_table import Layer, Table
+    from workbench.quantization.search.output_distance import OutputDistance
 
 BAR = 16  # characters of the longest bar
 NAME = 44  # characters of a layer's name in the terminal
@@ -55,7 +55,7 @@ def lines(found: Table) -> Iterator[str]:
         ).rstrip()
 
 
-def summary(found: Distance) -> str:
+def summary(found: OutputDistance) -> str:
     """A distance in words."""
     parts = [f"{words.decibels(found.sqnr)} SQNR"]
     if found.agreement is not None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import concatenate
 from workbench.onnxgraph.session import working_session
-from workbench.quantization.core import simulation
-from workbench.quantization.core.placement import Placement
-from workbench.quantization.core.plan import SCHEMES, Plan
+from workbench.progress import ignore_progress
+from workbench.quantization.core import engine
+from workbench.quantization.core.engine import PlannedPlacement
+from workbench.quantization.core.fake_quantization import min_max_plan, output_sqnr, simulate
+from workbench.quantization.core.plan import SCHEMES
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
-    from workbench.quantization.core.engine import Calibrated
+    from workbench.quantization.core.engine import CalibratedNetwork
     from workbench.quantization.core.network import Network
-    from workbench.quantization.search.choice import Choice
+    from workbench.quantization.core.placement import OperatorPlacement
+    from workbench.quantization.core.samples import Samples
+    from workbench.quantization.search.choice import PlacementChoice
 
 Array = NDArray[Any]
-Samples = Sequence[Mapping[str, "torch.Tensor"]]
 
 HEAVY = 4e9  # multiply-accumulates a sample: above, techniques that take a pass are not tried apart
 PLAIN, EQUALIZED = "min-max, weights to the nearest", "equalization"
@@ -31,10 +34,12 @@ EXACT = 200.0  # dB: what equal values are given, for JSON has no infinity
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The outputs with one technique more: SQNR in dB against FP32, agreement from 0 to 1.
+class WaterfallStage:
+    """The outputs with one technique more.
 
-    agreement: None where the first output is not [N, classes].
+    Attributes:
+        sqnr: against FP32, in dB.
+        agreement: from 0 to 1; None where the first output is not [N, classes].
     """
 
     name: str
@@ -42,99 +47,95 @@ class Stage:
     agreement: float | None
 
 
-def stages(
-    ready: Calibrated, made: Choice, written: onnx.ModelProto, original: onnx.ModelProto,
+def waterfall(
+    ready: CalibratedNetwork,
+    choice: PlacementChoice,
+    written: onnx.ModelProto,
+    original: onnx.ModelProto,
     samples: Samples,
-) -> Iterator[Stage]:  # fmt: skip
+) -> Iterator[WaterfallStage]:
     """From plain quantization to the file, one technique more at a time.
 
     Each but the last is planned and simulated on `samples` alone; the last is the file, run by ONNX
     Runtime.
     """
-    expected = simulation.outputs(ready.network, samples)
+    expected = simulate(ready.network, samples)
 
-    def stage(name: str, outputs: Sequence[Array]) -> Stage:
-        return Stage(
-            name,
-            float(np.clip(simulation.sqnr(expected, outputs), -EXACT, EXACT)),
-            agreement(expected, outputs),
-        )
+    def stage(name: str, outputs: Sequence[Array]) -> WaterfallStage:
+        sqnr = float(np.clip(output_sqnr(expected, outputs), -EXACT, EXACT))
+        return WaterfallStage(name, sqnr, _agreement(expected, outputs))
 
-    for name, network, placement, plan in _planned(ready, made, original, samples):
-        yield stage(name, simulation.outputs(network, samples, placement, plan))
-    before = "weights rounded by reconstruction"
-    if "reconstruction" not in ready.recipe.techniques:
-        before = "all samples"
-    for name, (placement, plan) in made.earlier.items():
-        yield stage(before, simulation.outputs(ready.network, samples, placement, plan))
-        before = name
-    yield stage(before, _in_onnxruntime(written, samples, ready.network.outputs))
+    for name, network, planned in _planned_stages(ready, choice, original, samples):
+        yield stage(name, simulate(network, samples, planned.placement, planned.plan))
+    name = "weights rounded by reconstruction"
+    if "reconstruction" not in ready.preset.techniques:
+        name = "all samples"
+    for next_name, planned in choice.earlier.items():
+        yield stage(name, simulate(ready.network, samples, planned.placement, planned.plan))
+        name = next_name
+    yield stage(name, _run_file(written, samples, ready.network.outputs))
 
 
-def _planned(
-    ready: Calibrated, made: Choice, original: onnx.ModelProto, samples: Samples
-) -> Iterator[tuple[str, Network, Placement, Plan]]:
-    """Names, networks, placements and plans of the stages before the file's."""
-    from workbench.quantization.core import engine
-
-    scheme, done = SCHEMES[ready.options.scheme], ready.recipe.techniques
-    floats = ready.options.floats
-    if "equalization" in done:
-        arrays = [{name: one.numpy() for name, one in feeds.items()} for feeds in samples]
-        plain = replace(ready.options, without=("equalization",))
-        bare = engine.calibrated(original, lambda _size: arrays, plain)
-        whole = bare.placed(floats)
-        start = simulation.plain(bare.network, whole, bare.stats, scheme)
-        yield PLAIN, bare.network, whole, start
-    network, whole = ready.network, ready.placed(floats)
-    if "equalization" not in done or not _same(bare.network, network):
-        start = simulation.plain(network, whole, ready.stats, scheme)
-        yield EQUALIZED if "equalization" in done else PLAIN, network, whole, start
+def _planned_stages(
+    ready: CalibratedNetwork, choice: PlacementChoice, original: onnx.ModelProto, samples: Samples
+) -> Iterator[tuple[str, Network, PlannedPlacement]]:
+    """Names, networks and plans of the stages before the file's."""
+    techniques, floats = ready.preset.techniques, ready.options.floats
+    bare = ready
+    if "equalization" in techniques:
+        arrays = [{name: value.numpy() for name, value in feeds.items()} for feeds in samples]
+        options = replace(ready.options, without=("equalization",))
+        bare = engine.calibrate(original, lambda _size: arrays, options)
+        yield PLAIN, bare.network, _plan_min_max(bare, floats)
+    network = ready.network
+    if "equalization" not in techniques or not _same_weights(bare.network, network):
+        name = EQUALIZED if "equalization" in techniques else PLAIN
+        yield name, network, _plan_min_max(ready, floats)
     if ready.macs > HEAVY:
         return
     without = ["compensation", "reconstruction", "bias_correction"]
 
-    def planned(placement: Placement) -> Plan:
+    def plan(placement: OperatorPlacement) -> PlannedPlacement:
         options = replace(ready.options, without=(*ready.options.without, *without))
-        few = replace(ready, samples=list(samples), options=options, progress=_silent)
-        return few.planned(placement)
+        few = replace(ready, samples=list(samples), options=options, progress=ignore_progress)
+        return PlannedPlacement(placement, few.plan(placement))
 
-    if "projection" in done:
-        yield "ranges by their effect", network, whole, planned(whole)
-    if made.prefix:
-        whole = ready.placed(floats | set(made.prefix))
-        yield "first layers in float", network, whole, planned(whole)
-    if "bias_correction" in done:
+    placement = ready.place(floats)
+    if "projection" in techniques:
+        yield "ranges by their effect", network, plan(placement)
+    if choice.prefix:
+        placement = ready.place(floats | set(choice.prefix))
+        yield "first layers in float", network, plan(placement)
+    if "bias_correction" in techniques:
         without.remove("bias_correction")
-        yield "bias correction", network, whole, planned(whole)
+        yield "bias correction", network, plan(placement)
 
 
-def _same(one: Network, other: Network) -> bool:
+def _plan_min_max(ready: CalibratedNetwork, floats: frozenset[str]) -> PlannedPlacement:
+    placement = ready.place(floats)
+    scheme = SCHEMES[ready.options.scheme]
+    return PlannedPlacement(placement, min_max_plan(ready.network, placement, ready.stats, scheme))
+
+
+def _same_weights(network: Network, other: Network) -> bool:
     """Whether two networks have the same weights: of one that was not equalized."""
     return all(
-        np.array_equal(value, other.constants[name]) for name, value in one.constants.items()
+        np.array_equal(value, other.constants[name]) for name, value in network.constants.items()
         if name in other.constants
     )  # fmt: skip
 
 
-def agreement(expected: Sequence[Array], outputs: Sequence[Array]) -> float | None:
+def _agreement(expected: Sequence[Array], outputs: Sequence[Array]) -> float | None:
     """The share of samples whose class, of the first output [N, classes], is the same."""
-    one, other = expected[0], outputs[0]
-    if one.ndim != 2 or one.shape[1] < 2 or one.dtype.kind != "f":
+    before, after = expected[0], outputs[0]
+    if before.ndim != 2 or before.shape[1] < 2 or before.dtype.kind != "f":
         return None
-    return float((one.argmax(1) == other.argmax(1)).mean())
+    return float((before.argmax(1) == after.argmax(1)).mean())
 
 
-def _in_onnxruntime(
-    written: onnx.ModelProto, samples: Samples, names: Iterable[str]
-) -> list[Array]:
-    session = working_session(written)
-    parts = [
-        session.run(list(names), {name: one.numpy() for name, one in feeds.items()})
+def _run_file(model: onnx.ModelProto, samples: Samples, names: Iterable[str]) -> list[Array]:
+    session = working_session(model)
+    return concatenate(
+        session.run(list(names), {name: value.numpy() for name, value in feeds.items()})
         for feeds in samples
-    ]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
-
-
-def _silent(_fraction: float, _note: str) -> None:
-    pass
+    )

@@ -74,7 +74,7 @@ QUANTIZED = (
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """The float graph to quantize, with the original's inputs, outputs and function.
 
     notes: for the user, what was rewritten and how often, and what was left.
@@ -84,7 +84,9 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepared(model: onnx.ModelProto, inputs: Inputs, *, target: Target = "ort") -> Prepared:
+def prepare_model(
+    model: onnx.ModelProto, inputs: Inputs, *, target: Target = "ort"
+) -> PreparedModel:
     """The model rewritten for quantization; `model` itself stays as it is.
 
     inputs: real ones [N, ...] by name, of which the first three are used. target: whose kernels
@@ -131,7 +133,7 @@ def prepared(model: onnx.ModelProto, inputs: Inputs, *, target: Target = "ort") 
     if outer:
         notes.append(f"left in float, with what is inside: {', '.join(outer)}")
     model.graph.value_info.extend(inferred(model))
-    return Prepared(model, tuple(notes))
+    return PreparedModel(model, tuple(notes))
 
 
 def already_quantized(model: onnx.ModelProto) -> str | None:

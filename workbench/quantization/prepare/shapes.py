@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.view import Array, Given, View, attributes, set_attribute
-from workbench.quantization.prepare.trial import run
+from workbench.quantization.prepare.trial import run_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,9 @@ def shape_arithmetic(model: onnx.ModelProto, given: Given) -> int:
     wanted = sorted(derived | {n.input[0] for n in targets} | {n.output[0] for n in targets})
     if not derived:
         return 0
-    runs = [dict(zip(wanted, arrays, strict=True)) for arrays in run(model, given.batches, wanted)]
+    runs = [
+        dict(zip(wanted, arrays, strict=True)) for arrays in run_graph(model, given.batches, wanted)
+    ]
     found = {name: [one[name] for one in runs] for name in wanted}
     settled = {name for name in derived if _constant(found[name])}
     settled |= {name for name in derived - settled if _counts(view, name, found[name], given)}

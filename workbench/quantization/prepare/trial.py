@@ -35,7 +35,7 @@ def batches(model: onnx.ModelProto, inputs: Inputs) -> list[dict[str, Array]]:
     ]
 
 
-def run(
+def run_graph(
     model: onnx.ModelProto | bytes, batches: Sequence[Inputs], wanted: Sequence[str] | None = None
 ) -> list[list[Array]]:
     """By batch, a model's outputs or the tensors `wanted`, in ONNX Runtime as the graph is."""
@@ -46,7 +46,7 @@ def run(
 
 def outputs(model: onnx.ModelProto | bytes, batches: Sequence[Inputs]) -> list[Array]:
     """A model's outputs for each batch, one after the other."""
-    return [array for found in run(model, batches) for array in found]
+    return [array for found in run_graph(model, batches) for array in found]
 
 
 def tried(model: onnx.ModelProto, inputs: Inputs) -> tuple[list[dict[str, Array]], list[Array]]:

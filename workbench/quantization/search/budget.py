@@ -2,96 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from workbench.quantization.core import scores
-from workbench.quantization.search.budget_order import order, simulated
-from workbench.quantization.search.budget_search import Progress, Search, Stage
-from workbench.quantization.search.sensitivity import floats_of, limited
+from workbench.progress import Progress, ignore_progress
+from workbench.quantization.core.engine import PlannedPlacement
+from workbench.quantization.core.samples import first_samples
+from workbench.quantization.search.budget_order import float_stages, model_noise
+from workbench.quantization.search.budget_search import BudgetResult, BudgetSearch, FloatStage
+from workbench.quantization.search.predictions import calibration_predictions
+from workbench.quantization.search.sensitivity import float_nodes, restrict_plan
 
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.core.engine import Calibrated
-    from workbench.quantization.core.placement import Placement
-    from workbench.quantization.core.plan import Plan
-    from workbench.quantization.core.scores import Score
+    from workbench.quantization.core.engine import CalibratedNetwork
+    from workbench.quantization.core.placement import OperatorPlacement
+    from workbench.quantization.search.predictions import PredictionScore
 
 SAMPLES = 20  # calibration samples for the order in which layers go
 
 
-@dataclass(frozen=True)
-class Budgeted:
-    """What holds the budget. placement: None where only the float file does. floats: the layers
-    that went back to float, by name. evidence: all that was tried, for the manifest (JSON). notes:
-    for the user.
-    """
-
-    placement: Placement | None
-    plan: Plan
-    floats: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def within_budget(
-    ready: Calibrated,
-    placement: Placement,
-    plan: Plan,
+def hold_budget(
+    ready: CalibratedNetwork,
+    planned: PlannedPlacement,
     max_drop: float,
-    score: Score | None = None,
-    *,
-    prices: Mapping[str, float] | None = None,
-    progress: Progress = lambda _fraction, _note: None,
-) -> Budgeted:
+    score: PredictionScore | None = None,
+    progress: Progress = ignore_progress,
+) -> BudgetResult[PlannedPlacement]:
     """The placement with the fewest layers in float that loses at most `max_drop` points.
 
-    placement, plan: what is to be mended, as `ready.placed` and `ready.planned` gave it. score: of
-    evaluation samples: `scores.of_dataset(model, subject, context.dataset)`, where `model` is the
-    float ONNX file as loaded; None where there is no evaluation split: then agreement with FP32 on
-    calibration samples, with a note. prices: milliseconds that each layer in float costs, by node
-    name; every layer costs as much, without. progress: a fraction of 0 to 1 and a note.
+    How it is searched, and what held means: `budget_search.BudgetSearch`. Raises StepError for
+    outputs that are no classes.
 
-    How it is searched, and what held means: `budget_search.Search`.
-
-    Raises StepError for outputs that are no classes.
+    Args:
+        planned: what is to be mended.
+        score: of evaluation samples (`predictions.evaluation_predictions`); None where there is no
+            evaluation split: then agreement with FP32 on calibration samples, with a note.
     """
-    ladder = _Placements(ready, placement, plan, prices)
-    found = Search(
-        ladder, score or scores.of_calibration(ready), max_drop, ready.options.seed, progress
-    ).found()
-    made, planned = found.made or (None, plan)
-    return Budgeted(made, planned, found.floats, found.evidence, found.notes)
+    score = score or calibration_predictions(ready)
+    ladder = _PlacementLadder(ready, planned)
+    return BudgetSearch(ladder, score, max_drop, ready.options.seed, progress).run()
 
 
 @dataclass(frozen=True)
-class _Placements:
-    """A Ladder of placements and their plans."""
+class _PlacementLadder:
+    """A FloatLadder of placements and their plans."""
 
-    ready: Calibrated
-    placement: Placement
-    plan: Plan
-    prices: Mapping[str, float] | None
+    ready: CalibratedNetwork
+    planned: PlannedPlacement
 
-    def stages(self, progress: Progress) -> Sequence[Stage]:
-        from workbench.quantization.core.engine import first
+    def stages(self, progress: Progress) -> Sequence[FloatStage]:
+        few = first_samples(self.ready.samples, SAMPLES)
+        placement, plan = self.planned.placement, self.planned.plan
+        noise = model_noise(self.ready, placement, plan, few, progress)
+        return float_stages(self.ready, placement, noise)
 
-        few = first(self.ready.samples, SAMPLES)
-        noise = simulated(self.ready, self.placement, self.plan, few, progress)
-        return order(self.ready, self.placement, noise, self.prices)
+    def sketch(self, floats: tuple[str, ...]) -> onnx.ModelProto:
+        placement = self._place(floats)
+        plan = restrict_plan(self.ready, self.planned.placement, self.planned.plan, placement)
+        return self.ready.write(placement, plan)
 
-    def sketched(self, floats: tuple[str, ...]) -> onnx.ModelProto:
-        made = self._placed(floats)
-        return self.ready.written(made, limited(self.ready, self.placement, self.plan, made))
-
-    def made(self, floats: tuple[str, ...]) -> tuple[tuple[Placement, Plan], onnx.ModelProto]:
-        made, plan = self.placement, self.plan
+    def make(self, floats: tuple[str, ...]) -> tuple[PlannedPlacement, onnx.ModelProto]:
+        planned = self.planned
         if floats:  # biases are those of a placement
-            made = self._placed(floats)
-            plan = self.ready.guarded(made, self.ready.planned(made))
-        return (made, plan), self.ready.written(made, plan)
+            planned = self.ready.plan_guarded(self._place(floats))
+        return planned, self.ready.write(planned.placement, planned.plan)
 
-    def _placed(self, floats: tuple[str, ...]) -> Placement:
-        return self.ready.placed(floats_of(self.ready, self.placement) | set(floats))
+    def _place(self, floats: tuple[str, ...]) -> OperatorPlacement:
+        return self.ready.place(float_nodes(self.ready, self.planned.placement) | set(floats))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.intervals import Estimate, paired_difference
-from workbench.quantization.core.distance import LEAST, decibels
+from workbench.progress import Progress, ignore_progress, span_progress
+from workbench.quantization.search.output_distance import SILENCE, decibels
 
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.core.scores import Score
+    from workbench.quantization.search.predictions import PredictionScore
 
 Array = NDArray[Any]
-Progress = Callable[[float, str], None]
 Made = TypeVar("Made")
 Made_co = TypeVar("Made_co", covariant=True)
 
@@ -30,94 +30,157 @@ Z, WIDER = 1.959964, 2.393980  # normal quantiles for 95 %, and for each of thre
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Layers in float beyond those that are anyway, by name, and the noise that is left by the
-    model, as a share of the signal's power."""
+class FloatStage:
+    """Layers in float beyond those that are anyway.
+
+    Attributes:
+        floats: their names.
+        noise: what is left by the model, as a share of the signal's power.
+    """
 
     floats: tuple[str, ...]
     noise: float
 
 
-class Ladder(Protocol[Made_co]):
+class FloatLadder(Protocol[Made_co]):
     """Files of one network with more and more layers in float: what a search goes over."""
 
-    def stages(self, progress: Progress) -> Sequence[Stage]:
+    def stages(self, progress: Progress) -> Sequence[FloatStage]:
         """From none in float to all, each stage with more than the last."""
 
-    def sketched(self, floats: tuple[str, ...]) -> onnx.ModelProto:
+    def sketch(self, floats: tuple[str, ...]) -> onnx.ModelProto:
         """A file with these layers in float, quickly made: for the search."""
 
-    def made(self, floats: tuple[str, ...]) -> tuple[Made_co, onnx.ModelProto]:
+    def make(self, floats: tuple[str, ...]) -> tuple[Made_co, onnx.ModelProto]:
         """What would be handed on with these layers in float, and its file."""
 
 
 @dataclass(frozen=True)
-class Found(Generic[Made]):
-    """What holds the budget. made: None where only the float file does. floats: the layers that
-    went back to float. evidence: all that was tried (JSON). notes: for the user.
+class BudgetTrial:
+    """A placement that was scored.
+
+    Attributes:
+        samples_of: "search", or "check" for those that the search never used.
+        floats: the layers that went back to float.
+        samples: how many it was scored on.
+        drop: in points.
+        bound: what was held against the budget: the drop, or the upper end of its interval.
+        modelled_db: SQNR by the noise model; None where it has no number.
+    """
+
+    samples_of: str
+    floats: tuple[str, ...]
+    samples: int
+    drop: float
+    bound: float
+    modelled_db: float | None
+
+
+@dataclass(frozen=True)
+class BudgetSamples:
+    """How many samples the search used, and how many the check.
+
+    Attributes:
+        unseen: whether quantization never used them.
+    """
+
+    search: int
+    check: int
+    unseen: bool
+
+
+@dataclass(frozen=True)
+class BudgetEvidence:
+    """All that was tried for a budget, for `quantization.json`.
+
+    Attributes:
+        max_drop, drop: in points.
+        what: of what they are points: "top-1" or "agreement with FP32".
+        held: "interval", "estimate" or "no".
+        floats: the layers that went back to float.
+    """
+
+    max_drop: float
+    what: str
+    held: str
+    drop: Estimate
+    floats: tuple[str, ...]
+    samples: BudgetSamples
+    tried: tuple[BudgetTrial, ...]
+
+
+@dataclass(frozen=True)
+class BudgetResult(Generic[Made]):
+    """What holds the budget.
+
+    Attributes:
+        made: what is handed on; None where only the float file holds it.
+        floats: the layers that went back to float.
+        notes: for the user.
     """
 
     made: Made | None
     floats: tuple[str, ...]
-    evidence: dict[str, Any]
+    evidence: BudgetEvidence
     notes: tuple[str, ...]
 
 
 @dataclass
-class Search(Generic[Made]):
-    """Some samples are for the search, the others for a final look at the file as it is written,
+class BudgetSearch(Generic[Made]):
+    """The search over a ladder of files.
+
+    Some samples are for the search, the others for a final look at the file as it is written,
     three at most. Held means that the whole 95 % interval of the drop, widened for three looks, is
     within the budget. Where so few samples cannot show that with half of the layers in INT8, for
     their interval alone is wider, the estimate has to be within it, and the note says so: otherwise
     every small evaluation set would end in float.
 
-    max_drop: in points. seed: which samples are for the search.
+    Attributes:
+        max_drop: in points.
+        seed: which samples are for the search.
     """
 
-    ladder: Ladder[Made]
-    score: Score
+    ladder: FloatLadder[Made]
+    score: PredictionScore
     max_drop: float
     seed: int = 0
-    progress: Progress = lambda _fraction, _note: None
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    seen: dict[tuple[str, ...], tuple[Made, Estimate]] = field(default_factory=dict)
-    known: dict[int, tuple[Array, Array]] = field(default_factory=dict)  # a stage's, searching
+    progress: Progress = ignore_progress
+    _tried: list[BudgetTrial] = field(default_factory=list)
+    _checked: dict[tuple[str, ...], tuple[Made, Estimate]] = field(default_factory=dict)
+    _searched: dict[int, tuple[Array, Array]] = field(default_factory=dict)  # by stage
 
     def __post_init__(self) -> None:
         drawn = np.random.default_rng(self.seed).permutation(self.score.count)
         count = min(len(drawn) // 2, SEARCHED)
         self.searching, self.checking = sorted(drawn[:count].tolist()), sorted(drawn[count:])
 
-    def found(self) -> Found[Made]:
-        """Raises StepError for outputs that are no classes."""
+    def run(self) -> BudgetResult[Made]:
+        """What holds the budget. Raises StepError for outputs that are no classes."""
         self.progress(0.0, "accuracy as it is")
-        first = self.looked(Stage((), 0.0))
-        if first.high <= self.max_drop:
-            return self.held((), "interval")
+        whole = self._check(FloatStage((), 0.0))
+        if whole.high <= self.max_drop:
+            return self._held((), "interval")
         self.progress(0.1, "what each layer costs")
-        *stages, last = self.ladder.stages(
-            lambda part, note: self.progress(0.1 + 0.3 * part, note)
-        )  # the last is FP32
-        if self.lowest <= self.max_drop:
-            for stage in self.proposed(stages, certain=True):
+        *stages, last = self.ladder.stages(span_progress(self.progress, 0.1, 0.4))  # the last: FP32
+        if self._least_bound() <= self.max_drop:
+            for stage in self._proposals(stages, certain=True):
                 if len(stage.floats) > len(last.floats) / 2:
                     break
-                if self.looked(stage).high <= self.max_drop:
-                    return self.held(stage.floats, "interval")
-        if first.value <= self.max_drop:
-            return self.held((), "estimate")
-        for stage in self.proposed(stages, certain=False):
-            if self.looked(stage).value <= self.max_drop:
-                return self.held(stage.floats, "estimate")
-        return self.missed()
+                if self._check(stage).high <= self.max_drop:
+                    return self._held(stage.floats, "interval")
+        if whole.value <= self.max_drop:
+            return self._held((), "estimate")
+        for stage in self._proposals(stages, certain=False):
+            if self._check(stage).value <= self.max_drop:
+                return self._held(stage.floats, "estimate")
+        return self._missed()
 
-    @property
-    def lowest(self) -> float:
+    def _least_bound(self) -> float:
         """The upper end of the interval where not one prediction changes, in points."""
         same = np.ones(len(self.checking), bool)
-        return _widened(paired_difference(same, same)).high
+        return _widen(paired_difference(same, same)).high
 
-    def proposed(self, stages: Sequence[Stage], certain: bool) -> Iterator[Stage]:
+    def _proposals(self, stages: Sequence[FloatStage], certain: bool) -> Iterator[FloatStage]:
         """The first stage that holds on the samples for the search, then ones with more in float.
 
         By bisection: with more layers in float, less is lost.
@@ -125,132 +188,125 @@ class Search(Generic[Made]):
         low, high = 1, len(stages)
         while low < high:
             middle = (low + high) // 2
-            if self.expected(stages, middle, certain) <= self.max_drop:
+            if self._expected_drop(stages, middle, certain) <= self.max_drop:
                 high = middle
             else:
                 low = middle + 1
         low = min(low, len(stages) - 1)  # where none holds: what is reachable
-        while 0 < low < len(stages) and len(self.seen) < LOOKS + (not certain):
-            if stages[low].floats not in self.seen:
+        while 0 < low < len(stages) and len(self._checked) < LOOKS + (not certain):
+            if stages[low].floats not in self._checked:
                 yield stages[low]
             low += max(1, (len(stages) - low) // 3)
 
-    def expected(self, stages: Sequence[Stage], place: int, certain: bool) -> float:
+    def _expected_drop(self, stages: Sequence[FloatStage], number: int, certain: bool) -> float:
         """The drop of a stage in points; its interval's upper end, for all the other samples."""
-        if place not in self.known:
-            self.progress(0.45, f"{len(stages[place].floats)} more layers in float")
-            model = self.ladder.sketched(stages[place].floats)
-            rows = self.searching
-            self.known[place] = self.score.reference(rows), self.score(model, rows)
-        before, after = self.known[place]
+        stage, rows = stages[number], self.searching
+        if number not in self._searched:
+            self.progress(0.45, f"{len(stage.floats)} more layers in float")
+            model = self.ladder.sketch(stage.floats)
+            self._searched[number] = self.score.reference(rows), self.score(model, rows)
+        before, after = self._searched[number]
         value = 100 * float(before.mean() - after.mean()) if len(before) else 0.0
-        drop = _scaled(before, after, len(self.checking)).high if certain else value
-        self.tried.append(_tried("search", stages[place], value, drop, len(before)))
-        return drop
+        bound = _scale_interval(before, after, len(self.checking)).high if certain else value
+        self._note_trial("search", stage, len(before), value, bound)
+        return bound
 
-    def looked(self, stage: Stage) -> Estimate:
+    def _check(self, stage: FloatStage) -> Estimate:
         """The drop of the file as it would be written, on samples that the search never used."""
         if stage.floats:
             self.progress(0.6, f"planned anew with {len(stage.floats)} more layers in float")
-        made, model = self.ladder.made(stage.floats)
+        made, model = self.ladder.make(stage.floats)
         rows = self.checking
         self.progress(0.85, f"the drop on {len(rows)} samples")
-        gained = paired_difference(self.score.reference(rows), self.score(model, rows))
-        drop = _widened(Estimate(-gained.value, -gained.high, -gained.low))
-        self.seen[stage.floats] = (made, drop)
-        self.tried.append(_tried("check", stage, drop.value, drop.high, len(rows)))
+        gain = paired_difference(self.score.reference(rows), self.score(model, rows))
+        drop = _widen(Estimate(-gain.value, -gain.high, -gain.low))
+        self._checked[stage.floats] = (made, drop)
+        self._note_trial("check", stage, len(rows), drop.value, drop.high)
         return drop
 
-    def held(self, floats: tuple[str, ...], how: str) -> Found[Made]:
-        made, drop = self.seen[floats]
-        text = f"max_drop={self.max_drop:g}: {self.lost(drop)}"
+    def _note_trial(
+        self, samples_of: str, stage: FloatStage, count: int, drop: float, bound: float
+    ) -> None:
+        modelled = decibels(stage.noise) if SILENCE < stage.noise < math.inf else None
+        self._tried.append(BudgetTrial(samples_of, stage.floats, count, drop, bound, modelled))
+
+    def _held(self, floats: tuple[str, ...], how: str) -> BudgetResult[Made]:
+        made, drop = self._checked[floats]
+        text = f"max_drop={self.max_drop:g}: {self._describe(drop)}"
         if floats:
-            text += f", with {len(floats)} more layer(s) in float: {named(floats)}"
+            text += f", with {len(floats)} more layer(s) in float: {name_layers(floats)}"
         notes = [text]
         if how == "estimate":
             notes.append(
                 f"{len(self.checking)} samples cannot show a drop of at most {self.max_drop:g}, "
-                f"only that the estimate is below it{self.enough(floats)}"
+                f"only that the estimate is below it{self._describe_need(drop)}"
             )
-        return Found(made, floats, self.evidence(how, drop, floats), self.noted(notes))
+        return self._result(made, floats, how, notes)
 
-    def missed(self) -> Found[Made]:
-        floats, (_, drop) = min(self.seen.items(), key=lambda one: one[1][1].value)
+    def _missed(self) -> BudgetResult[Made]:
+        floats, (_, drop) = min(self._checked.items(), key=lambda item: item[1][1].value)
         reached = f"{len(floats)} more layer(s) in float" if floats else "every layer in INT8"
-        notes = [
-            f"max_drop={self.max_drop:g} is not held: {self.lost(drop)} with {reached}; "
+        note = (
+            f"max_drop={self.max_drop:g} is not held: {self._describe(drop)} with {reached}; "
             "handed on in FP32"
-        ]
-        return Found(None, floats, self.evidence("no", drop, floats), self.noted(notes))
+        )
+        return self._result(None, floats, "no", [note])
 
-    def noted(self, notes: list[str]) -> tuple[str, ...]:
+    def _result(
+        self, made: Made | None, floats: tuple[str, ...], held: str, notes: list[str]
+    ) -> BudgetResult[Made]:
         if not self.score.unseen:
             notes.append(
                 "no evaluation samples: the drop is one of agreement on calibration samples, "
                 "which flatter"
             )
-        return tuple(notes)
+        samples = BudgetSamples(len(self.searching), len(self.checking), self.score.unseen)
+        evidence = BudgetEvidence(
+            self.max_drop, self.score.what, held, self._checked[floats][1], floats, samples,
+            tuple(self._tried),
+        )  # fmt: skip
+        return BudgetResult(made, floats, evidence, tuple(notes))
 
-    def lost(self, drop: Estimate) -> str:
+    def _describe(self, drop: Estimate) -> str:
         which = "that the search never used" if self.score.unseen else "of calibration"
         return (
             f"{self.score.what} {-drop.value + 0.0:+.2f} points ({-drop.high:+.2f} to "
             f"{-drop.low:+.2f}) on {len(self.checking)} samples {which}"
         )
 
-    def enough(self, floats: tuple[str, ...]) -> str:
+    def _describe_need(self, drop: Estimate) -> str:
         """How many samples would show it, from the share of predictions that changed."""
-        drop = self.seen[floats][1]
         room = self.max_drop - drop.value
         if room <= 0:
             return ""
-        wide = (drop.high - drop.low) / 2
-        needed = max(len(self.checking) * (wide / room) ** 2, len(self.checking) + 1)
+        half = (drop.high - drop.low) / 2
+        needed = max(len(self.checking) * (half / room) ** 2, len(self.checking) + 1)
         digits = 10 ** max(0, math.floor(math.log10(needed)) - 1)
         return f"; about {math.ceil(needed / digits) * digits:,} would"
 
-    def evidence(self, held: str, drop: Estimate, floats: tuple[str, ...]) -> dict[str, Any]:
-        return {
-            "max_drop": self.max_drop,
-            "what": self.score.what,
-            "held": held,
-            "drop": drop.to_json(),
-            "floats": list(floats),
-            "samples": {"search": len(self.searching), "check": len(self.checking),
-                        "unseen": self.score.unseen},
-            "tried": self.tried,
-        }  # fmt: skip
 
-
-def named(layers: Sequence[str]) -> str:
+def name_layers(layers: Sequence[str]) -> str:
     """Some names and how many others: all are in the evidence."""
     shown = layers if len(layers) <= NAMED + 1 else layers[:NAMED]
     rest = len(layers) - len(shown)
     return ", ".join(shown) + (f" and {rest} others" if rest else "")
 
 
-def _widened(found: Estimate) -> Estimate:
+def _widen(estimate: Estimate) -> Estimate:
     """The interval for each of three looks, so that all of them are right in 95 % of cases."""
-    middle, half = (found.low + found.high) / 2, (found.high - found.low) / 2 * WIDER / Z
-    return Estimate(found.value, middle - half, middle + half)
+    middle = (estimate.low + estimate.high) / 2
+    half = (estimate.high - estimate.low) / 2 * WIDER / Z
+    return Estimate(estimate.value, middle - half, middle + half)
 
 
-def _scaled(before: Array, after: Array, count: int) -> Estimate:
+def _scale_interval(before: Array, after: Array, count: int) -> Estimate:
     """The drop's interval that `count` samples would have, if as many changed as in these."""
     if not len(before):
         return Estimate(0.0, 0.0, 0.0)
     shares = [float((before & ~after).mean()), float((after & ~before).mean())]
     lost, gained = (round(share * count) for share in shares)
-    one, other = np.ones(count, bool), np.ones(count, bool)
-    other[:lost] = False
-    one[count - gained :] = gained == 0
-    found = paired_difference(one, other)
-    return _widened(Estimate(-found.value, -found.high, -found.low))
-
-
-def _tried(where: str, stage: Stage, value: float, bound: float, count: int) -> dict[str, Any]:
-    return {
-        "samples_of": where, "floats": list(stage.floats), "samples": count,
-        "drop": value, "bound": bound,
-        "modelled_db": decibels(stage.noise) if LEAST < stage.noise < math.inf else None,
-    }  # fmt: skip
+    first, second = np.ones(count, bool), np.ones(count, bool)
+    second[:lost] = False
+    first[count - gained :] = gained == 0
+    gain = paired_difference(first, second)
+    return _widen(Estimate(-gain.value, -gain.high, -gain.low))

@@ -2,115 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.quantization.core.placement import Placement
-from workbench.quantization.core.plan import Plan
+from workbench.progress import Progress, ignore_progress, span_progress
+from workbench.quantization.core.engine import PlannedPlacement
 
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.device.profile import Device
-    from workbench.quantization.core.engine import Calibrated
-    from workbench.quantization.core.scores import Score
-
-Progress = Callable[[float, str], None]
+    from workbench.quantization.core.engine import CalibratedNetwork
+    from workbench.quantization.search.budget_search import BudgetEvidence
+    from workbench.quantization.search.latency import TimingPlace
+    from workbench.quantization.search.latency_evidence import LatencyEvidence
+    from workbench.quantization.search.predictions import PredictionScore
 
 
 @dataclass(frozen=True)
-class Choice:
-    """placement: None where the float file is the better one. prefix: first nodes left in float.
-    notes: for the user. evidence: of the search for speed, of the accuracy budget, by name.
-    earlier: what stood before each of these, by the words for what came after it.
+class PlacementGoals:
+    """What a placement is to be good for, beside accuracy.
+
+    Attributes:
+        latency: leave float what is slower in INT8 on the device.
+        max_drop: points that may be lost; None for no budget.
+        score: what they are points of; None for agreement with FP32 on calibration samples.
     """
 
-    placement: Placement | None
-    plan: Plan
+    latency: bool = False
+    max_drop: float | None = None
+    score: PredictionScore | None = None
+
+
+@dataclass(frozen=True)
+class PlacementChoice:
+    """What was decided of a network's layers.
+
+    Attributes:
+        planned: None where the float file is the better one.
+        prefix: names of first nodes left in float.
+        notes: for the user.
+        latency: what the search for speed tried; None where there was none.
+        budget: what the search of a budget tried, likewise.
+        earlier: what stood before each of these, by the words for what came after it.
+    """
+
+    planned: PlannedPlacement | None
     prefix: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    earlier: Mapping[str, tuple[Placement, Plan]] = field(default_factory=dict)
+    latency: LatencyEvidence | None = None
+    budget: BudgetEvidence | None = None
+    earlier: Mapping[str, PlannedPlacement] = field(default_factory=dict)
 
-    def followed(self, words: str, by: Choice) -> Choice:
+    def _followed_by(self, words: str, planned: PlannedPlacement) -> PlacementChoice:
         """The choice that came after this one, which it remembers."""
-        assert self.placement is not None
-        return replace(by, earlier={**self.earlier, words: (self.placement, self.plan)})
+        assert self.planned is not None
+        return replace(self, planned=planned, earlier={**self.earlier, words: self.planned})
 
 
-def chosen(
-    ready: Calibrated,
+def choose_placement(
+    ready: CalibratedNetwork,
     floats: frozenset[str],
-    *,
-    device: Device,
-    folder: Path,
+    goals: PlacementGoals,
+    place: TimingPlace,
     original: onnx.ModelProto,
-    latency: bool = False,
-    max_drop: float | None = None,
-    score: Score | None = None,
-    progress: Progress = lambda _fraction, _note: None,
-) -> Choice:
+    progress: Progress = ignore_progress,
+) -> PlacementChoice:
     """The placement that leaves `floats` alone, and what accuracy, speed and a budget ask for.
 
-    latency: leave float what is slower in INT8 on `device`; TFLite's files are not searched. The
-    search starts with every layer in INT8, for a first layer that is better in float is soon found.
-    max_drop: points that may be lost of what `score` says, without it of agreement with FP32 on
-    calibration samples. folder: for files while it lasts.
+    For TFLite speed is not searched. The search starts with every layer in INT8, for a first layer
+    that is better in float is soon found.
+
+    Args:
+        original: the float graph before preparation.
     """
-    searched = latency and ready.options.runtime == "ort"
-    prefix = ready.wiped if searched else ready.prefix
-    placement = ready.placed(floats | set(prefix))
-    made = Choice(placement, _planned(ready, placement), prefix)
-    if latency:
-        made = _fastest(ready, made, device, folder, original, progress)
-    if max_drop is not None and made.placement is not None:
-        made = _within(ready, made, made.placement, max_drop, score, progress)
-    return made
+    searched = goals.latency and ready.options.runtime == "ort"
+    prefix = ready.lossy_inputs if searched else ready.noisy_prefix
+    choice = PlacementChoice(ready.plan_guarded(ready.place(floats | set(prefix))), prefix)
+    part = span_progress(progress, 0.9, 0.92)
+    if goals.latency:
+        choice = _choose_fastest(ready, choice, place, original, part)
+    if goals.max_drop is not None and choice.planned is not None:
+        choice = _hold_budget(ready, choice, goals.max_drop, goals.score, part)
+    return choice
 
 
-def _planned(ready: Calibrated, placement: Placement) -> Plan:
-    return ready.guarded(placement, ready.planned(placement))
-
-
-def _fastest(
-    ready: Calibrated, made: Choice, device: Device, folder: Path, original: onnx.ModelProto,
+def _choose_fastest(
+    ready: CalibratedNetwork,
+    choice: PlacementChoice,
+    place: TimingPlace,
+    original: onnx.ModelProto,
     progress: Progress,
-) -> Choice:  # fmt: skip
-    from workbench.quantization.search.latency import fastest
+) -> PlacementChoice:
+    from workbench.quantization.search.latency import find_fastest
 
     if ready.options.runtime != "ort":
-        return replace(made, notes=(*made.notes, "optimize=latency searches ONNX Runtime alone"))
-    assert made.placement is not None
-    found = fastest(
-        ready, made.placement, made.plan, device=device, folder=folder, original=original,
-        seed=ready.options.seed, progress=lambda part, note: progress(0.9 + 0.02 * part, note),
-    )  # fmt: skip
-    notes, evidence = (*made.notes, *found.notes), {**made.evidence, "latency": found.evidence}
-    if found.placement is None or found.placement == made.placement:
-        return replace(made, placement=found.placement, notes=notes, evidence=evidence)
+        note = "optimize=latency searches ONNX Runtime alone"
+        return replace(choice, notes=(*choice.notes, note))
+    assert choice.planned is not None
+    fastest = find_fastest(ready, choice.planned, place, original, progress)
+    choice = replace(choice, notes=(*choice.notes, *fastest.notes), latency=fastest.evidence)
+    if fastest.placement is None:
+        return replace(choice, planned=None)
+    if choice.planned is None or fastest.placement == choice.planned.placement:
+        return choice
     # Biases of a layer were corrected for what came before it: with more in float, less is to mend.
-    plan = _planned(ready, found.placement)
-    return made.followed(
-        "slow layers in float",
-        replace(made, placement=found.placement, plan=plan, notes=notes, evidence=evidence),
-    )
+    planned = ready.plan_guarded(fastest.placement)
+    return choice._followed_by("slow layers in float", planned)
 
 
-def _within(
-    ready: Calibrated, made: Choice, placement: Placement, max_drop: float, score: Score | None,
+def _hold_budget(
+    ready: CalibratedNetwork,
+    choice: PlacementChoice,
+    max_drop: float,
+    score: PredictionScore | None,
     progress: Progress,
-) -> Choice:  # fmt: skip
-    from workbench.quantization.search.budget import within_budget
+) -> PlacementChoice:
+    from workbench.quantization.search.budget import hold_budget
 
-    found = within_budget(
-        ready, placement, made.plan, max_drop, score,
-        progress=lambda part, note: progress(0.9 + 0.02 * part, note),
-    )  # fmt: skip
-    after = replace(
-        made, placement=found.placement, plan=found.plan, notes=(*made.notes, *found.notes),
-        evidence={**made.evidence, "budget": found.evidence},
-    )  # fmt: skip
-    same = found.placement == placement
-    return after if same else made.followed("layers in float for the budget", after)
+    before = choice.planned
+    assert before is not None
+    held = hold_budget(ready, before, max_drop, score, progress)
+    choice = replace(choice, notes=(*choice.notes, *held.notes), budget=held.evidence)
+    if held.made is None or held.made.placement == before.placement:
+        return replace(choice, planned=held.made)
+    return choice._followed_by("layers in float for the budget", held.made)
