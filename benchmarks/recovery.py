@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workbench.progress import ignore_progress
 from workbench.pruning import recovery, structure
-from workbench.pruning.losses import Loss, compared
-from workbench.pruning.samples import Samples
+from workbench.pruning.losses import DistillationLoss, choose_feature_layers
+from workbench.pruning.samples import TrainingSamples
+from workbench.pruning.selection import PruningTarget
 
 BATCH = 64
 
@@ -73,14 +75,17 @@ def bare(teacher: nn.Module, student: nn.Module, images: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def own(teacher: nn.Module, pruned: structure.Pruned, student: nn.Module, data: Samples) -> float:
-    loss = Loss(features=1.0, layers=compared(student, pruned.outputs))
-    schedule = recovery.Schedule(epochs=1, batch=BATCH, learning_rate=0.05, patience=1, seed=0)
+def own(
+    teacher: nn.Module, pruned: structure.PrunedModule, student: nn.Module, data: TrainingSamples
+) -> float:
+    loss = DistillationLoss(features=1.0, layers=choose_feature_layers(student, pruned.outputs))
+    schedule = recovery.TrainingSchedule(
+        epochs=1, batch=BATCH, learning_rate=0.05, patience=1, seed=0
+    )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        recovery.recovered(
-            teacher, student, data, loss, schedule, Path(folder), lambda _share, _note: None
-        )
+        distillation = recovery.Distillation(teacher, student, data, loss, schedule, Path(folder))
+        recovery.recover(distillation, ignore_progress)
         return time.perf_counter() - started
 
 
@@ -92,10 +97,14 @@ def main() -> None:
     torch.manual_seed(0)
     teacher = resnet20().eval().requires_grad_(False)
     images = np.random.default_rng(0).standard_normal((words.samples, 3, 32, 32), np.float32)
-    criterion = structure.Criterion(importance="l1", scope="local", round_to=8, keep=(), seed=0)
+    criterion = structure.PruningCriterion(
+        importance="l1", scope="local", round_to=8, keep=(), seed=0
+    )
     first = [torch.from_numpy(images[:4])]
-    pruned = structure.narrowed(structure.unpruned(teacher), first, criterion, "macs", 0.5)
-    data = Samples({"x": images}, None, words.samples // 10)
+    pruned = structure.narrow(
+        structure.unpruned(teacher), first, criterion, PruningTarget("macs", 0.5)
+    )
+    data = TrainingSamples({"x": images}, None, words.samples // 10)
     times: dict[str, list[float]] = {"bare": [], "own": []}
     for number in range(words.rounds + 1):
         student = copy.deepcopy(pruned.module).requires_grad_(True)

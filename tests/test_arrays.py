@@ -12,7 +12,7 @@ from workbench import arrays
 
 def test_the_examples_in_the_docstrings_hold():
     results = doctest.testmod(arrays)
-    assert results.attempted == 3
+    assert results.attempted == 4
     assert results.failed == 0
 
 

@@ -43,6 +43,15 @@ def split_samples(inputs: Mapping[str, Rows]) -> Iterator[dict[str, Rows]]:
         yield slice_batch(inputs, index, index + 1)
 
 
+def channel_axis(rank: int) -> int:
+    """Where the channels of a tensor of that rank stand: [N, C, ...], or [N, T, C] of tokens.
+
+    >>> [channel_axis(rank) for rank in (2, 3, 4)]
+    [1, 2, 1]
+    """
+    return rank - 1 if rank in (2, 3) else 1
+
+
 def concatenate(batches: Iterable[Sequence[Array]]) -> list[Array]:
     """The outputs of several batches as those of one: each output's arrays joined along the batch.
 

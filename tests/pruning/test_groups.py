@@ -8,12 +8,12 @@ from torch import nn
 
 from tests.pruning import nets
 from workbench.errors import ModelError, RecipeError
-from workbench.pruning.groups import prunable
+from workbench.pruning.groups import find_prunable
 
 
 def widths(module, inputs=None, keep=()):
-    found = prunable(module, inputs or [nets.image()], keep)
-    return {one.name: one.size for one in found.widths}, dict(found.kept)
+    found = find_prunable(module, inputs or [nets.image()], keep)
+    return {one.name: one.size for one in found.groups}, dict(found.kept)
 
 
 def test_the_widths_of_a_plain_network_are_found_and_its_outputs_kept():
@@ -78,7 +78,7 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_name():
 def test_the_module_is_as_it_was():
     module = nets.seeded(nets.Padded)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    prunable(module, [nets.image()])
+    find_prunable(module, [nets.image()])
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert not any(module._forward_hooks for module in module.modules())
 
@@ -97,5 +97,5 @@ def test_what_cannot_be_traced_is_named():
             return self.bad(self.good(x))
 
     with pytest.raises(ModelError, match=r"cannot trace the model in bad \(Broken\)") as caught:
-        prunable(Outer(), [nets.image()])
+        find_prunable(Outer(), [nets.image()])
     assert "not today" in caught.value.why

@@ -10,7 +10,7 @@ from torch import nn
 from tests.pruning import nets
 from workbench.errors import StepError
 from workbench.pruning import importance
-from workbench.pruning.groups import prunable
+from workbench.pruning.groups import find_prunable
 
 
 def net(norm: bool = True) -> nn.Module:
@@ -23,9 +23,9 @@ def net(norm: bool = True) -> nn.Module:
 def scored(name, module):
     if name in importance.GRADIENTS:
         module.requires_grad_(True)
-        importance.accumulate(name, module, [[nets.image(6)]], seed=0)
-    widths = prunable(module, [nets.image()]).widths
-    return importance.scores(name, widths, seed=0)[0]
+        importance.accumulate_gradients(name, module, [[nets.image(6)]], seed=0)
+    widths = find_prunable(module, [nets.image()]).groups
+    return importance.score_channels(name, widths, seed=0)[0]
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "taylor", "hessian"])
@@ -70,7 +70,7 @@ def test_the_fisher_information_is_a_mean_over_samples():
     """Of one linear layer by hand: gradients (p - e_c) x for drawn classes, squared."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    importance.accumulate("hessian", module, [[x]], seed=3)
+    importance.accumulate_gradients("hessian", module, [[x]], seed=3)
     generator = torch.Generator().manual_seed(3)
     total = torch.zeros(3, 4)
     with torch.no_grad():

@@ -15,9 +15,9 @@ from workbench.pruning import sparsity
 def test_the_smallest_of_all_layers_together_become_zero():
     module = nets.seeded(nets.Plain)
     before = copy.deepcopy(module.state_dict())
-    sparsity.masked(module, 0.6, ())
-    sparsity.permanent(module)
-    assert sparsity.zeros(module) == pytest.approx(0.6, abs=1e-3)
+    sparsity.mask_smallest(module, 0.6, ())
+    sparsity.make_permanent(module)
+    assert sparsity.zero_share(module) == pytest.approx(0.6, abs=1e-3)
     assert module.state_dict().keys() == before.keys()
     names = ("first.weight", "second.weight", "linear.weight")
     gone = torch.cat([before[n][module.state_dict()[n] == 0].abs() for n in names])
@@ -27,7 +27,7 @@ def test_the_smallest_of_all_layers_together_become_zero():
 
 def test_they_stay_zero_while_the_rest_is_trained():
     module = nets.seeded(nets.Plain)
-    sparsity.masked(module, 0.5, ())
+    sparsity.mask_smallest(module, 0.5, ())
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -35,16 +35,16 @@ def test_they_stay_zero_while_the_rest_is_trained():
         optimizer.step()
     with torch.no_grad():
         before = module(nets.image())
-        sparsity.permanent(module)
+        sparsity.make_permanent(module)
         torch.testing.assert_close(module(nets.image()), before)
-    assert sparsity.zeros(module) == pytest.approx(0.5, abs=1e-3)
+    assert sparsity.zero_share(module) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_kept_layers_keep_their_weights():
     module = nets.seeded(nets.Plain)
     before = module.linear.weight.clone()
-    sparsity.masked(module, 0.5, ("lin*",))
-    sparsity.permanent(module)
+    sparsity.mask_smallest(module, 0.5, ("lin*",))
+    sparsity.make_permanent(module)
     assert torch.equal(module.linear.weight, before)
     with pytest.raises(StepError, match="no layer can be made sparse"):
-        sparsity.masked(module, 0.5, ("*",))
+        sparsity.mask_smallest(module, 0.5, ("*",))

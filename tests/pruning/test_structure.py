@@ -12,7 +12,8 @@ from tests.pruning import nets
 from workbench.errors import StepError
 from workbench.model import flatten
 from workbench.pruning import cost
-from workbench.pruning.structure import Criterion, narrowed, unpruned
+from workbench.pruning.selection import PruningTarget
+from workbench.pruning.structure import PruningCriterion, narrow, unpruned
 
 MAKES = {
     "plain": (nets.Plain, [nets.image()]), "padded": (nets.Padded, [nets.image()]),
@@ -21,9 +22,9 @@ MAKES = {
 }  # fmt: skip
 
 
-def criterion(**changes) -> Criterion:
+def criterion(**changes) -> PruningCriterion:
     known = {"importance": "l1", "scope": "local", "round_to": 8, "keep": (), "seed": 0}
-    return Criterion(**{**known, **changes})
+    return PruningCriterion(**{**known, **changes})
 
 
 def silenced(module: nn.Module, outputs) -> nn.Module:
@@ -50,10 +51,10 @@ def test_what_is_left_computes_what_it_did(kind, scope):
     make, inputs = MAKES[kind]
     module = nets.seeded(make)
     target = 0.9 if kind == "grouped" else 0.75  # a grouped convolution keeps most of it
-    made = narrowed(unpruned(module), inputs, criterion(scope=scope), "macs", target)
+    made = narrow(unpruned(module), inputs, criterion(scope=scope), PruningTarget("macs", target))
     assert made.macs <= target
     assert made.macs == pytest.approx(
-        cost.macs_of(made.module, inputs) / cost.macs_of(module, inputs), rel=1e-6
+        cost.count_macs(made.module, inputs) / cost.count_macs(module, inputs), rel=1e-6
     )
     count = [sum(one.numel() for one in each.parameters()) for each in (made.module, module)]
     assert made.parameters == pytest.approx(count[0] / count[1], rel=1e-6)
@@ -75,8 +76,10 @@ def test_every_criterion_prunes_and_is_seeded(importance):
         nn.Linear(16, 10),
     ))  # fmt: skip
     one, other = [
-        narrowed(unpruned(module), [nets.image()], criterion(importance=importance), "macs", 0.5,
-                 [[nets.image(16)]])
+        narrow(
+            unpruned(module), [nets.image()], criterion(importance=importance),
+            PruningTarget("macs", 0.5), [[nets.image(16)]],
+        )
         for _ in range(2)
     ]  # fmt: skip
     assert one.outputs == other.outputs
@@ -95,9 +98,9 @@ def test_channels_that_do_nothing_go_first(importance):
         module[1].weight[dead] = 1e-4
         module[1].bias[dead] = 0
         module[5].weight[:, dead] *= 1e-4
-    made = narrowed(
-        unpruned(module), [nets.image()], criterion(importance=importance), "macs", 0.5,
-        [[nets.image(16)]],
+    made = narrow(
+        unpruned(module), [nets.image()], criterion(importance=importance),
+        PruningTarget("macs", 0.5), [[nets.image(16)]],
     )  # fmt: skip
     assert made.outputs["0"] == tuple(one for one in range(16) if one not in dead)
 
@@ -105,11 +108,11 @@ def test_channels_that_do_nothing_go_first(importance):
 def test_pruning_goes_on_from_what_was_pruned():
     module = nets.seeded(nets.Plain)
     inputs = [nets.image()]
-    first = narrowed(unpruned(module), inputs, criterion(round_to=4), "macs", 0.7)
-    second = narrowed(first, inputs, criterion(round_to=4), "macs", 0.4)
+    first = narrow(unpruned(module), inputs, criterion(round_to=4), PruningTarget("macs", 0.7))
+    second = narrow(first, inputs, criterion(round_to=4), PruningTarget("macs", 0.4))
     assert second.macs <= 0.4
     assert second.macs == pytest.approx(
-        cost.macs_of(second.module, inputs) / cost.macs_of(module, inputs), rel=1e-6
+        cost.count_macs(second.module, inputs) / cost.count_macs(module, inputs), rel=1e-6
     )
     assert set(second.outputs["first"]) < set(range(16))
     with torch.no_grad():
@@ -119,8 +122,11 @@ def test_pruning_goes_on_from_what_was_pruned():
 
 
 def test_parameters_are_a_target_too():
-    made = narrowed(
-        unpruned(nets.seeded(nets.Plain)), [nets.image()], criterion(), "parameters", 0.6
+    made = narrow(
+        unpruned(nets.seeded(nets.Plain)),
+        [nets.image()],
+        criterion(),
+        PruningTarget("parameters", 0.6),
     )
     assert made.parameters <= 0.6
 
@@ -128,23 +134,22 @@ def test_parameters_are_a_target_too():
 def test_nothing_to_prune_is_an_error_that_says_why():
     module = nets.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
     with pytest.raises(StepError, match="no layer of the model can be pruned") as caught:
-        narrowed(unpruned(module), [nets.image()], criterion(), "macs", 0.5)
+        narrow(unpruned(module), [nets.image()], criterion(), PruningTarget("macs", 0.5))
     assert "it makes the outputs" in caught.value.why
 
 
 def test_bn_without_batch_normalization_is_an_error():
     with pytest.raises(StepError, match="importance bn says nothing of second"):
-        narrowed(
+        narrow(
             unpruned(nets.seeded(nets.Plain)),
             [nets.image()],
             criterion(importance="bn"),
-            "macs",
-            0.5,
+            PruningTarget("macs", 0.5),
         )
 
 
 def test_the_original_is_as_it_was():
     module = nets.seeded(nets.Plain)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    narrowed(unpruned(module), [nets.image()], criterion(), "macs", 0.5)
+    narrow(unpruned(module), [nets.image()], criterion(), PruningTarget("macs", 0.5))
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())

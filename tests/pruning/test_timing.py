@@ -9,16 +9,17 @@ from tests.pruning import nets
 from workbench.errors import StepError
 from workbench.intervals import Estimate
 from workbench.pruning import timing
-from workbench.pruning.timing import Tried, searched
+from workbench.pruning.timing import LatencyTrial, search_macs
+from workbench.steps import Export
 
 
 def curve(of):
     tries = []
 
-    def measured(macs: float) -> Tried:
+    def measured(macs: float) -> LatencyTrial:
         tries.append(macs)
         value = of(macs)
-        return Tried(macs, Estimate(value, value - 0.01, value + 0.01))
+        return LatencyTrial(macs, Estimate(value, value - 0.01, value + 0.01))
 
     return measured, tries
 
@@ -35,7 +36,7 @@ def curve(of):
 @pytest.mark.parametrize("target", [0.5, 0.7, 0.9])
 def test_the_target_holds_and_little_more_is_taken(of, target):
     measured, tries = curve(of)
-    found = searched(target, 0.02, measured, lambda _: None)
+    found = search_macs(target, 0.02, measured, lambda _: None)
     assert found.latency.value <= target
     best = max(one / 1000 for one in range(1001) if of(one / 1000) <= target)
     assert found.macs > best - 0.09 or found.latency.value > target - timing.NEAR
@@ -45,14 +46,14 @@ def test_the_target_holds_and_little_more_is_taken(of, target):
 def test_out_of_reach_says_what_is_reachable():
     measured, _ = curve(lambda macs: 0.6 + 0.4 * macs)
     with pytest.raises(StepError, match=r"cannot be brought to 0\.5") as caught:
-        searched(0.5, 0.1, measured, lambda _: None)
+        search_macs(0.5, 0.1, measured, lambda _: None)
     assert "0.100 of them, it is 0.64" in caught.value.why
 
 
 def test_a_device_that_never_comes_there_ends_the_search():
     measured, tries = curve(lambda _: 2.0)
     with pytest.raises(StepError, match="latency"):
-        searched(0.5, 0.001, measured, lambda _: None)
+        search_macs(0.5, 0.001, measured, lambda _: None)
     assert len(tries) <= timing.TRIES
 
 
@@ -62,9 +63,9 @@ def test_the_stopwatch_times_both_and_leaves_nothing(tmp_path):
     dataset = common.dataset_of(x=nets.image(8, size=64).numpy())
     model = common.model_of(nets.seeded(lambda: _net(64)), dataset)
     context = common.context(tmp_path / "step", dataset)
-    watch = timing.Stopwatch(model, context, tmp_path / "timed")
+    watch = timing.Stopwatch(model, context, tmp_path / "timed", Export().run)
     small = common.model_of(nets.seeded(lambda: _net(8)), dataset)
-    found = watch.ratio(small)
+    found = watch.latency_ratio(small)
     assert 0 < found.low <= found.value <= found.high
     assert found.value < 0.7, "an eighth of the products takes as long"
     watch.close()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import channel_axis
 from workbench.artifact import Artifact, feed, stored
 from workbench.errors import DeviceError, StepError, first_line
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
-from workbench.quantization.core.observers import channel_axis
 
 if TYPE_CHECKING:
     import onnx

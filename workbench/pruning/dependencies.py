@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Module = torch.nn.Module
 
 
-def traced(module: Module, inputs: Sequence[torch.Tensor]) -> Any:
+def trace_dependencies(module: Module, inputs: Sequence[torch.Tensor]) -> Any:
     """The dependency graph. Raises ModelError with the module that was running when it failed."""
     import torch
     import torch_pruning
@@ -31,13 +31,13 @@ def traced(module: Module, inputs: Sequence[torch.Tensor]) -> Any:
             return torch_pruning.DependencyGraph().build_dependency(
                 module,
                 example_inputs=list(inputs),
-                forward_fn=lambda model, given: model(*given),
+                forward_fn=lambda model, arguments: model(*arguments),
                 output_transform=lambda output: [tensor for _, tensor in flatten(output)],
                 verbose=False,
             )
     except Exception as error:  # whatever a model's code or a graph that nobody met raises
-        suspects = [running[-1]] if running else _recurrent(module)
-        place = "".join(f" in {name} ({_kind(module, name)})" for name in suspects[:1])
+        suspects = [running[-1]] if running else _recurrent_layers(module)
+        place = "".join(f" in {name} ({_class_name(module, name)})" for name in suspects[:1])
         raise ModelError(
             f"torch-pruning cannot trace the model{place}",
             f"{type(error).__name__}: {first_line(error)}",
@@ -59,19 +59,18 @@ def _leaving(running: list[str]) -> Callable[..., None]:
     return leave
 
 
-def _kind(module: Module, name: str) -> str:
-    known = dict(module.named_modules())
-    return type(known.get(name, module)).__name__
+def _class_name(module: Module, name: str) -> str:
+    return type(dict(module.named_modules()).get(name, module)).__name__
 
 
-def _recurrent(module: Module) -> list[str]:
+def _recurrent_layers(module: Module) -> list[str]:
     """Layers that it meets as many operators, none of which it knows."""
     from torch import nn
 
-    return [name for name, one in module.named_modules() if isinstance(one, nn.RNNBase)]
+    return [name for name, layer in module.named_modules() if isinstance(layer, nn.RNNBase)]
 
 
-def followed(graph: Any, kinds: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def follow_groups(graph: Any, kinds: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """What hangs together, from each layer that no group before holds; and layers without an end.
 
     As torch-pruning's own `get_all_groups`, which goes round for ever where channels are split and
@@ -84,15 +83,15 @@ def followed(graph: Any, kinds: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
     add, most = Group.add_dep, 8 * len(graph.module2node) + 100
 
-    def bounded(group: Any, dep: Any, idxs: Any) -> None:
+    def add_bounded(group: Any, dep: Any, idxs: Any) -> None:
         if len(group) > most:
             raise EndlessError
         add(group, dep, idxs)
 
-    found: list[Any] = []
+    groups: list[Any] = []
     endless: list[Any] = []
     seen: set[Any] = set(graph.IGNORED_LAYERS_IN_TRACING)
-    Group.add_dep = bounded
+    Group.add_dep = add_bounded
     try:
         for layer in list(graph.module2node):
             pruner = graph.get_pruner_of_module(layer)
@@ -109,7 +108,7 @@ def followed(graph: Any, kinds: Sequence[Any]) -> tuple[list[Any], list[Any]]:
                 for dep, _ in group
                 if graph.is_out_channel_pruning_fn(dep.handler)
             }
-            found.append(group)
+            groups.append(group)
     finally:
         Group.add_dep = add
-    return found, endless
+    return groups, endless

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import RecipeError, StepError, did_you_mean
-from workbench.model import flatten
-from workbench.pruning.dependencies import followed, traced
+from workbench.errors import RecipeError, did_you_mean
+from workbench.pruning.dependencies import follow_groups, trace_dependencies
+from workbench.pruning.layers import (
+    channel_axis,
+    channel_tensors,
+    is_convolution,
+    is_product,
+    product_layers,
+    run_module,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +37,14 @@ ALIKE = 60.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a width's channels stand in a layer: of its output, or of its input.
+class GroupMember:
+    """Where a group's channels stand in a layer.
 
-    positions: for each channel, where it stands: several, where a map was flattened before.
+    Attributes:
+        name: of the layer.
+        output: whether they are channels of its output, or of its input.
+        positions: for each channel of the group, where it stands: several, where a map was
+            flattened before.
     """
 
     name: str
@@ -43,251 +54,209 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Width:
-    """Channels that go together, one from every place at once.
+class ChannelGroup:
+    """Channels that go together, one from every member at once.
 
-    channels: their numbers in the group, of which maps that are joined behind one another have each
-    a part; root: the layer whose outputs the group numbers.
+    Attributes:
+        name: of a layer that makes them.
+        root: the layer whose outputs torch-pruning's group numbers.
+        channels: their numbers there, of which maps that are joined behind one another have each a
+            part.
+        traced: torch-pruning's group.
     """
 
     name: str
     root: Any
     channels: tuple[int, ...]
-    places: tuple[Place, ...]
-    group: Any = field(repr=False)
+    members: tuple[GroupMember, ...]
+    traced: Any = field(repr=False)
 
     @property
     def size(self) -> int:
+        """How many channels."""
         return len(self.channels)
+
+    @property
+    def producers(self) -> list[str]:
+        """The names of the convolutions and linear layers that make the channels."""
+        return [
+            member.name for member in self.members if member.output and is_product(member.module)
+        ]
 
 
 @dataclass(frozen=True)
-class Prunable:
-    """A module's widths, and why the other layers keep theirs, by name."""
+class PrunableModule:
+    """A module's groups of channels, and why the other layers keep theirs, by name."""
 
     module: Any
-    widths: tuple[Width, ...]
+    groups: tuple[ChannelGroup, ...]
     kept: Mapping[str, str]
     graph: Any = field(repr=False)
 
 
-def prunable(module: Module, inputs: Sequence[torch.Tensor], keep: Sequence[str] = ()) -> Prunable:
-    """The widths of a module, which is traced with inputs [N, ...] in call order.
+def find_prunable(
+    module: Module, inputs: Sequence[torch.Tensor], keep: Sequence[str] = ()
+) -> PrunableModule:
+    """The groups of a module, which is traced with inputs [N, ...] in call order.
 
-    keep: patterns of names, `*` for anything, of layers that keep their outputs' channels. What
-    makes the module's outputs always does. Raises RecipeError for a pattern that matches nothing,
-    ModelError where the module cannot be traced.
+    What makes the module's outputs always keeps its channels. Raises RecipeError for a pattern that
+    matches nothing, ModelError where the module cannot be traced.
+
+    Args:
+        keep: patterns of names, `*` for anything, of layers that keep their outputs' channels.
     """
     import torch
 
-    asked = _matching(module, keep)
+    patterns = _match_patterns(module, keep)
     module.requires_grad_(True)
-    graph = traced(module, inputs)
+    graph = trace_dependencies(module, inputs)
     names = {layer: name for name, layer in module.named_modules()}
-    roots = [torch.nn.modules.conv._ConvNd, torch.nn.Linear]
-    before = _outputs(module, inputs)
-    widths: list[Width] = []
-    kept: dict[str, str] = {}
-    groups, endless = followed(graph, roots)
-    kept |= {names[layer]: "which layers hang on it could not be followed" for layer in endless}
-    for width in (one for group in groups for one in _widths(group, graph, names)):
-        makers = [one.name for one in width.places if one.output and is_product(one.module)]
-        reason = next((f"'{asked[name]}' keeps it" for name in makers if name in asked), "")
-        reason = reason or _unfit(width) or _mixed(module, width, inputs, before)
+    traced, endless = follow_groups(graph, [torch.nn.modules.conv._ConvNd, torch.nn.Linear])
+    before = run_module(module, inputs)
+    groups: list[ChannelGroup] = []
+    kept = {names[layer]: "which layers hang on it could not be followed" for layer in endless}
+    for group in (part for whole in traced for part in _split_group(whole, graph, names)):
+        producers = group.producers
+        named = next((patterns[name] for name in producers if name in patterns), "")
+        reason = f"'{named}' keeps it" if named else ""
+        reason = reason or _why_unfit(group) or _why_mixed(module, group, inputs, before)
         if reason:
-            kept |= dict.fromkeys(makers, reason)
+            kept |= dict.fromkeys(producers, reason)
         else:
-            widths.append(width)
-    named = {place.name for width in widths for place in width.places}
-    idle = [
-        name for name, layer in module.named_modules()
-        if is_product(layer) and name not in named and name not in kept
-    ]  # fmt: skip
+            groups.append(group)
+    followed = {member.name for group in groups for member in group.members}
+    idle = [name for name, _ in product_layers(module) if name not in followed | kept.keys()]
     kept |= dict.fromkeys(idle, "it did not run")
-    return Prunable(module, tuple(widths), kept, graph)
+    return PrunableModule(module, tuple(groups), kept, graph)
 
 
-def is_product(layer: Any) -> bool:
-    from torch import nn
-
-    return isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
-
-
-def _matching(module: Module, patterns: Sequence[str]) -> dict[str, str]:
-    """Layers by name with the pattern that names them."""
+def _match_patterns(module: Module, patterns: Sequence[str]) -> dict[str, str]:
+    """Layers by name with the pattern that names them, or a block that they are in."""
     names = [name for name, _ in module.named_modules() if name]
-    found: dict[str, str] = {}
+    matches: dict[str, str] = {}
     for pattern in patterns:
-        wanted = re.compile(re.escape(pattern).replace(r"\*", ".*"))
-        hits = [one for one in names if any(wanted.fullmatch(part) for part in _within(one))]
+        expression = re.compile(re.escape(pattern).replace(r"\*", ".*"))
+        hits = [name for name in names if any(map(expression.fullmatch, _blocks_of(name)))]
         if not hits:
             raise RecipeError(
                 f"keep: no layer is named '{pattern}'", "", did_you_mean(pattern, names)
             )
-        found |= dict.fromkeys(hits, pattern)
-    return found
+        matches |= dict.fromkeys(hits, pattern)
+    return matches
 
 
-def _within(name: str) -> list[str]:
+def _blocks_of(name: str) -> list[str]:
     """A layer's name and those of the blocks that it is in."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def _widths(group: Any, graph: Any, names: Mapping[Any, str]) -> list[Width]:
-    """A group's channels, apart where they stand in other places."""
-    places = []
-    for item in group:
+def _split_group(traced: Any, graph: Any, names: Mapping[Any, str]) -> list[ChannelGroup]:
+    """A traced group's channels, apart where they stand in other layers."""
+    members = []
+    for item in traced:
         layer = item.dep.target.module
         if layer in names or type(layer).__name__ == "Parameter":
-            where: list[list[int]] = [[] for _ in group[0].idxs]
-            for at, channel in zip(item.idxs, item.root_idxs, strict=True):
-                where[channel].append(int(at))
+            positions: list[list[int]] = [[] for _ in traced[0].idxs]
+            for position, channel in zip(item.idxs, item.root_idxs, strict=True):
+                positions[channel].append(int(position))
             name = names.get(layer) or graph._param_to_name.get(layer, "")
             output = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
-            places.append(Place(name, layer, output, tuple(map(tuple, where))))
+            members.append(GroupMember(name, layer, output, tuple(map(tuple, positions))))
     alike: dict[tuple[int, ...], list[int]] = {}
-    for channel in range(len(group[0].idxs)):
-        pattern = tuple(len(place.positions[channel]) for place in places)
+    for channel in range(len(traced[0].idxs)):
+        pattern = tuple(len(member.positions[channel]) for member in members)
         alike.setdefault(pattern, []).append(channel)
     return [
-        _width(group, tuple(channels), [one for one, count in zip(places, pattern, strict=True)
-                                        if count])
+        _channel_group(traced, tuple(channels), [member for member, count in
+                                                 zip(members, pattern, strict=True) if count])
         for pattern, channels in alike.items()
     ]  # fmt: skip
 
 
-def _width(group: Any, channels: tuple[int, ...], places: Sequence[Place]) -> Width:
+def _channel_group(
+    traced: Any, channels: tuple[int, ...], members: Sequence[GroupMember]
+) -> ChannelGroup:
     own = tuple(
-        replace(one, positions=tuple(one.positions[channel] for channel in channels))
-        for one in places
+        replace(member, positions=tuple(member.positions[channel] for channel in channels))
+        for member in members
     )
     # A depthwise convolution hands on what others make.
     makers = [one for one in own if one.output and getattr(one.module, "groups", 1) == 1]
     name = next((one.name for one in makers if hasattr(one.module, "weight")), own[0].name)
-    return Width(name, group[0].dep.target.module, channels, own, group)
+    return ChannelGroup(name, traced[0].dep.target.module, channels, own, traced)
 
 
-def _unfit(width: Width) -> str:
-    """Why a width cannot be narrowed by what it is; '' where it may."""
+def _why_unfit(group: ChannelGroup) -> str:
+    """Why a group cannot lose channels by what it is; '' where it may."""
     import torch
     from torch import nn
 
-    conv = nn.modules.conv._ConvNd
     norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU, nn.Embedding)
-    for place in width.places:
-        layer = place.module
+    for member in group.members:
+        layer = member.module
         if isinstance(layer, torch.nn.Parameter):
-            return f"the parameter {place.name} has its size"
-        if isinstance(layer, conv):
+            return f"the parameter {member.name} has its size"
+        if is_convolution(layer):
             if layer.groups > 1 and layer.groups != layer.in_channels:
-                return f"{place.name} is a grouped convolution"
+                return f"{member.name} is a grouped convolution"
             if layer.groups > 1 and layer.groups != layer.out_channels:
-                return f"{place.name} is a depthwise convolution with a multiplier"
+                return f"{member.name} is a depthwise convolution with a multiplier"
         elif not isinstance(layer, (nn.Linear, *norms)):
-            return f"{place.name} is a {type(layer).__name__}"
-    if all(place.output for place in width.places) and not _inside(width):
+            return f"{member.name} is a {type(layer).__name__}"
+    # A depthwise convolution has them as inputs and outputs at once.
+    taken = any(getattr(member.module, "groups", 1) > 1 for member in group.members)
+    if all(member.output for member in group.members) and not taken:
         return "it makes the outputs"
     return ""
 
 
-def _inside(width: Width) -> bool:
-    """Whether a depthwise convolution takes them: it has them as inputs and outputs at once."""
-    return any(getattr(place.module, "groups", 1) > 1 for place in width.places)
-
-
-def _mixed(module: Module, width: Width, inputs: Sequence[torch.Tensor], before: list[Any]) -> str:
+def _why_mixed(
+    module: Module,
+    group: ChannelGroup,
+    inputs: Sequence[torch.Tensor],
+    before: list[torch.Tensor],
+) -> str:
     """Why a permutation of the channels changes the outputs; '' where it does not."""
-    order = np.random.default_rng(0).permutation(width.size)
-    if width.size < 2:
+    order = np.random.default_rng(0).permutation(group.size)
+    if group.size < 2:
         return "it has one channel"
-    saved = [(place.module, _tensors(place.module)) for place in width.places]
+    saved = [(member.module, channel_tensors(member.module)) for member in group.members]
     try:
-        for place in width.places:
-            _permute(place, order)
-        after = _outputs(module, inputs)
+        for member in group.members:
+            _permute(member, order)
+        after = run_module(module, inputs)
     except (RuntimeError, IndexError):
         return "its channels are not where the graph has them"
     finally:
         for layer, tensors in reversed(saved):
             for name, tensor in tensors.items():
                 getattr(layer, name).data = tensor
-    if all(_alike(a, b) for a, b in zip(before, after, strict=True)):
+    if all(_are_alike(a, b) for a, b in zip(before, after, strict=True)):
         return ""
     return "its channels are padded, reordered or mixed on their way, or are the model's outputs"
 
 
-def _tensors(layer: Any) -> dict[str, torch.Tensor]:
-    names = ("weight", "bias", "running_mean", "running_var")
-    found = {name: getattr(layer, name, None) for name in names}
-    return {name: tensor.data for name, tensor in found.items() if tensor is not None}
-
-
-def _permute(place: Place, order: Any) -> None:
+def _permute(member: GroupMember, order: Any) -> None:
     """Put each channel of a layer where another was."""
     import torch
 
-    layer = place.module
-    for name, tensor in _tensors(layer).items():
-        axis = _axis(layer, name, place.output)
+    layer = member.module
+    for name, tensor in channel_tensors(layer).items():
+        axis = channel_axis(layer, name, member.output)
         if axis is None:
             continue
         index = torch.arange(tensor.shape[axis])
         for channel, source in enumerate(order):
-            index[list(place.positions[channel])] = torch.tensor(
-                place.positions[source], dtype=torch.long
+            index[list(member.positions[channel])] = torch.tensor(
+                member.positions[source], dtype=torch.long
             )
         getattr(layer, name).data = tensor.index_select(axis, index)
 
 
-def _axis(layer: Any, tensor: str, output: bool) -> int | None:
-    """The axis of a layer's tensor that its outputs, or inputs, run along; None for none."""
-    from torch import nn
-
-    if isinstance(layer, nn.Embedding):
-        return 1
-    if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-        if getattr(layer, "groups", 1) > 1:  # depthwise
-            return 0
-        if not output:
-            return (0 if getattr(layer, "transposed", False) else 1) if tensor == "weight" else None
-        return 1 if tensor == "weight" and getattr(layer, "transposed", False) else 0
-    return None if isinstance(layer, nn.PReLU) and layer.num_parameters == 1 else 0
-
-
-def channels(layer: Any) -> tuple[int, int]:
-    """A layer's channels: of its output, of its input."""
-    from torch import nn
-
-    if isinstance(layer, nn.Linear):
-        return layer.out_features, layer.in_features
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.out_channels, layer.in_channels
-    size = (
-        layer.weight.shape[-1]
-        if getattr(layer, "weight", None) is not None
-        else (getattr(layer, "num_features", 0))
-    )
-    return int(size), int(size)
-
-
-def _outputs(module: Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    import torch
-
-    with torch.no_grad():
-        return [tensor for _, tensor in flatten(module(*inputs))]
-
-
-def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape:
+def _are_alike(before: torch.Tensor, after: torch.Tensor) -> bool:
+    if before.shape != after.shape:
         return False
-    a, b = one.double(), other.double()
+    a, b = before.double(), after.double()
     noise, signal = float(((a - b) ** 2).sum()), float((a**2).sum())
     return bool(noise <= signal * 10 ** (-ALIKE / 10))
-
-
-def check_shapes(before: list[torch.Tensor], after: list[torch.Tensor]) -> None:
-    """That pruning left the outputs their shapes. Raises StepError."""
-    one, other = [tuple(t.shape) for t in before], [tuple(t.shape) for t in after]
-    if one != other:
-        raise StepError("pruning changed the shapes of the outputs", f"{one} became {other}")

@@ -13,58 +13,63 @@ from workbench.model import flatten
 if TYPE_CHECKING:
     import torch
 
-    from workbench.pruning.groups import Width
+    from workbench.pruning.groups import ChannelGroup
     from workbench.pruning.selection import Scores
 
 Importance = Literal["l1", "l2", "bn", "fpgm", "taylor", "lamp", "hessian", "random"]
 GRADIENTS = ("taylor", "hessian")
 
 
-def scores(name: Importance, widths: Sequence[Width], seed: int) -> list[Scores]:
-    """The importance [channels] of each width, of mean 1 so that widths compare; LAMP as it is.
+def score_channels(
+    importance: Importance, groups: Sequence[ChannelGroup], seed: int
+) -> list[Scores]:
+    """The importance [channels] of each group, of mean 1 so that groups compare; LAMP as it is.
 
-    Taylor and Hessian need gradients first: see `accumulate`. Raises StepError where a criterion
-    says nothing of a width: BN's scale of one without batch normalization.
+    Taylor and Hessian need gradients first: see `accumulate_gradients`. Raises StepError where a
+    criterion says nothing of a group: BN's scale of one without batch normalization.
     """
     import torch
 
-    measure = _criterion(name)
-    found = []
+    measure = _criterion(importance)
+    scores = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for width in widths:
-            made = measure(width.group)
-            if made is None:
+        for group in groups:
+            tensor = measure(group.traced)
+            if tensor is None:
                 raise StepError(
-                    f"importance {name} says nothing of {width.name}",
-                    "no batch normalization follows it" if name == "bn" else "",
-                    f"use another importance, or --set prune.keep={width.name}",
+                    f"importance {importance} says nothing of {group.name}",
+                    "no batch normalization follows it" if importance == "bn" else "",
+                    f"use another importance, or --set prune.keep={group.name}",
                 )
-            one = made.detach().double().cpu().numpy()[list(width.channels)]
-            if not np.isfinite(one).all():
-                raise StepError(f"importance {name} of {width.name} is not finite")
-            found.append(one)
-    return found
+            own = tensor.detach().double().cpu().numpy()[list(group.channels)]
+            if not np.isfinite(own).all():
+                raise StepError(f"importance {importance} of {group.name} is not finite")
+            scores.append(own)
+    return scores
 
 
-def _criterion(name: Importance) -> Any:
-    from torch_pruning.pruner import importance as known
+def _criterion(importance: Importance) -> Any:
+    from torch_pruning.pruner import importance as criteria
 
-    if name in ("l1", "l2"):
-        return known.GroupMagnitudeImportance(p=int(name[1]))
-    kinds = {
-        "bn": known.BNScaleImportance,  # Liu et al. 2017, Network Slimming
-        "fpgm": known.FPGMImportance,  # He et al. 2019
-        "taylor": known.GroupTaylorImportance,  # Molchanov et al. 2019
-        "lamp": known.LAMPImportance,  # Lee et al. 2021
-        "hessian": known.GroupHessianImportance,  # LeCun et al. 1989, Optimal Brain Damage
-        "random": known.RandomImportance,
+    if importance in ("l1", "l2"):
+        return criteria.GroupMagnitudeImportance(p=int(importance[1]))
+    classes = {
+        "bn": criteria.BNScaleImportance,  # Liu et al. 2017, Network Slimming
+        "fpgm": criteria.FPGMImportance,  # He et al. 2019
+        "taylor": criteria.GroupTaylorImportance,  # Molchanov et al. 2019
+        "lamp": criteria.LAMPImportance,  # Lee et al. 2021
+        "hessian": criteria.GroupHessianImportance,  # LeCun et al. 1989, Optimal Brain Damage
+        "random": criteria.RandomImportance,
     }
-    return kinds[name]()
+    return classes[importance]()
 
 
-def accumulate(
-    name: Importance, module: torch.nn.Module, batches: Iterable[Sequence[torch.Tensor]], seed: int
+def accumulate_gradients(
+    importance: Importance,
+    module: torch.nn.Module,
+    batches: Iterable[Sequence[torch.Tensor]],
+    seed: int,
 ) -> None:
     """Leave in each parameter's `grad` what a criterion reads there, by samples without labels.
 
@@ -76,26 +81,25 @@ def accumulate(
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    sums = {one: torch.zeros_like(one) for one in module.parameters()}
+    sums = {parameter: torch.zeros_like(parameter) for parameter in module.parameters()}
     count = 0
     with torch.enable_grad():
         for batch in batches:
             for row in range(len(batch[0])):
                 module.zero_grad(set_to_none=True)
-                _back(_loss(module(*[one[row : row + 1] for one in batch]), generator))
+                output = module(*[tensor[row : row + 1] for tensor in batch])
+                _sampled_loss(output, generator).backward()  # type: ignore[no-untyped-call]
                 count += 1
-                for one in sums:
-                    if one.grad is not None:
-                        sums[one] += one.grad.abs() if name == "taylor" else one.grad**2
-    for one, total in sums.items():
-        one.grad = total / max(1, count)
+                for parameter in sums:
+                    gradient = parameter.grad
+                    if gradient is not None:
+                        taylor = importance == "taylor"
+                        sums[parameter] += gradient.abs() if taylor else gradient**2
+    for parameter, total in sums.items():
+        parameter.grad = total / max(1, count)
 
 
-def _back(loss: torch.Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
-
-
-def _loss(output: Any, generator: torch.Generator) -> torch.Tensor:
+def _sampled_loss(output: Any, generator: torch.Generator) -> torch.Tensor:
     """A negative log-likelihood of an outcome that a generator draws."""
     import torch
     from torch.nn import functional
@@ -105,8 +109,8 @@ def _loss(output: Any, generator: torch.Generator) -> torch.Tensor:
         if not tensor.is_floating_point():
             continue
         if tensor.ndim == 2 and tensor.shape[1] > 1:
-            likely = tensor.detach().softmax(1)
-            drawn = torch.multinomial(likely, 1, generator=generator)[:, 0]
+            probabilities = tensor.detach().softmax(1)
+            drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
             total = total + functional.cross_entropy(tensor, drawn, reduction="sum")
         else:
             noise = torch.randn(tensor.shape, generator=generator)

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.artifact import Artifact
 from workbench.cache import key_of, read_json, write_json
+from workbench.codec import from_plain, to_plain
 from workbench.errors import StepError
+from workbench.progress import span_progress
+from workbench.pruning import sparsity, timing
+from workbench.pruning.exported_program import save_program
+from workbench.pruning.losses import DistillationLoss, choose_feature_layers
+from workbench.pruning.recovery import (
+    Distillation,
+    TrainingSchedule,
+    recover,
+    reestimate_batch_norms,
+)
+from workbench.pruning.samples import TrainingSamples, gather_samples
+from workbench.pruning.selection import PruningTarget
+from workbench.pruning.structure import (
+    PrunedModule,
+    PruningCriterion,
+    least_ratio,
+    narrow,
+    unpruned,
+)
 
 if TYPE_CHECKING:
     import torch
 
+    from workbench.artifact import Artifact
     from workbench.model import Model
-    from workbench.pruning.samples import Samples
-    from workbench.pruning.structure import Criterion, Pruned
     from workbench.recipe import Context
     from workbench.steps.prune import Prune
 
@@ -24,220 +44,215 @@ HELD = 0.1  # of the samples are held back, to judge recovery by
 GRADIENTS = 64  # samples for criteria that need gradients
 
 
-class Run:
+@dataclass(frozen=True)
+class MeasuredMacs:
+    """The share of MACs that meets a latency, and what is said of it."""
+
+    macs: float
+    note: str
+
+
+class PruningRun:
     """One run of the step `Prune`.
 
-    folder: where samples and checkpoints lie until the step is done, by what decides them.
+    Attributes:
+        export: writes a model as the step `Export` does.
+        folder: where samples and checkpoints lie until the step is done, by what decides them.
     """
 
-    def __init__(self, step: Prune, subject: Model, context: Context) -> None:
-        self.step, self.subject, self.context = step, subject, context
+    def __init__(
+        self,
+        step: Prune,
+        subject: Model,
+        context: Context,
+        export: Callable[[Model, Context], Artifact],
+    ) -> None:
+        import torch
+
+        self.step, self.subject, self.context, self.export = step, subject, context, export
         self.split, self.count = context.dataset.calibrating(step.samples)
         self.notes: list[str] = []
         key = key_of(
             "prune", asdict(step), subject.fingerprint, self.split.fingerprint, context.seed
         )
         self.folder = (context.work or context.folder) / f"prune-{key[:32]}"
+        self.teacher = copy.deepcopy(subject.module).eval().requires_grad_(False)
+        self.inputs = [torch.from_numpy(array[:4]) for array in subject.example_inputs.values()]
+        self.criterion = PruningCriterion(
+            importance=step.importance, scope=step.scope, round_to=step.round_to,
+            keep=step.keep, seed=context.seed,
+        )  # fmt: skip
 
     def artifact(self) -> Artifact:
-        import copy
-
-        from workbench.pruning import durable
-
+        """The pruned module's file. Raises StepError where the target is out of reach."""
         step = self.step
-        teacher = copy.deepcopy(self.subject.module).eval().requires_grad_(False)
         self.folder.mkdir(parents=True, exist_ok=True)
-        pruned = self._rounds(teacher, self._samples())
-        history = " ".join(
+        pruned = self._prune(self._read_samples())
+        targets = " ".join(
             f"{name}={getattr(step, name):g}"
             for name in ("macs", "parameters", "latency", "sparsity")
             if getattr(step, name)
         )
-        made = durable.written(
+        artifact = save_program(
             replace(self.subject, module=pruned.module),
             self.context.folder / "model.pt2",
-            (f"{step.name} {history} {step.importance}",),
-            (
-                *_sizes(pruned),
-                *self.notes,
-                *_kept(pruned),
-            ),
+            (f"{step.name} {targets} {step.importance}",),
+            (*_describe_sizes(pruned), *self.notes, *_describe_kept(pruned)),
         )
         shutil.rmtree(self.folder, ignore_errors=True)
-        return made
+        return artifact
 
-    def _samples(self) -> Samples:
-        from workbench.pruning.samples import gathered
-
+    def _read_samples(self) -> TrainingSamples:
         self.context.progress(0.0, f"reading {self.count} samples")
-        return gathered(
-            self.split, self.count, self.folder, self.subject.input_names, HELD, self.context.seed
-        )
+        names = self.subject.input_names
+        return gather_samples(self.split, self.count, self.folder, names, HELD, self.context.seed)
 
-    def _rounds(self, teacher: torch.nn.Module, samples: Samples) -> Pruned:
+    def _prune(self, samples: TrainingSamples) -> PrunedModule:
+        """Narrow the module and recover it, round after round."""
         import torch
 
-        from workbench.pruning import sparsity
-        from workbench.pruning.structure import unpruned
-
         step = self.step
-        pruned = unpruned(teacher)
-        asked = {"macs": step.macs, "parameters": step.parameters}
+        pruned = unpruned(self.teacher)
+        macs = step.macs
         if step.latency is not None:
-            found = self._by_latency(pruned, samples, step.latency)
-            asked["macs"] = min(found, step.macs or 1.0)
+            macs = min(self._macs_for_latency(pruned, samples, step.latency), step.macs or 1.0)
+        targets = [] if macs is None else [PruningTarget("macs", macs)]
+        if step.parameters is not None:
+            targets.append(PruningTarget("parameters", step.parameters))
         for number in range(1, step.rounds + 1):
             share = number / step.rounds
             self.context.progress(0.05 + 0.9 * (number - 1) / step.rounds, "choosing channels")
-            for measure, target in asked.items():
-                if target is not None:
-                    pruned = self._narrowed(pruned, samples, measure, 1 - share * (1 - target))
+            for target in targets:
+                ratio = 1 - share * (1 - target.ratio)
+                pruned = self._narrow(pruned, samples, replace(target, ratio=ratio))
             if step.sparsity and number == step.rounds:
-                sparsity.masked(pruned.module, step.sparsity, step.keep)
+                sparsity.mask_smallest(pruned.module, step.sparsity, step.keep)
             # What is narrowed is the same each time; what was learned is kept for a second try.
             kept = self.folder / f"round-{number}.pt"
             if kept.is_file():
-                sparsity.permanent(pruned.module)
+                sparsity.make_permanent(pruned.module)
                 pruned.module.load_state_dict(torch.load(kept, weights_only=True))
                 continue
-            pruned = self._recovered(teacher, pruned, samples, number)
-            sparsity.permanent(pruned.module)
+            pruned = self._recover(pruned, samples, number)
+            sparsity.make_permanent(pruned.module)
             part = kept.with_suffix(".part")
             torch.save(pruned.module.state_dict(), part)
             part.replace(kept)
         return pruned
 
-    def _narrowed(self, pruned: Pruned, samples: Samples, measure: Any, target: float) -> Pruned:
-        from workbench.pruning.structure import narrowed
-
-        if getattr(pruned, measure) <= target:
+    def _narrow(
+        self, pruned: PrunedModule, samples: TrainingSamples, target: PruningTarget
+    ) -> PrunedModule:
+        if pruned.ratio(target.measure) <= target.ratio:
             return pruned
-        batches = [batch for batch, _ in _first(samples, GRADIENTS)]
-        return narrowed(pruned, self._inputs(), self._criterion(), measure, target, batches)
+        batches = _held_back_batches(samples, GRADIENTS)
+        return narrow(pruned, self.inputs, self.criterion, target, batches)
 
-    def _by_latency(self, pruned: Pruned, samples: Samples, target: float) -> float:
+    def _macs_for_latency(
+        self, pruned: PrunedModule, samples: TrainingSamples, target: float
+    ) -> float:
         """The share of MACs that meets a latency: kept, for a second try must not measure anew."""
-        from workbench.pruning import timing
+        path = self.folder / "latency.json"
+        if (stored := read_json(path)) is not None:
+            measured = from_plain(stored, MeasuredMacs)
+        else:
+            measured = self._measure_macs(pruned, samples, target)
+            write_json(path, to_plain(measured))
+        self.notes.append(measured.note)
+        return measured.macs
 
-        known = self.folder / "latency.json"
-        if (found := read_json(known)) is not None:
-            self.notes.append(found["note"])
-            return float(found["macs"])
-        watch = timing.Stopwatch(self.subject, self.context, self.folder / "timed")
+    def _measure_macs(
+        self, pruned: PrunedModule, samples: TrainingSamples, target: float
+    ) -> MeasuredMacs:
+        context = self.context
+        watch = timing.Stopwatch(self.subject, context, self.folder / "timed", self.export)
 
-        def measured(macs: float) -> timing.Tried:
-            made = self._narrowed(pruned, samples, "macs", macs)
-            return timing.Tried(made.macs, watch.ratio(replace(self.subject, module=made.module)))
+        def measure(macs: float) -> timing.LatencyTrial:
+            narrowed = self._narrow(pruned, samples, PruningTarget("macs", macs))
+            latency = watch.latency_ratio(replace(self.subject, module=narrowed.module))
+            return timing.LatencyTrial(narrowed.macs, latency)
 
         try:
-            least = self._least(pruned)
-            chosen = timing.searched(
-                target, least, measured, lambda note: self.context.progress(0.05, note)
+            least = least_ratio(pruned, self.inputs, self.criterion, "macs")
+            trial = timing.search_macs(
+                target, least, measure, lambda note: context.progress(0.05, note)
             )
         finally:
             watch.close()
-        one = chosen.latency
-        note = (
-            f"latency {one.value:.2f} [{one.low:.2f}, {one.high:.2f}] of the original's on "
-            f"{self.context.device.name}, as FP32 ONNX"
-        )
-        self.notes.append(note)
-        write_json(known, {"macs": chosen.macs, "note": note})
-        return chosen.macs
+        latency = timing.format_interval(trial.latency)
+        note = f"latency {latency} of the original's on {context.device.name}, as FP32 ONNX"
+        return MeasuredMacs(trial.macs, note)
 
-    def _least(self, pruned: Pruned) -> float:
-        from workbench.pruning.structure import least
-
-        return least(pruned, self._inputs(), self._criterion(), "macs")
-
-    def _inputs(self) -> list[torch.Tensor]:
-        import torch
-
-        return [torch.from_numpy(one[:4]) for one in self.subject.example_inputs.values()]
-
-    def _criterion(self) -> Criterion:
-        from workbench.pruning.structure import Criterion
-
-        step = self.step
-        return Criterion(
-            importance=step.importance, scope=step.scope, round_to=step.round_to,
-            keep=step.keep, seed=self.context.seed,
-        )  # fmt: skip
-
-    def _recovered(
-        self, teacher: torch.nn.Module, pruned: Pruned, samples: Samples, number: int
-    ) -> Pruned:
-        from workbench.pruning import recovery
-        from workbench.pruning.losses import Loss, compared
-
+    def _recover(self, pruned: PrunedModule, samples: TrainingSamples, number: int) -> PrunedModule:
         step, context = self.step, self.context
         if step.recover == "none":
             return pruned
         context.progress(0.08, "batch normalization")
-        recovery.reestimate(pruned.module, samples, step.batch)
+        reestimate_batch_norms(pruned.module, samples, step.batch)
         if step.recover == "batchnorm" or step.epochs == 0:
             return pruned
         if ":" in step.recover:
-            return self._by_users_loop(teacher, pruned, samples)
+            return self._recover_by_users_loop(pruned, samples)
         if step.recover == "labels" and samples.labels is None:
             raise StepError(
                 "recover=labels needs labels, and the calibration samples have none",
                 "",
                 "--set prune.recover=distill, which needs none",
             )
-        loss = Loss(
+        layers = choose_feature_layers(pruned.module, pruned.outputs) if step.features else {}
+        loss = DistillationLoss(
             temperature=step.temperature,
             features=step.features,
-            layers=compared(pruned.module, pruned.outputs) if step.features else {},
+            layers=layers,
             labels=step.recover == "labels",
         )
-        schedule = recovery.Schedule(
+        schedule = TrainingSchedule(
             epochs=max(1, step.epochs // step.rounds), batch=step.batch,
             learning_rate=step.learning_rate, patience=step.patience,
             seed=context.seed + number,
         )  # fmt: skip
+        distillation = Distillation(
+            self.teacher, pruned.module, samples, loss, schedule, self.folder
+        )
         begin, part = 0.1 + 0.85 * (number - 1) / step.rounds, 0.85 / step.rounds
-        found = recovery.recovered(
-            teacher, pruned.module, samples, loss, schedule, self.folder,
-            lambda fraction, note: context.progress(begin + part * fraction, note),
-        )  # fmt: skip
-        if found.note:
-            self.notes.append(f"recovery: {found.note}")
+        result = recover(distillation, span_progress(context.progress, begin, begin + part))
+        if result.note:
+            self.notes.append(f"recovery: {result.note}")
         return pruned
 
-    def _by_users_loop(self, teacher: torch.nn.Module, pruned: Pruned, samples: Samples) -> Pruned:
+    def _recover_by_users_loop(
+        self, pruned: PrunedModule, samples: TrainingSamples
+    ) -> PrunedModule:
         from workbench.usercode import resolve
 
         loop = resolve(self.step.recover, Path())
-        made = loop(pruned.module, teacher, samples)
-        module = pruned.module if made is None else made
+        trained = loop(pruned.module, self.teacher, samples)
+        module = pruned.module if trained is None else trained
         return replace(pruned, module=module.eval().requires_grad_(False))
 
 
-def _first(samples: Samples, count: int) -> list[Any]:
-    found, have = [], 0
-    for batch, labels in samples.judged(16):
-        found.append((batch, labels))
-        have += len(batch[0])
-        if have >= count:
+def _held_back_batches(samples: TrainingSamples, count: int) -> list[list[torch.Tensor]]:
+    """The batches of the first samples that are held back."""
+    batches: list[list[torch.Tensor]] = []
+    for batch, _ in samples.judged(16):
+        batches.append(batch)
+        if sum(len(tensors[0]) for tensors in batches) >= count:
             break
-    return found
+    return batches
 
 
-def _sizes(pruned: Pruned) -> list[str]:
-    from workbench.pruning.sparsity import zeros
-
-    said = []
+def _describe_sizes(pruned: PrunedModule) -> list[str]:
+    notes = []
     if pruned.macs < 1 or pruned.parameters < 1:
-        said.append(
+        notes.append(
             f"pruned to {pruned.macs:.3f} of the MACs and {pruned.parameters:.3f} of the parameters"
         )
-    if (share := zeros(pruned.module)) > 0.05:
-        said.append(f"{100 * share:.0f} % of the weights are zero: no faster, smaller compressed")
-    return said
+    if (share := sparsity.zero_share(pruned.module)) > 0.05:
+        notes.append(f"{100 * share:.0f} % of the weights are zero: no faster, smaller compressed")
+    return notes
 
 
-def _kept(pruned: Pruned) -> list[str]:
+def _describe_kept(pruned: PrunedModule) -> list[str]:
     """Which layers keep their widths, by reason."""
     reasons: dict[str, list[str]] = {}
     for name, reason in pruned.kept.items():

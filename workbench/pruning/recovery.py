@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.pruning.losses import Features, Loss
-from workbench.pruning.samples import Samples, varied
+from workbench.progress import Progress
+from workbench.pruning.layers import is_batch_norm
+from workbench.pruning.losses import DistillationLoss, WatchedFeatures
+from workbench.pruning.samples import TrainingSamples, vary_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +34,14 @@ CHECKPOINT = "epoch.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """epochs at most, with a cosine down from learning_rate; patience: epochs without a better
-    loss on the samples that are held back, after which it ends.
+class TrainingSchedule:
+    """How long and how fast a student is trained.
+
+    Attributes:
+        epochs: at most, with a cosine down from learning_rate.
+        batch: samples.
+        patience: epochs without a better loss on the samples that are held back, after which it
+            ends.
     """
 
     epochs: int
@@ -44,69 +51,82 @@ class Schedule:
     seed: int
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """A student, and what it learns from.
+
+    Attributes:
+        loss: its features are taken from both modules.
+        folder: for the checkpoint of each epoch, from which a run of the same distillation goes on.
+    """
+
+    teacher: Module
+    student: Module
+    samples: TrainingSamples
+    loss: DistillationLoss
+    schedule: TrainingSchedule
+    folder: Path
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recovered:
-    """losses: of each epoch on the samples held back, lowest first kept; note: how it ended."""
+class RecoveryResult:
+    """How a training went.
+
+    Attributes:
+        losses: of each epoch on the samples held back.
+        note: how it ended.
+    """
 
     losses: tuple[float, ...]
     note: str
 
 
-def reestimate(module: Module, samples: Samples, size: int) -> None:
+def reestimate_batch_norms(module: Module, samples: TrainingSamples, size: int) -> None:
     """Batch normalization's means and variances anew: those of the unpruned module are wrong now.
 
     Averages over one epoch, of equal weight ("BN re-calibration", EagleEye, Li et al., ECCV 2020).
     """
     import torch
 
-    norms: list[Any] = [one for one in module.modules() if _is_batch_norm(one)]
+    norms: list[Any] = [
+        layer
+        for layer in module.modules()
+        if is_batch_norm(layer) and getattr(layer, "track_running_stats", False)
+    ]
     if not norms:
         return
-    kept = [one.momentum for one in norms]
-    for one in norms:
-        one.reset_running_stats()
-        one.momentum = None  # a plain average
-        one.train()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        norm.train()
     try:
         with torch.no_grad():
             for batch, _ in samples.batches(size, np.random.default_rng(0)):
                 module(*batch)
     finally:
-        for one, momentum in zip(norms, kept, strict=True):
-            one.momentum = momentum
-            one.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
-def _is_batch_norm(module: Any) -> bool:
-    from torch import nn
-
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-
-
-def recovered(
-    teacher: Module,
-    student: Module,
-    samples: Samples,
-    loss: Loss,
-    schedule: Schedule,
-    folder: Path,
-    progress: Callable[[float, str], None],
-) -> Recovered:
+def recover(distillation: Distillation, progress: Progress) -> RecoveryResult:
     """Train the student in place; it ends with the weights that were best on samples held back.
 
-    loss: its features are taken from both modules. folder: for the checkpoint of each epoch, from
-    which a run with the same arguments goes on. Where a loss is no number, training stops.
+    Where a loss is no number, training stops.
     """
     import torch
 
-    state = _Training(teacher, student, samples, loss, schedule, folder)
-    with torch.random.fork_rng(devices=[]), loss.watching(teacher, student) as features:
-        state.resume(features)
+    schedule, loss = distillation.schedule, distillation.loss
+    state = _Training(distillation)
+    watch = loss.watch(distillation.teacher, distillation.student)
+    with torch.random.fork_rng(devices=[]), watch as watched:
+        state.resume(watched)
         note = ""
         began, first = time.monotonic(), len(state.losses)
         while len(state.losses) < schedule.epochs:
             epoch = len(state.losses)
-            if not state.epoch(features, _reporter(progress, schedule, epoch, began, first)):
+            if not state.train_epoch(watched, _reporter(progress, schedule, epoch, began, first)):
                 note = f"the loss was no number in epoch {epoch + 1}: the best weights stand"
                 break
             if epoch - state.best > schedule.patience:
@@ -115,15 +135,11 @@ def recovered(
         state.finish()
     if state.best < 0 and not note:
         note = "no epoch was better than no training: the weights stand as they were pruned"
-    return Recovered(losses=tuple(state.losses), note=note)
+    return RecoveryResult(losses=tuple(state.losses), note=note)
 
 
 def _reporter(
-    progress: Callable[[float, str], None],
-    schedule: Schedule,
-    epoch: int,
-    began: float,
-    first: int,
+    progress: Progress, schedule: TrainingSchedule, epoch: int, began: float, first: int
 ) -> Callable[[float, float], None]:
     """Takes the share of an epoch that is done, and its loss."""
 
@@ -148,43 +164,38 @@ def _duration(seconds: float) -> str:
 class _Training:
     """The loop's state: what a checkpoint holds."""
 
-    def __init__(
-        self,
-        teacher: Module,
-        student: Module,
-        samples: Samples,
-        loss: Loss,
-        schedule: Schedule,
-        folder: Path,
-    ) -> None:
+    def __init__(self, distillation: Distillation) -> None:
         import torch
 
-        self.teacher, self.student, self.loss = teacher.eval(), student, loss
-        self.samples, self.schedule = samples, schedule
-        self.checkpoint = folder / CHECKPOINT
-        student.requires_grad_(True)
+        self.teacher, self.student = distillation.teacher.eval(), distillation.student
+        self.samples, self.schedule = distillation.samples, distillation.schedule
+        self.loss = distillation.loss
+        self.checkpoint = distillation.folder / CHECKPOINT
+        self.student.requires_grad_(True)
         self.optimizer = torch.optim.SGD(
-            _parameters(student), schedule.learning_rate, momentum=0.9, nesterov=True
+            _parameter_groups(self.student),
+            self.schedule.learning_rate,
+            momentum=0.9,
+            nesterov=True,
         )
         self.losses: list[float] = []
         self.first = math.inf  # the loss before training: what is not better is not kept
         self.best = -1
-        self.weights = _copied(student)
+        self.weights = _copy_state(self.student)
 
-    def resume(self, features: Features) -> None:
+    def resume(self, watched: WatchedFeatures) -> None:
         import torch
 
         if self.checkpoint.is_file():
-            found = torch.load(self.checkpoint, weights_only=True)
-            self.student.load_state_dict(found["student"])
-            self.optimizer.load_state_dict(found["optimizer"])
-            self.losses, self.best = list(found["losses"]), found["best"]
-            self.weights = found["weights"]
-            self.first = found["first"]
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.losses, self.best = list(state["losses"]), state["best"]
+            self.weights, self.first = state["weights"], state["first"]
         else:
-            self.first = self._judged(features)
+            self.first = self._held_out_loss(watched)
 
-    def epoch(self, features: Features, report: Callable[[float, float], None]) -> bool:
+    def train_epoch(self, watched: WatchedFeatures, report: Callable[[float, float], None]) -> bool:
         """Train once over the samples, and judge; False where the loss is no number."""
         import torch
 
@@ -192,49 +203,50 @@ class _Training:
         generator = np.random.default_rng([self.schedule.seed, number])
         torch.manual_seed(self.schedule.seed * 1000003 + number)
         steps = -(-self.samples.trained // self.schedule.batch)
-        for at, (batch, labels) in enumerate(self.samples.batches(self.schedule.batch, generator)):
+        batches = self.samples.batches(self.schedule.batch, generator)
+        for step, (batch, labels) in enumerate(batches):
             if self.loss.varied:
                 # All inputs of a sample alike. Labels are of one image, not of two.
                 draw, mixed = int(generator.integers(1 << 62)), not self.loss.labels
                 batch = [  # noqa: PLW2901
-                    varied(one, np.random.default_rng(draw), mixed) for one in batch
+                    vary_images(tensor, np.random.default_rng(draw), mixed) for tensor in batch
                 ]
-            done = (number * steps + at) / (self.schedule.epochs * steps)
-            self._rate(done)
+            done = (number * steps + step) / (self.schedule.epochs * steps)
+            self._set_rate(done)
             # Features lead while the student is far off; what counts in the end is the outputs.
             share = _cosine(done)
-            with _training(self.student):
-                value = self.loss(self.teacher, self.student, batch, labels, features, share)
+            with _training_mode(self.student):
+                loss = self.loss(self.teacher, self.student, batch, labels, watched, share)
             self.optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            last = float(value.detach())
-            if not math.isfinite(last):
+            loss.backward()  # type: ignore[no-untyped-call]
+            value = float(loss.detach())
+            if not math.isfinite(value):
                 return False
             self.optimizer.step()
-            report((at + 1) / steps, last)
-        judged = self._judged(features)
-        if not math.isfinite(judged):
+            report((step + 1) / steps, value)
+        held_out = self._held_out_loss(watched)
+        if not math.isfinite(held_out):
             return False
-        self.losses.append(judged)
-        if judged < (self.first if self.best < 0 else self.losses[self.best]):
-            self.best, self.weights = number, _copied(self.student)
+        self.losses.append(held_out)
+        if held_out < (self.first if self.best < 0 else self.losses[self.best]):
+            self.best, self.weights = number, _copy_state(self.student)
         self._save()
         return True
 
-    def _rate(self, done: float) -> None:
+    def _set_rate(self, done: float) -> None:
         """A linear warm-up, then a cosine to 0 (Loshchilov and Hutter, SGDR, 2017)."""
         factor = _cosine(done) * min(1.0, (done + 1e-3) / WARM_UP)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate * factor
 
-    def _judged(self, features: Features) -> float:
+    def _held_out_loss(self, watched: WatchedFeatures) -> float:
         import torch
 
         total, count = 0.0, 0
         with torch.no_grad():
             for batch, labels in self.samples.judged(self.schedule.batch):
-                value = self.loss(self.teacher, self.student, batch, labels, features, 0.0)
-                total += float(value) * len(batch[0])
+                loss = self.loss(self.teacher, self.student, batch, labels, watched, 0.0)
+                total += float(loss) * len(batch[0])
                 count += len(batch[0])
         return total / max(1, count)
 
@@ -263,19 +275,19 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _parameters(module: Module) -> list[dict[str, Any]]:
+def _parameter_groups(module: Module) -> list[dict[str, Any]]:
     """Weight decay where there are products: scales and biases have none (He et al. 2019)."""
-    weights = [one for one in module.parameters() if one.ndim > 1]
-    others = [one for one in module.parameters() if one.ndim <= 1]
+    weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     return [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
 
 
-def _copied(module: Module) -> Mapping[str, Any]:
+def _copy_state(module: Module) -> Mapping[str, Any]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 @contextmanager
-def _training(module: Module) -> Iterator[None]:
+def _training_mode(module: Module) -> Iterator[None]:
     """In training mode but for dropout: the teacher's function is to be met, not its mean."""
     from torch import nn
 

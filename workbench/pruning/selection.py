@@ -1,98 +1,127 @@
-"""How many channels each width loses, and which: the least important ones, to a target."""
+"""How many channels each group loses, and which: the least important ones, to a target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import StepError
-from workbench.pruning.cost import Cost
+from workbench.pruning.cost import ModuleCost
 
-LEAST = 1 / 8  # of a width's channels stay: with fewer, global ranking closes layers altogether
+LEAST = 1 / 8  # of a group's channels stay: with fewer, global ranking closes layers altogether
 
+Measure = Literal["macs", "parameters"]
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Selection:
-    """removed: of each width the channels that go, sorted; cost: what is left, as a ratio."""
+class PruningTarget:
+    """How far a module is to be pruned.
+
+    Attributes:
+        measure: of what: `macs` or `parameters`.
+        ratio: what may be left, of the original's.
+    """
+
+    measure: Measure
+    ratio: float
+
+
+@dataclass(frozen=True)
+class ChannelSelection:
+    """Which channels go.
+
+    Attributes:
+        removed: the numbers in each group, sorted.
+        cost: what is left, as a ratio.
+    """
 
     removed: tuple[tuple[int, ...], ...]
     cost: float
 
 
-def select(
+def select_channels(
     scores: Sequence[Scores],
-    cost: Cost,
-    measure: str,
-    target: float,
+    cost: ModuleCost,
+    target: PruningTarget,
     *,
-    scope: str,
+    scope: Literal["local", "global"],
     round_to: int,
-) -> Selection:
-    """The channels to remove so that a measure, `macs` or `parameters`, falls to target or below.
+) -> ChannelSelection:
+    """The channels to remove so that a measure falls to its target or below.
 
-    scores: importance [channels] of each width, which must be comparable for scope `global`.
-    scope: `local` narrows all widths alike; `global` takes what loses the least importance for what
-    it saves. Widths become multiples of round_to. Raises StepError with what can be reached.
+    Groups' sizes become multiples of round_to. Raises StepError with what can be reached.
+
+    Args:
+        scores: importance [channels] of each group, which must be comparable for scope `global`.
+        scope: `local` narrows all groups alike; `global` takes what loses the least importance for
+            what it saves.
     """
-    whole = cost.of(measure)
-    sizes = [len(one) for one in scores]
+    measured = cost.measured_by(target.measure)
+    sizes = [len(own) for own in scores]
     removed = [0] * len(sizes)
-    full = whole(removed)
-    goal = target * full
-    order = [np.argsort(one, kind="stable") for one in scores]
-    ends = most_removed(sizes, round_to)
-    if whole(ends) > goal:
+    whole = measured(removed)
+    goal = target.ratio * whole
+    order = [np.argsort(own, kind="stable") for own in scores]
+    limits = most_removed(sizes, round_to)
+    if measured(limits) > goal:
         raise StepError(
-            f"{measure} cannot be brought to {target:g} of what they are",
+            f"{target.measure} cannot be brought to {target.ratio:g} of what they are",
             f"with these layers kept and widths of multiples of {round_to} the least is "
-            f"{whole(ends) / full:.3f}",
+            f"{measured(limits) / whole:.3f}",
             "ask for more, keep fewer layers, or lower round_to",
         )
-    left = whole(removed)
+
+    def share(group: int) -> float:
+        """Of a group's channels that are left."""
+        return (sizes[group] - removed[group]) / sizes[group]
+
+    left = whole
     while left > goal:
         blocks = {
-            at: _block(sizes[at] - removed[at], round_to)
-            for at in range(len(sizes))
-            if removed[at] < ends[at]
+            group: _block(sizes[group] - removed[group], round_to)
+            for group in range(len(sizes))
+            if removed[group] < limits[group]
         }
-        saved = {at: left - _without(whole, removed, at, count) for at, count in blocks.items()}
-        enough = {at: saving for at, saving in saved.items() if left - saving <= goal}
+        saved = {
+            group: left - _measure_without(measured, removed, group, count)
+            for group, count in blocks.items()
+        }
         if scope == "local":
             # What ends it with the least beyond the target, else the widest that is left.
-            at = max(blocks, key=lambda one: ((sizes[one] - removed[one]) / sizes[one], saved[one]))
-            if at in enough:
-                widest = (sizes[at] - removed[at]) / sizes[at]
-                alike = [o for o in enough if (sizes[o] - removed[o]) / sizes[o] >= widest]
-                at = min(alike, key=lambda one: saved[one])
+            enough = [group for group, saving in saved.items() if left - saving <= goal]
+            chosen = max(blocks, key=lambda group: (share(group), saved[group]))
+            if chosen in enough:
+                widest = share(chosen)
+                alike = [group for group in enough if share(group) >= widest]
+                chosen = min(alike, key=saved.__getitem__)
         else:
-            at = min(
-                blocks,
-                key=lambda one: (
-                    _lost(scores[one], order[one], removed[one], blocks[one]) / max(saved[one], 1)
-                ),
-            )
-        removed[at] += blocks[at]
-        left = whole(removed)
-    return Selection(
+            lost = {
+                group: float(scores[group][order[group][removed[group] :][:count]].sum())
+                for group, count in blocks.items()
+            }
+            chosen = min(blocks, key=lambda group: lost[group] / max(saved[group], 1))
+        removed[chosen] += blocks[chosen]
+        left = measured(removed)
+    return ChannelSelection(
         tuple(
-            tuple(sorted(int(i) for i in one[:count]))
-            for one, count in zip(order, removed, strict=True)
+            tuple(sorted(int(channel) for channel in ranked[:count]))
+            for ranked, count in zip(order, removed, strict=True)
         ),
-        left / full,
+        left / whole,
     )
 
 
 def most_removed(sizes: Sequence[int], round_to: int) -> list[int]:
-    """How many channels widths of such sizes can lose at most."""
-    return [size - _least(size, round_to) for size in sizes]
+    """How many channels groups of such sizes can lose at most."""
+    return [size - _fewest(size, round_to) for size in sizes]
 
 
-def _least(size: int, round_to: int) -> int:
+def _fewest(size: int, round_to: int) -> int:
     if size <= round_to:
         return size
     few = max(round_to, int(np.ceil(size * LEAST)))
@@ -104,13 +133,9 @@ def _block(left: int, round_to: int) -> int:
     return left % round_to or round_to
 
 
-def _without(whole: Callable[[Sequence[int]], int], removed: list[int], at: int, count: int) -> int:
-    removed[at] += count
-    try:
-        return whole(removed)
-    finally:
-        removed[at] -= count
-
-
-def _lost(scores: Scores, order: NDArray[np.int64], removed: int, count: int) -> float:
-    return float(scores[order[removed : removed + count]].sum())
+def _measure_without(
+    measured: Callable[[Sequence[int]], int], removed: Sequence[int], group: int, count: int
+) -> int:
+    fewer = list(removed)
+    fewer[group] += count
+    return measured(fewer)

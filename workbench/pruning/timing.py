@@ -15,6 +15,7 @@ from workbench.display import Quiet
 from workbench.errors import StepError
 from workbench.intervals import Estimate
 from workbench.measure.latency import PRESETS, Latency, speedup
+from workbench.progress import ignore_progress
 
 if TYPE_CHECKING:
     from workbench.model import Model
@@ -25,111 +26,121 @@ NEAR = 0.03  # below the target is near enough: another try would meet the noise
 
 
 @dataclass(frozen=True)
-class Tried:
+class LatencyTrial:
     """The share of MACs that was left, and the latency with it, as a ratio of the original's."""
 
     macs: float
     latency: Estimate
 
 
-def searched(
-    target: float, least: float, measured: Callable[[float], Tried], told: Callable[[str], None]
-) -> Tried:
+def search_macs(
+    target: float,
+    least: float,
+    measure: Callable[[float], LatencyTrial],
+    report: Callable[[str], None],
+) -> LatencyTrial:
     """The most MACs whose latency is at most `target` of the original's, as far as tries go.
 
-    least: what the MACs can be brought to; measured: takes a share of the MACs, which what comes of
-    it may be below. Raises StepError with what is reachable.
+    Raises StepError with what is reachable.
+
+    Args:
+        least: what the MACs can be brought to.
+        measure: takes a share of the MACs, which what comes of it may be below.
     """
-    slow, fast = Tried(1.0, Estimate(1.0, 1.0, 1.0)), None
-    asked = max(least, target)
+    slow, fast = LatencyTrial(1.0, Estimate(1.0, 1.0, 1.0)), None
+    macs = max(least, target)
     for _ in range(TRIES):
-        found = measured(asked)
-        told(f"{found.macs:.2f} of the MACs: {found.latency.value:.2f} of the latency")
-        if found.latency.value <= target:
-            fast = found if fast is None or found.macs > fast.macs else fast
-            if found.latency.value > target - NEAR:
+        trial = measure(macs)
+        report(f"{trial.macs:.2f} of the MACs: {trial.latency.value:.2f} of the latency")
+        if trial.latency.value <= target:
+            fast = trial if fast is None or trial.macs > fast.macs else fast
+            if trial.latency.value > target - NEAR:
                 break
-        elif asked <= least:
+        elif macs <= least:
             raise StepError(
                 f"latency cannot be brought to {target:g} of what it is",
-                f"with the least MACs that are left, {found.macs:.3f} of them, it is "
-                f"{_interval(found.latency)}",
+                f"with the least MACs that are left, {trial.macs:.3f} of them, it is "
+                f"{format_interval(trial.latency)}",
                 "ask for more, keep fewer layers, or lower round_to",
             )
         else:
-            slow = found if found.macs < slow.macs else slow
+            slow = trial if trial.macs < slow.macs else slow
         if fast is None:
-            asked = max(least, min(slow.macs, asked) * 0.95 * target / slow.latency.value)
+            macs = max(least, min(slow.macs, macs) * 0.95 * target / slow.latency.value)
             continue
         gap = slow.macs - fast.macs
         if gap < 0.02:
             break
         # Where a line between the two meets the target, kept off their ends.
         rise = (target - fast.latency.value) / (slow.latency.value - fast.latency.value)
-        asked = fast.macs + gap * min(0.8, max(0.2, rise - 0.05))
-    assert fast is not None or asked > least
+        macs = fast.macs + gap * min(0.8, max(0.2, rise - 0.05))
+    assert fast is not None or macs > least
     if fast is None:
         raise StepError(
             f"latency did not come to {target:g} of what it is in {TRIES} measurements",
-            f"the nearest was {_interval(slow.latency)}",
+            f"the nearest was {format_interval(slow.latency)}",
             "measure on a quieter device, or give --set prune.macs=… instead",
         )
     return fast
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+def format_interval(estimate: Estimate) -> str:
+    """`0.52 [0.50, 0.55]`"""
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 class Stopwatch:
-    """Latencies of modules on the context's device, against the original's, as FP32 ONNX.
+    """Latencies of modules on the context's device, against the original's, as FP32 ONNX."""
 
-    original: the unpruned model. folder: a place for the files, which are gone when it is closed.
-    """
-
-    def __init__(self, original: Model, context: Context, folder: Path) -> None:
-        self.context, self.folder = context, folder
-        self.original = self._exported(original, "original")
+    def __init__(
+        self,
+        original: Model,
+        context: Context,
+        folder: Path,
+        export: Callable[[Model, Context], Artifact],
+    ) -> None:
+        """Export the unpruned model. folder: for files, which are gone when it is closed."""
+        self.context, self.folder, self.export = context, folder, export
+        self.original = self._export(original, "original")
         self.count = 0
 
-    def ratio(self, model: Model) -> Estimate:
+    def latency_ratio(self, model: Model) -> Estimate:
         """The model's latency as a ratio of the original's, timed in turn with it.
 
         Raises DeviceError where the device does not run them.
         """
         self.count += 1
         name = f"pruned-{self.count}"
-        files = {"original": self.original, "pruned": self._exported(model, name)}
-        timed = self._away(files) if self.context.device.remote else self._here(files)
+        files = {"original": self.original, "pruned": self._export(model, name)}
+        timed = self._time_away(files) if self.context.device.remote else self._time_here(files)
         shutil.rmtree(self.folder / name)
         return speedup(timed["pruned"], timed["original"])
 
     def close(self) -> None:
+        """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _exported(self, model: Model, name: str) -> Artifact:
-        from workbench.steps.export import Export
-
+    def _export(self, model: Model, name: str) -> Artifact:
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return Export().run(model, replace(self.context, folder=folder, progress=_silent))
+        return self.export(model, replace(self.context, folder=folder, progress=ignore_progress))
 
-    def _here(self, files: dict[str, Artifact]) -> dict[str, Latency]:
+    def _time_here(self, files: dict[str, Artifact]) -> dict[str, Latency]:
         from workbench.measure.host import latencies
 
         context = self.context
         inputs = context.dataset.examples(1, context.seed)
         with closing(Cache()) as cache, cache.locked(context.device.lock, lambda: None):
-            found = latencies(files, inputs, context.device, PRESETS["quick"], _silent)
-        good = {}
-        for name, one in found.items():
-            if not isinstance(one, Latency):
-                raise one
-            good[name] = one
-        return good
+            results = latencies(files, inputs, context.device, PRESETS["quick"], ignore_progress)
+        timed = {}
+        for name, latency in results.items():
+            if not isinstance(latency, Latency):
+                raise latency
+            timed[name] = latency
+        return timed
 
-    def _away(self, files: dict[str, Artifact]) -> dict[str, Latency]:
+    def _time_away(self, files: dict[str, Artifact]) -> dict[str, Latency]:
         from workbench import inspect
         from workbench.measure.fleet import profiled
         from workbench.measure.remote import Wanted
@@ -144,13 +155,9 @@ class Stopwatch:
             preset=PRESETS["quick"],
         )
         with closing(Cache()) as cache:
-            found = profiled([context.device], wanted, cache, Quiet(), resume=False)
-        one = found[context.device.name]
-        wrong = one.error or next(iter(one.failed.values()), None)
-        if wrong is not None:
-            raise wrong
-        return one.latencies()
-
-
-def _silent(_fraction: float, _note: str) -> None:
-    pass
+            results = profiled([context.device], wanted, cache, Quiet(), resume=False)
+        result = results[context.device.name]
+        error = result.error or next(iter(result.failed.values()), None)
+        if error is not None:
+            raise error
+        return result.latencies()

@@ -88,6 +88,7 @@ class Prune:
 
     def run(self, subject: Model, context: Context) -> Artifact:
         """Write `model.pt2`. Raises StepError where the target is out of reach."""
-        from workbench.pruning.pipeline import Run
+        from workbench.pruning.pipeline import PruningRun
+        from workbench.steps.export import Export
 
-        return Run(self, subject, context).artifact()
+        return PruningRun(self, subject, context, Export().run).artifact()

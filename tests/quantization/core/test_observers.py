@@ -6,12 +6,12 @@ from onnx import helper
 
 from tests.nets import normal
 from tests.quantization.prepare.graphs import graph_of
+from workbench.arrays import channel_axis
 from workbench.quantization.core.network import Network
 from workbench.quantization.core.observers import (
     MANY,
     ChannelStatistics,
     batch_among_channels,
-    channel_axis,
     channel_importances,
     observe_channels,
     reachable_maxima,

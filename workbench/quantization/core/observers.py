@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.arrays import batch_size, slice_batch
+from workbench.arrays import batch_size, channel_axis, slice_batch
 from workbench.quantization.core.hutchinson import projected_gradients, run_with_leaves
 from workbench.quantization.core.plan import ActivationRange
 
@@ -62,11 +62,6 @@ class ChannelStatistics:
             self.low / scales, self.high / scales, self.power / scales**2,
             self.importance * scales**2, self.count,
         )  # fmt: skip
-
-
-def channel_axis(rank: int) -> int:
-    """Where the channels of a tensor of that rank stand: [N, C, …], or [N, T, C] of tokens."""
-    return rank - 1 if rank in (2, 3) else 1
 
 
 def batch_among_channels(network: Network, feeds: Feeds) -> frozenset[str]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.arrays import channel_axis
 from workbench.quantization.core.hutchinson import projected_gradients, run_with_leaves
-from workbench.quantization.core.observers import channel_axis
 from workbench.quantization.core.plan import LEVELS, ActivationRange, QuantizationScheme
 
 if TYPE_CHECKING:

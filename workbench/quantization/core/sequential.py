@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import channel_axis
 from workbench.quantization.core import gptq
 from workbench.quantization.core.activation_store import ActivationStore, StoredBatches
 from workbench.quantization.core.fake_quantization import fake_quantize, output_axis
 from workbench.quantization.core.gptq import ColumnMoments
-from workbench.quantization.core.observers import channel_axis
 from workbench.quantization.core.placement import FUSED, OperatorPlacement, clip_bounds
 from workbench.quantization.core.plan import (
     ActivationRange,

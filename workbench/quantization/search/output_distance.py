@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.quantization.core.observers import channel_axis
+from workbench.arrays import channel_axis
 
 Array = NDArray[Any]
 

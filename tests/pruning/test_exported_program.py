@@ -12,7 +12,7 @@ from torch import nn
 from tests.pruning import nets
 from workbench.errors import StepError
 from workbench.model import Model
-from workbench.pruning import durable
+from workbench.pruning import exported_program
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
@@ -23,7 +23,9 @@ def model(module: nn.Module, count: int = 4, batch: int | None = None) -> Model:
 
 
 def test_it_says_what_it_is(tmp_path):
-    made = durable.written(model(nets.seeded(nets.Plain)), tmp_path / "m.pt2", ("a",), ("b",))
+    made = exported_program.save_program(
+        model(nets.seeded(nets.Plain)), tmp_path / "m.pt2", ("a",), ("b",)
+    )
     assert (made.history, made.notes, made.precision) == (("a",), ("b",), "float32")
     assert (made.inputs[0].shape, made.outputs[0].name) == ((None, 3, 8, 8), "y")
     program = torch.export.load(str(made.path)).module()
@@ -31,7 +33,9 @@ def test_it_says_what_it_is(tmp_path):
 
 
 def test_one_example_is_enough_for_an_open_batch(tmp_path):
-    made = durable.written(model(nets.seeded(nets.Plain), 1), tmp_path / "m.pt2", (), ())
+    made = exported_program.save_program(
+        model(nets.seeded(nets.Plain), 1), tmp_path / "m.pt2", (), ()
+    )
     assert made.inputs[0].shape[0] is None
 
 
@@ -47,7 +51,7 @@ class Fixed(nn.Module):
 
 
 def test_a_module_for_one_sample_is_written_for_one(tmp_path):
-    made = durable.written(model(Fixed(), batch=1), tmp_path / "m.pt2", (), ())
+    made = exported_program.save_program(model(Fixed(), batch=1), tmp_path / "m.pt2", (), ())
     assert made.inputs[0].shape[0] == 1
     assert "one sample at a time" in made.notes[0]
 
@@ -59,23 +63,23 @@ class Deciding(nn.Module):
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path):
     with pytest.raises(StepError, match=r"cannot be written as a \.pt2") as caught:
-        durable.written(model(Deciding()), tmp_path / "m.pt2", (), ())
+        exported_program.save_program(model(Deciding()), tmp_path / "m.pt2", (), ())
     assert "torch.where" in caught.value.fix
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_disagrees_is_refused(tmp_path, monkeypatch):
-    real, other = durable._exported, nets.seeded(nets.Plain, seed=1)
+    real, other = exported_program._export, nets.seeded(nets.Plain, seed=1)
     monkeypatch.setattr(
-        durable, "_exported", lambda one, batch: real(replace(one, module=other), batch)
+        exported_program, "_export", lambda one, batch: real(replace(one, module=other), batch)
     )
     with pytest.raises(StepError, match="other outputs than the module"):
-        durable.written(model(nets.seeded(nets.Plain)), tmp_path / "m.pt2", (), ())
+        exported_program.save_program(model(nets.seeded(nets.Plain)), tmp_path / "m.pt2", (), ())
 
 
 def test_outputs_are_those_of_the_module(tmp_path):
     one = model(nets.seeded(nets.Padded))
-    made = durable.written(one, tmp_path / "m.pt2", (), ())
+    made = exported_program.save_program(one, tmp_path / "m.pt2", (), ())
     program = torch.export.load(str(made.path)).module()
     x = nets.image(3)
     with torch.no_grad():
