@@ -161,13 +161,13 @@ def test_a_latency_is_met_on_the_device(tmp_path, monkeypatch):
 
     asked = []
 
-    def ratio(self, model):
+    def latency_ratio(self, model):
         count = sum(one.numel() for one in model.module.parameters() if one.ndim == 4)
         value = 0.2 + 0.8 * count / (16 * 27 + 24 * 16 * 9)
         asked.append(value)
         return Estimate(value, value - 0.01, value + 0.01)
 
-    monkeypatch.setattr(timing.Stopwatch, "ratio", ratio)
+    monkeypatch.setattr(timing.Stopwatch, "latency_ratio", latency_ratio)
     made, _ = pruned(tmp_path, macs=None, latency=0.7, recover="none", round_to=2)
     (said,) = [note for note in made.notes if note.startswith("latency ")]
     assert float(said.split()[1]) <= 0.7
