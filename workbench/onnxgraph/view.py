@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
@@ -62,6 +63,14 @@ class View:
                 self.kept |= {value.name for value in inner.output}
         self._dropped: set[str] = set()
         self._made: list[onnx.NodeProto] = []
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return shapes(self.model)
+
+    def rank(self, name: str) -> int:
+        """How many axes a tensor has; 0 where it is not known."""
+        return len(self._shapes.get(name, ()))
 
     def maker(self, name: str, *kinds: str) -> onnx.NodeProto | None:
         """The node that makes a tensor, if it is of one of these operators."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.onnxgraph.rewrites import Weights, replace_nodes, settle_constants
+from workbench.onnxgraph.signs import never_negative
 from workbench.tflite.unrolled_rnn import Builder
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ Rewritten = tuple["onnx.ModelProto", str]
 GELU_OPSET = 20
 # The axes of ReduceMean are an input from here on.
 AXES_INPUT_OPSET = 18
-
-NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp")
 
 
 def fixed_shapes(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
@@ -238,16 +237,6 @@ def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
         nodes.append(node)
     replace_nodes(model.graph, nodes)
     return model, ""
-
-
-def never_negative(node: onnx.NodeProto | None, weights: Weights) -> bool:
-    """Whether what a node makes is known to hold no value below 0."""
-    if node is None:
-        return False
-    if node.op_type == "Clip":
-        least = weights.get(node.input[1]) if len(node.input) > 1 else None
-        return least is not None and bool((least >= 0).all())
-    return node.op_type in NEVER_NEGATIVE
 
 
 def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:

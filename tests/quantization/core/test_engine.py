@@ -20,7 +20,7 @@ from tests.quantization.search.test_sensitivity import (
 from workbench.quantization.core import engine, equalization_noise, fake_quantization, presets
 from workbench.quantization.core.plan import ActivationRange, QuantizationPlan
 from workbench.quantization.core.samples import count_samples
-from workbench.quantization.prepare.trial import run_graph
+from workbench.quantization.prepare.graph_runs import run_graph
 
 
 def loss(model: Any, seed: int = 50) -> float:

@@ -10,7 +10,7 @@ from tests.quantization.search.test_sensitivity import LAYERS, images, prepared
 from workbench.quantization.core import fake_quantization
 from workbench.quantization.core.fake_quantization import fake_quantize
 from workbench.quantization.core.plan import SCHEMES, ActivationRange
-from workbench.quantization.prepare.trial import run_graph
+from workbench.quantization.prepare.graph_runs import run_graph
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -15,7 +15,7 @@ from workbench.codec import to_plain
 from workbench.device import profile
 from workbench.quantization.core import engine, fake_quantization
 from workbench.quantization.explain.evidence import QuantizationEvidence, gather_evidence
-from workbench.quantization.prepare.trial import run_graph
+from workbench.quantization.prepare.graph_runs import run_graph
 from workbench.quantization.search.choice import PlacementGoals, choose_placement
 from workbench.quantization.search.latency import TimingPlace
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
 from workbench.onnxgraph.view import Given
-from workbench.quantization.prepare.constants import names
+from workbench.quantization.prepare.constants import name_all_nodes
 
 Array = NDArray[Any]
 Shape = Sequence[int | str | None]
@@ -88,7 +88,7 @@ def rewritten(
     """The model after one rewrite, whose outputs are the same, and what the rewrite returned."""
     made = onnx.ModelProto.FromString(model.SerializeToString())
     given = Given([samples(model, count) for count in batches], target)
-    names(made, given)
+    name_all_nodes(made, given)
     count = rewrite(made, given)
     same(model, made, batches)
     return made, count

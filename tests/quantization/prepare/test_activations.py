@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from tests.quantization.prepare.graphs import graph_of, kinds, rewritten
-from workbench.quantization.prepare.activations import hard_sigmoids, hard_swishes
+from workbench.quantization.prepare.activations import rewrite_hard_sigmoid, rewrite_hard_swish
 
 node = helper.make_node
 
@@ -40,7 +40,7 @@ OTHERS: dict[str, list[onnx.NodeProto]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("target", ["ort", "tflite"])
 def test_hard_swish_is_known_in_every_form(way: str, target: str) -> None:
-    made, count = rewritten(hard_swishes, graph_of(WAYS[way], **NUMBERS), target)
+    made, count = rewritten(rewrite_hard_swish, graph_of(WAYS[way], **NUMBERS), target)
     if target == "ort":
         assert kinds(made) == ["HardSwish"]
     else:
@@ -56,7 +56,7 @@ def test_hard_swish_is_known_in_every_form(way: str, target: str) -> None:
 
 @pytest.mark.parametrize("way", OTHERS)
 def test_what_is_no_hard_swish_stays(way: str) -> None:
-    made, count = rewritten(hard_swishes, graph_of(OTHERS[way], **NUMBERS))
+    made, count = rewritten(rewrite_hard_swish, graph_of(OTHERS[way], **NUMBERS))
     assert count == 0
     assert kinds(made) == [one.op_type for one in OTHERS[way]]
 
@@ -66,25 +66,25 @@ def test_a_gate_between_two_hard_swishes() -> None:
         *WAYS["gated"][:1], node("Mul", ["x", "g"], ["s"]), node("HardSwish", ["s"], ["t"]),
         node("HardSigmoid", ["t"], ["u"], alpha=1 / 6, beta=0.5), node("Mul", ["s", "u"], ["y"]),
     ]  # fmt: skip
-    made, count = rewritten(hard_swishes, graph_of(nodes))
+    made, count = rewritten(rewrite_hard_swish, graph_of(nodes))
     assert count == 1  # HardSwish itself is in its form already
     assert kinds(made) == ["HardSwish", "HardSwish", "HardSigmoid", "Mul"]
 
 
 def test_hard_sigmoid_by_target() -> None:
     written = [*RELU6, node("Div", ["r", "six"], ["y"])]
-    made, count = rewritten(hard_sigmoids, graph_of(written, **NUMBERS))
+    made, count = rewritten(rewrite_hard_sigmoid, graph_of(written, **NUMBERS))
     assert count == 1
     assert kinds(made) == ["HardSigmoid"]
-    again, count = rewritten(hard_sigmoids, made, "tflite")
+    again, count = rewritten(rewrite_hard_sigmoid, made, "tflite")
     assert count == 1
     assert kinds(again) == ["Add", "Clip", "Mul"]
     model = graph_of([node("HardSigmoid", ["x"], ["y"], alpha=0.2)])
-    assert rewritten(hard_sigmoids, model, "tflite")[1] == 0
+    assert rewritten(rewrite_hard_sigmoid, model, "tflite")[1] == 0
 
 
 def test_below_its_opset_hard_swish_is_gated() -> None:
     nodes = [*WAYS["divided last"]]
-    made, count = rewritten(hard_swishes, graph_of(nodes, opset=13, **NUMBERS))
+    made, count = rewritten(rewrite_hard_swish, graph_of(nodes, opset=13, **NUMBERS))
     assert count == 1
     assert kinds(made) == ["HardSigmoid", "Mul"]

@@ -16,7 +16,12 @@ from tests.quantization.prepare.graphs import (
 )
 from workbench.errors import StepError
 from workbench.onnxgraph import signature as graphs
-from workbench.quantization.prepare.constants import constants, defaults, identities, names
+from workbench.quantization.prepare.constants import (
+    fold_constants,
+    name_all_nodes,
+    remove_default_inputs,
+    remove_identities,
+)
 from workbench.quantization.prepare.passes import prepare_model
 
 node = helper.make_node
@@ -26,12 +31,12 @@ def test_nodes_without_names_and_with_the_same_get_their_own() -> None:
     model = graph_of([node("Relu", ["x"], ["a"]), node("Abs", ["a"], ["b"], "one"),
                       node("Neg", ["b"], ["y"], "one")])  # fmt: skip
     made = onnx.ModelProto.FromString(model.SerializeToString())
-    assert names(made, None) == 2
+    assert name_all_nodes(made, None) == 2
     found = [one.name for one in made.graph.node]
     assert len(set(found)) == 3
     assert all(found)
     assert found[1] == "one"
-    assert names(made, None) == 0
+    assert name_all_nodes(made, None) == 0
 
 
 def test_constant_nodes_of_all_kinds_become_initializers() -> None:
@@ -41,7 +46,7 @@ def test_constant_nodes_of_all_kinds_become_initializers() -> None:
         node("Constant", [], ["c"], value_ints=[0, -1]), node("Add", ["x", "a"], ["d"]),
         node("Mul", ["d", "b"], ["e"]), node("Reshape", ["e", "c"], ["y"]),
     ])  # fmt: skip
-    made, count = rewritten(constants, model)
+    made, count = rewritten(fold_constants, model)
     assert count == 3
     assert kinds(made) == ["Add", "Mul", "Reshape"]
     assert weights_of(made)["c"].dtype == np.int64
@@ -57,7 +62,7 @@ def test_identities_and_dropout_go_and_outputs_keep_their_names() -> None:
         ],
         outputs=("y", "z"), ratio=np.float32(0.5),
     )  # fmt: skip
-    made, count = rewritten(identities, model)
+    made, count = rewritten(remove_identities, model)
     assert count == 4
     assert sorted(kinds(made)) == ["Abs", "Neg", "Relu"]
 
@@ -68,14 +73,14 @@ def test_dropout_whose_mask_is_taken_stays(outputs: tuple[str, ...]) -> None:
     if "mask" in outputs:
         kind = onnx.TensorProto.BOOL
         model.graph.output.append(helper.make_tensor_value_info("mask", kind, None))
-    made, count = rewritten(identities, model)
+    made, count = rewritten(remove_identities, model)
     # Of the input itself, which has to stay as the output has: nothing can go.
     assert count == 0
     assert kinds(made) == ["Dropout"]
 
 
 def test_an_input_given_as_an_output_stays() -> None:
-    made, count = rewritten(identities, graph_of([node("Identity", ["x"], ["y"])]))
+    made, count = rewritten(remove_identities, graph_of([node("Identity", ["x"], ["y"])]))
     assert count == 0
     assert kinds(made) == ["Identity"]
 
@@ -85,7 +90,7 @@ def test_weights_that_are_inputs_too_become_constants() -> None:
     old = onnx.ModelProto.FromString(model.SerializeToString())
     value = helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, (3, 4, 1, 1))
     old.graph.input.append(value)
-    assert defaults(old, None) == 1
+    assert remove_default_inputs(old, None) == 1
     same(model, old)
 
 

@@ -11,11 +11,11 @@ from onnx import helper
 from tests import nets
 from tests.quantization.prepare.graphs import graph_of, kinds, rewritten, weights_of
 from workbench.quantization.prepare.folding import (
-    batch_norms,
-    lone_batch_norms,
-    plain_gemms,
-    products_as_gemms,
-    scales_and_shifts,
+    fold_batch_norms,
+    fold_gemm_factors,
+    fold_scales_and_shifts,
+    matmul_to_gemm,
+    split_lone_batch_norms,
 )
 
 node = helper.make_node
@@ -50,7 +50,7 @@ def test_batch_norm_is_folded_into_convolutions(
         weights["b"] = nets.normal(channels, seed=2)
     layer = node(op, ["x", "w", *(["b"] if biased else [])], ["a"], **more)
     model = graph_of([layer, normalized("a", "y", epsilon=1e-2)], **weights)
-    made, count = rewritten(batch_norms, model)
+    made, count = rewritten(fold_batch_norms, model)
     assert count == 1
     assert kinds(made) == [op]
     assert len(made.graph.initializer) == 2
@@ -60,7 +60,7 @@ def test_batch_norm_is_folded_into_convolutions(
 def test_batch_norm_is_folded_into_a_linear_layer(turned: int) -> None:
     weights = {"w": nets.normal(*((6, 5) if turned else (5, 6))), **normalization(6)}
     nodes = [node("Gemm", ["x", "w"], ["a"], transB=turned), normalized("a", "y")]
-    made, count = rewritten(batch_norms, graph_of(nodes, {"x": ("batch", 5)}, **weights))
+    made, count = rewritten(fold_batch_norms, graph_of(nodes, {"x": ("batch", 5)}, **weights))
     assert count == 1
     assert kinds(made) == ["Gemm"]
 
@@ -68,10 +68,10 @@ def test_batch_norm_is_folded_into_a_linear_layer(turned: int) -> None:
 def test_batch_norm_after_a_tensor_that_others_take_stays() -> None:
     nodes = [node("Conv", ["x", "w"], ["a"]), normalized("a", "b"), node("Add", ["a", "b"], ["y"])]
     model = graph_of(nodes, w=nets.normal(6, 4, 1, 1), **normalization(6))
-    assert rewritten(batch_norms, model)[1] == 0
+    assert rewritten(fold_batch_norms, model)[1] == 0
     nodes = [node("Conv", ["x", "w"], ["a"]), normalized("a", "y")]
     model = graph_of(nodes, outputs=("y", "a"), w=nets.normal(6, 4, 1, 1), **normalization(6))
-    assert rewritten(batch_norms, model)[1] == 0
+    assert rewritten(fold_batch_norms, model)[1] == 0
 
 
 def test_weights_that_two_convolutions_share_are_folded_apart() -> None:
@@ -80,7 +80,7 @@ def test_weights_that_two_convolutions_share_are_folded_apart() -> None:
         node("Add", ["b", "c"], ["y"]),
     ]  # fmt: skip
     made, count = rewritten(
-        batch_norms, graph_of(nodes, w=nets.normal(6, 4, 1, 1), **normalization(6))
+        fold_batch_norms, graph_of(nodes, w=nets.normal(6, 4, 1, 1), **normalization(6))
     )
     assert count == 1
     assert kinds(made) == ["Conv", "Conv", "Add"]
@@ -88,12 +88,12 @@ def test_weights_that_two_convolutions_share_are_folded_apart() -> None:
 
 def test_batch_norm_after_no_convolution_is_mul_and_add() -> None:
     model = graph_of([normalized("x", "a"), node("Relu", ["a"], ["y"])], **normalization(4))
-    assert rewritten(batch_norms, model)[1] == 0
-    made, count = rewritten(lone_batch_norms, model)
+    assert rewritten(fold_batch_norms, model)[1] == 0
+    made, count = rewritten(split_lone_batch_norms, model)
     assert count == 1
     assert kinds(made) == ["Mul", "Add", "Relu"]
     model = graph_of([normalized("x", "y")], {"x": ("batch", 4)}, **normalization(4))
-    assert kinds(rewritten(lone_batch_norms, model)[0]) == ["Mul", "Add"]
+    assert kinds(rewritten(split_lone_batch_norms, model)[0]) == ["Mul", "Add"]
 
 
 @pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1), (1,), ()])
@@ -108,7 +108,7 @@ def test_constants_per_channel_are_folded(op: str, shape: tuple[int, ...], first
     weights = {"w": nets.normal(6, 4, 3, 3), "b": nets.normal(6), "c": constant}
     if op == "Div" and not first:  # 1 / y is no linear function of y; and y must not be near 0
         weights |= {"w": weights["w"] * 1e-3, "b": weights["b"] * 0 + 5}
-    made, count = rewritten(scales_and_shifts, graph_of(nodes, **weights))
+    made, count = rewritten(fold_scales_and_shifts, graph_of(nodes, **weights))
     assert count == (0 if op == "Div" and not first else 1)
     assert kinds(made) == (["Conv"] if count else ["Conv", "Div"])
 
@@ -118,7 +118,7 @@ def test_constants_along_other_axes_stay(shape: tuple[int, ...]) -> None:
     nodes = [node("Conv", ["x", "w"], ["a"]), node("Mul", ["a", "c"], ["y"])]
     model = graph_of(nodes, w=nets.normal(6, 4, 3, 3), c=nets.normal(*shape))
     # A batch in the constant: the model runs with that batch, or 1, alone.
-    assert rewritten(scales_and_shifts, model, batches=(1,))[1] == 0
+    assert rewritten(fold_scales_and_shifts, model, batches=(1,))[1] == 0
 
 
 def test_a_division_by_zero_stays() -> None:
@@ -127,33 +127,33 @@ def test_a_division_by_zero_stays() -> None:
     constant = np.array([1, 0, 2, 1, 1, 1], np.float32).reshape(6, 1, 1)
     model = graph_of(nodes, w=nets.normal(6, 4, 1, 1), c=constant,
                      least=np.float32(-9), most=np.float32(9))  # fmt: skip
-    assert rewritten(scales_and_shifts, model)[1] == 0
+    assert rewritten(fold_scales_and_shifts, model)[1] == 0
 
 
 @pytest.mark.parametrize("shape", [(6,), (1, 6), (1,)])
 def test_a_product_of_a_matrix_is_gemm_with_its_bias(shape: tuple[int, ...]) -> None:
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("Add", ["b", "a"], ["y"])]
     model = graph_of(nodes, {"x": ("batch", 5)}, w=nets.normal(5, 6), b=nets.normal(*shape))
-    made, count = rewritten(products_as_gemms, model)
+    made, count = rewritten(matmul_to_gemm, model)
     assert count == 1
     assert kinds(made) == ["Gemm"]
 
 
 def test_a_product_without_bias_gets_one_and_higher_ranks_stay() -> None:
     model = graph_of([node("MatMul", ["x", "w"], ["y"])], {"x": ("batch", 5)}, w=nets.normal(5, 6))
-    made, count = rewritten(products_as_gemms, model)
+    made, count = rewritten(matmul_to_gemm, model)
     assert count == 1
     assert len(made.graph.node[0].input) == 3
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("Add", ["b", "a"], ["y"])]
     shapes = {"x": ("batch", 3, 5)}
     model = graph_of(nodes, shapes, w=nets.normal(5, 6), b=nets.normal(6))
-    assert kinds(rewritten(products_as_gemms, model)[0]) == ["MatMul", "Add"]
+    assert kinds(rewritten(matmul_to_gemm, model)[0]) == ["MatMul", "Add"]
 
 
 def test_alpha_and_beta_are_multiplied_in() -> None:
     layer = node("Gemm", ["x", "w", "b"], ["y"], alpha=0.5, beta=-2.0, transB=1)
     model = graph_of([layer], {"x": ("batch", 5)}, w=nets.normal(6, 5), b=nets.normal(6))
-    made, count = rewritten(plain_gemms, model)
+    made, count = rewritten(fold_gemm_factors, model)
     assert count == 1
     assert [one.name for one in made.graph.node[0].attribute] == ["transB"]
     np.testing.assert_allclose(weights_of(made)["b_times_beta"], -2 * nets.normal(6))

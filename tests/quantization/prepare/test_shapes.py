@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests import nets
 from tests.quantization.prepare.graphs import graph_of, kinds, rewritten, weights_of
-from workbench.quantization.prepare.constants import constants
-from workbench.quantization.prepare.shapes import shape_arithmetic
+from workbench.quantization.prepare.constants import fold_constants
+from workbench.quantization.prepare.shapes import fold_shape_arithmetic
 
 node = helper.make_node
 
@@ -38,12 +38,12 @@ class Shapes(nn.Module):
 def exported(folder: Path) -> onnx.ModelProto:
     dataset = nets.dataset_of(x=nets.normal(4, 3, 8, 12))
     model = onnx.load(nets.exported(folder, nets.build(Shapes), dataset).path)
-    constants(model, None)
+    fold_constants(model, None)
     return model
 
 
 def test_shapes_of_an_exported_net_are_constants(tmp_path: Path) -> None:
-    made, count = rewritten(shape_arithmetic, exported(tmp_path))
+    made, count = rewritten(fold_shape_arithmetic, exported(tmp_path))
     assert count == 6
     found = kinds(made)
     # The token's Expand alone hangs on the batch, by a Shape, a Gather and a Concat.
@@ -66,7 +66,7 @@ def test_a_product_with_the_batch_is_open() -> None:
     ]  # fmt: skip
     nodes[1].input.append("parts")
     model = graph_of(nodes, parts=np.array([1, 1, 2]))
-    made, count = rewritten(shape_arithmetic, model)
+    made, count = rewritten(fold_shape_arithmetic, model)
     assert count == 1
     assert kinds(made) == ["Reshape"]
     assert weights_of(made)[made.graph.node[0].input[1]].tolist() == [-1, 6, 6]
@@ -76,7 +76,7 @@ def test_sizes_that_may_vary_are_no_constants() -> None:
     nodes = [node("Shape", ["x"], ["s"]), node("Gather", ["s", "places"], ["t"]),
              node("Reshape", ["x", "t"], ["y"])]  # fmt: skip
     model = graph_of(nodes, {"x": ("batch", 4, "height", 6)}, places=np.array([0, 2, 1, 3]))
-    made, count = rewritten(shape_arithmetic, model)
+    made, count = rewritten(fold_shape_arithmetic, model)
     assert count == 0
     assert kinds(made) == ["Shape", "Gather", "Reshape"]
 
@@ -86,7 +86,7 @@ def test_shapes_that_hang_on_values_are_no_constants() -> None:
         node("NonZero", ["x"], ["places"]), node("Shape", ["places"], ["s"]),
         node("Cast", ["s"], ["y"], to=onnx.TensorProto.FLOAT),
     ]  # fmt: skip
-    made, count = rewritten(shape_arithmetic, graph_of(nodes))
+    made, count = rewritten(fold_shape_arithmetic, graph_of(nodes))
     assert count == 0
     assert kinds(made) == ["NonZero", "Shape", "Cast"]
 
@@ -101,13 +101,13 @@ def test_a_size_that_is_computed_from_values_is_no_constant(op: str) -> None:
         node("Shape", ["g"], ["s"]), node("Cast", ["s"], ["h"], to=onnx.TensorProto.FLOAT),
         node("Mul", ["x", "h"], ["y"]),
     ]  # fmt: skip
-    made, count = rewritten(shape_arithmetic, graph_of(nodes, one=np.array([1])))
+    made, count = rewritten(fold_shape_arithmetic, graph_of(nodes, one=np.array([1])))
     assert count == 0
     assert "Shape" in kinds(made)
 
 
 def test_what_is_computed_from_constants_is_one() -> None:
     nodes = [node("Exp", ["w"], ["a"]), node("Neg", ["a"], ["b"]), node("Mul", ["x", "b"], ["y"])]
-    made, count = rewritten(shape_arithmetic, graph_of(nodes, w=nets.normal(6)))
+    made, count = rewritten(fold_shape_arithmetic, graph_of(nodes, w=nets.normal(6)))
     assert count == 1
     assert kinds(made) == ["Mul"]

@@ -9,7 +9,11 @@ from onnx import helper
 
 from tests import nets
 from tests.quantization.prepare.graphs import graph_of, kinds, rewritten
-from workbench.quantization.prepare.spatial import changes_of_shape, pads, spatial_means
+from workbench.quantization.prepare.spatial import (
+    fold_pads,
+    mean_to_global_pool,
+    merge_shape_changes,
+)
 
 node = helper.make_node
 
@@ -29,7 +33,7 @@ def test_zeros_around_convolutions_are_their_own_padding() -> None:
         node("GlobalMaxPool", ["b"], ["d"]), node("Add", ["c", "d"], ["y"]),
     ]  # fmt: skip
     model = graph_of(nodes, p=amounts(0, 0, 0, 1, 0, 0, 1, 2), w=nets.normal(5, 4, 3, 3))
-    made, count = rewritten(pads, model)
+    made, count = rewritten(fold_pads, model)
     assert count == 1
     assert "Pad" not in kinds(made)
     assert [pads_of(one) for one in made.graph.node[:2]] == [[1, 1, 2, 2], [0, 1, 1, 2]]
@@ -40,7 +44,7 @@ def test_pads_given_by_axes() -> None:
     model = graph_of(
         nodes, opset=18, p=amounts(1, 2, 0, 1), axes=np.array([-1, 2]), w=nets.normal(5, 4, 3, 3)
     )
-    made, count = rewritten(pads, model)
+    made, count = rewritten(fold_pads, model)
     assert count == 1
     assert pads_of(made.graph.node[0]) == [2, 1, 1, 0]
 
@@ -58,7 +62,7 @@ def test_other_pads_stay(found: tuple[int, ...], more: dict[str, Any], value: fl
     nodes = [node("Pad", ["x", "p", "v"], ["a"], **more), node("Conv", ["a", "w"], ["y"])]
     weights = nets.normal(5, 4 + found[1], 3, 3)
     model = graph_of(nodes, p=amounts(*found), v=np.float32(value), w=weights)
-    made, count = rewritten(pads, model)
+    made, count = rewritten(fold_pads, model)
     assert count == 0
     assert kinds(made) == ["Pad", "Conv"]
 
@@ -69,7 +73,7 @@ def test_a_pad_that_others_take_stays() -> None:
         node("Add", ["a", "b"], ["y"]),
     ]  # fmt: skip
     model = graph_of(nodes, p=amounts(0, 0, 1, 1, 0, 0, 1, 1), w=nets.normal(4, 4, 3, 3))
-    assert rewritten(pads, model)[1] == 0
+    assert rewritten(fold_pads, model)[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_zeros_around_an_average_count(more: dict[str, Any], folded: int) -> Non
         node("Pad", ["x", "p"], ["a"]),
         node("AveragePool", ["a"], ["y"], kernel_shape=[3, 3], **more),
     ]
-    made, count = rewritten(pads, graph_of(nodes, p=amounts(0, 0, 1, 1, 0, 0, 1, 1)))
+    made, count = rewritten(fold_pads, graph_of(nodes, p=amounts(0, 0, 1, 1, 0, 0, 1, 1)))
     assert count == folded
     assert ("Pad" in kinds(made)) == (not folded)
 
@@ -101,7 +105,7 @@ def test_zeros_around_a_maximum_where_no_value_is_below(
         node(before, ["x"], ["a"]), node("Pad", ["a", "p"], ["b"]),
         node("MaxPool", ["b"], ["y"], kernel_shape=[3, 3], strides=[2, 2]),
     ]  # fmt: skip
-    made, count = rewritten(pads, graph_of(nodes, p=amounts(0, 0, 1, 1, 0, 0, 1, 1)), target)
+    made, count = rewritten(fold_pads, graph_of(nodes, p=amounts(0, 0, 1, 1, 0, 0, 1, 1)), target)
     assert count == folded
     assert len(made.graph.node) == 3 - folded
 
@@ -115,7 +119,7 @@ def test_means_over_the_image_are_global_pools(kept: int, opset: int) -> None:
         [node("ReduceMean", given, ["y"], keepdims=kept, **axes)],
         opset=opset, **({} if axes else {"axes": np.array([3, -2])}),
     )  # fmt: skip
-    made, count = rewritten(spatial_means, model)
+    made, count = rewritten(mean_to_global_pool, model)
     assert count == 1
     assert kinds(made) == ["GlobalAveragePool", *([] if kept else ["Flatten"])]
 
@@ -123,7 +127,7 @@ def test_means_over_the_image_are_global_pools(kept: int, opset: int) -> None:
 @pytest.mark.parametrize(("axes", "shape"), [([1], None), ([1, 2], ("batch", 4, 5)), ([2], None)])
 def test_other_means_stay(axes: list[int], shape: tuple[Any, ...] | None) -> None:
     model = graph_of([node("ReduceMean", ["x"], ["y"], axes=axes)], {"x": shape} if shape else None)
-    assert rewritten(spatial_means, model)[1] == 0
+    assert rewritten(mean_to_global_pool, model)[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ def test_one_change_of_shape_where_it_does_for_two(nodes: list[onnx.NodeProto], 
         nodes, flat=np.array([0, 4, -1]), wide=np.array([-1, 2, 18]), kept=np.array([0, 2, -1]),
         turned=np.array([-1, 4]),
     )  # fmt: skip
-    made, count = rewritten(changes_of_shape, model)
+    made, count = rewritten(merge_shape_changes, model)
     assert count == 2 - left
     assert len(made.graph.node) == left
 
@@ -153,6 +157,6 @@ def test_transposes_there_and_back_both_go() -> None:
         node("Relu", ["x"], ["a"]), node("Transpose", ["a"], ["b"], perm=[0, 2, 3, 1]),
         node("Transpose", ["b"], ["c"], perm=[0, 3, 1, 2]), node("Neg", ["c"], ["y"]),
     ]  # fmt: skip
-    made, count = rewritten(changes_of_shape, graph_of(nodes))
+    made, count = rewritten(merge_shape_changes, graph_of(nodes))
     assert count == 1
     assert kinds(made) == ["Relu", "Neg"]

@@ -210,7 +210,7 @@ def _traces(
     """The quantized tensors of the file against the float network's, a few samples at a time."""
     import torch
 
-    from workbench.quantization.prepare.trial import run_graph
+    from workbench.quantization.prepare.graph_runs import run_graph
 
     ranges = planned.plan.ranges
     in_file = {name for node in written.graph.node for name in node.output}

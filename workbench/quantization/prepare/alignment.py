@@ -17,7 +17,6 @@ from workbench.onnxgraph.view import (
     Given,
     View,
     attributes,
-    inferred,
     is_real,
     set_attribute,
 )
@@ -33,8 +32,13 @@ MOST = 1 / 3  # of the channels, to be added
 
 
 @dataclass
-class Region:
-    """Tensors that have the same channels, and the convolutions that make, carry and take them."""
+class ChannelRegion:
+    """Tensors that have the same channels, and the convolutions that make, carry and take them.
+
+    Attributes:
+        channels: how many.
+        makers, depthwise, takers: by name.
+    """
 
     channels: int
     tensors: set[str] = field(default_factory=set)
@@ -43,31 +47,23 @@ class Region:
     takers: dict[str, onnx.NodeProto] = field(default_factory=dict)
 
 
-def channels(model: onnx.ModelProto, given: Given) -> int:
+def align_for_target(model: onnx.ModelProto, context: Given) -> int:
     """Align to 16, which suits ARM too; LiteRT's kernels take any number as fast."""
-    if given.target != "ort":
-        return 0
-    made, notes = aligned(model)
-    if notes:
-        model.CopyFrom(made)
-    return len(notes)
+    return align_channels(model) if context.target == "ort" else 0
 
 
-def aligned(
-    model: onnx.ModelProto, multiple: int = 16, *, most: float = MOST
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The model with the channels of depthwise convolutions a multiple of `multiple`, and notes.
+def align_channels(model: onnx.ModelProto, multiple: int = 16, *, most: float = MOST) -> int:
+    """Make the channels of depthwise convolutions a multiple of `multiple`; in how many regions.
 
-    `model` stays as it is. Only between plain convolutions with nothing but elementwise functions
-    on the way, and where it adds at most the share `most` to the channels. Nodes need names of
-    their own; weights that others take too are copied.
+    Only between plain convolutions with nothing but elementwise functions on the way, and where it
+    adds at most the share `most` to the channels. Nodes need names of their own; weights that
+    others take too are copied.
     """
-    model = type(model).FromString(model.SerializeToString())
     view = View(model)
     seen: set[str] = set()
-    notes = []
+    count = 0
     for node in view.nodes:
-        channels = _depthwise(view, node)
+        channels = _depthwise_channels(view, node)
         if not channels or channels % multiple == 0 or node.name in seen:
             continue
         region = _region(view, node, channels)
@@ -78,13 +74,11 @@ def aligned(
         if more > most * channels:
             continue
         _pad(view, region, more)
-        notes.append(f"{', '.join(region.depthwise)}: {channels} channels to {channels + more}")
-    view.write()
-    model.graph.value_info.extend(inferred(model))
-    return model, tuple(notes)
+        count += 1
+    return view.written(count)
 
 
-def _depthwise(view: View, node: onnx.NodeProto) -> int:
+def _depthwise_channels(view: View, node: onnx.NodeProto) -> int:
     """The channels of a convolution of each channel alone; 0 of any other node."""
     weights = view.constant(node, 1) if node.op_type == "Conv" and not node.domain else None
     if not is_real(weights) or not _owns_bias(view, node):
@@ -94,7 +88,7 @@ def _depthwise(view: View, node: onnx.NodeProto) -> int:
     return int(group) if alone else 0
 
 
-def _plain(view: View, node: onnx.NodeProto, axis: int, channels: int) -> bool:
+def _is_plain(view: View, node: onnx.NodeProto, axis: int, channels: int) -> bool:
     """Whether a node is a convolution of all channels, with that many along its weights' axis."""
     if node.op_type != "Conv" or node.domain or attributes(node).get("group", 1) != 1:
         return False
@@ -106,13 +100,13 @@ def _owns_bias(view: View, node: onnx.NodeProto) -> bool:
     return len(node.input) < 3 or not node.input[2] or is_real(view.constant(node, 2))
 
 
-def _region(view: View, node: onnx.NodeProto, channels: int) -> Region | None:
+def _region(view: View, node: onnx.NodeProto, channels: int) -> ChannelRegion | None:
     """All that has to get more channels where a depthwise convolution does; None where it cannot.
 
     A convolution that makes and takes tensors of one region would get rows and columns: `_pad`
     does each apart.
     """
-    region = Region(channels)
+    region = ChannelRegion(channels)
     waiting = [node.input[0]]
     while waiting:
         name = waiting.pop()
@@ -122,38 +116,37 @@ def _region(view: View, node: onnx.NodeProto, channels: int) -> Region | None:
         maker = view.makers.get(name)
         if maker is None or name in view.kept:
             return None
-        if _plain(view, maker, 0, channels):
+        if _is_plain(view, maker, 0, channels):
             region.makers[maker.name] = maker
         elif not _joins(view, region, maker, waiting):
             return None
         for taker in view.takers.get(name, []):
-            if taker.input[0] == name and _plain(view, taker, 1, channels):
+            if taker.input[0] == name and _is_plain(view, taker, 1, channels):
                 region.takers[taker.name] = taker
             elif not _joins(view, region, taker, waiting):
                 return None
     return region
 
 
-def _joins(view: View, region: Region, node: onnx.NodeProto, waiting: list[str]) -> bool:
+def _joins(view: View, region: ChannelRegion, node: onnx.NodeProto, waiting: list[str]) -> bool:
     """Take a node that keeps channels into a region, with its tensors; False if it does not."""
-    if _depthwise(view, node) == region.channels:
+    if _depthwise_channels(view, node) == region.channels:
         region.depthwise[node.name] = node
         waiting += [node.input[0], node.output[0]]
         return True
-    numbers = [name for name in node.input if name and view.scalar(name) is not None]
-    others = [name for name in node.input if name and name not in numbers]
-    if node.domain or (node.op_type, len(others)) not in {
+    tensors = [name for name in node.input if name and view.scalar(name) is None]
+    if node.domain or (node.op_type, len(tensors)) not in {
         *((kind, 1) for kind in (*ALIKE, *COMBINED)),
         *((kind, 2) for kind in COMBINED[:2]),
     }:
         return False
-    if node.op_type == "Div" and node.input[1] in others:
+    if node.op_type == "Div" and node.input[1] in tensors:
         return False  # by the zeros of the channels that are added
-    waiting += [*others, node.output[0]]
+    waiting += [*tensors, node.output[0]]
     return True
 
 
-def _pad(view: View, region: Region, more: int) -> None:
+def _pad(view: View, region: ChannelRegion, more: int) -> None:
     for node in (*region.makers.values(), *region.depthwise.values()):
         _extend(view, node, 1, 0, more)
         if len(node.input) > 2 and node.input[2]:
@@ -164,9 +157,9 @@ def _pad(view: View, region: Region, more: int) -> None:
         set_attribute(node, "group", region.channels + more)
 
 
-def _extend(view: View, node: onnx.NodeProto, place: int, axis: int, more: int) -> None:
+def _extend(view: View, node: onnx.NodeProto, index: int, axis: int, more: int) -> None:
     """Zeros at the end of an axis of a node's weights or bias."""
-    array: Array | None = view.constant(node, place)
-    assert array is not None  # `_plain` and `_depthwise` saw it
-    amounts = [(0, more if one == axis else 0) for one in range(array.ndim)]
-    node.input[place] = view.weights.add(f"{node.input[place]}_aligned", np.pad(array, amounts))
+    array: Array | None = view.constant(node, index)
+    assert array is not None  # `_is_plain` and `_depthwise_channels` saw it
+    amounts = [(0, more if extended == axis else 0) for extended in range(array.ndim)]
+    node.input[index] = view.weights.add(f"{node.input[index]}_aligned", np.pad(array, amounts))

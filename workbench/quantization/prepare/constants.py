@@ -10,6 +10,8 @@ from workbench.errors import StepError, first_line
 from workbench.onnxgraph import signature as graphs
 from workbench.onnxgraph.rewrites import name_nodes, settle_constants
 from workbench.onnxgraph.view import Given, View, attributes
+from workbench.onnxgraph.walk import bodies
+from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +22,7 @@ PER_CHANNEL_OPSET = 13
 FILE_VERSION = 7
 
 
-def at_opset(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+def raise_opset(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     """The model at opset 13 or higher, and a note where it had to be raised.
 
     Raises StepError where onnx's converter cannot raise it.
@@ -43,7 +45,7 @@ def at_opset(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     return raised, f"opset raised from {before} to {PER_CHANNEL_OPSET}"
 
 
-def defaults(model: onnx.ModelProto, _given: Given) -> int:
+def remove_default_inputs(model: onnx.ModelProto, _context: Given) -> int:
     """Initializers that are inputs too made constants: nobody gives weights anew at run time."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in weights]
@@ -55,14 +57,14 @@ def defaults(model: onnx.ModelProto, _given: Given) -> int:
     return count
 
 
-def names(model: onnx.ModelProto, _given: Given) -> int:
+def name_all_nodes(model: onnx.ModelProto, _context: Given) -> int:
     """Every node named, each otherwise."""
     before = [node.name for node in model.graph.node]
     name_nodes(model.graph)
     return sum(old != node.name for old, node in zip(before, model.graph.node, strict=True))
 
 
-def constants(model: onnx.ModelProto, _given: Given) -> int:
+def fold_constants(model: onnx.ModelProto, _context: Given) -> int:
     """Constant nodes, and Identity and Transpose of constants, as initializers."""
     import onnx
 
@@ -81,44 +83,38 @@ def constants(model: onnx.ModelProto, _given: Given) -> int:
     return before - len(model.graph.node)
 
 
-def identities(model: onnx.ModelProto, _given: Given) -> int:
+@each_node
+def remove_identities(view: View, node: onnx.NodeProto, _context: Given) -> bool:
     """Identity, and Dropout as it is at inference, left out."""
-    view = View(model)
-    count = 0
-    for node in view.nodes:
-        count += _changes_nothing(view, node) and bypass(view, node)
-    return view.written(count)
+    return _changes_nothing(view, node) and bypass(view, node)
 
 
 def bypass(view: View, node: onnx.NodeProto) -> bool:
     """Take a node out whose output is its first input; False where both names have to stay."""
-    source, made = node.input[0], node.output[0]
-    if made not in view.kept:
-        for taker in list(view.takers.get(made, [])):
-            for place, name in enumerate(taker.input):
-                if name == made:
-                    view.reroute(taker, place, source)
+    source, output = node.input[0], node.output[0]
+    if output not in view.kept:
+        _reroute_takers(view, output, source)
         view.drop(node)
         return True
     maker = view.makers.get(source)
-    if maker is None or source in view.kept or any(inside(one) for one in view.nodes):
+    if maker is None or source in view.kept or any(map(bodies, view.nodes)):
         return False
     # The graph's output is made by the node before, and taken by that name by the others.
     view.drop(node)
-    for taker in list(view.takers.get(source, [])):
-        for place, name in enumerate(taker.input):
-            if name == source:
-                view.reroute(taker, place, made)
-    for place, name in enumerate(maker.output):
+    _reroute_takers(view, source, output)
+    for index, name in enumerate(maker.output):
         if name == source:
-            maker.output[place] = made
-    view.makers[made] = maker
+            maker.output[index] = output
+    view.makers[output] = maker
     return True
 
 
-def inside(node: onnx.NodeProto) -> bool:
-    """Whether a node has graphs inside it, such as the two ways of an If."""
-    return any(one.HasField("g") or one.graphs for one in node.attribute)
+def _reroute_takers(view: View, old: str, new: str) -> None:
+    """Let all that take a tensor take another."""
+    for taker in list(view.takers.get(old, [])):
+        for index, name in enumerate(taker.input):
+            if name == old:
+                view.reroute(taker, index, new)
 
 
 def _changes_nothing(view: View, node: onnx.NodeProto) -> bool:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.arrays import batch_size
 from workbench.onnxgraph.view import Array, Given, View, attributes, set_attribute
-from workbench.quantization.prepare.trial import run_graph
+from workbench.quantization.prepare.graph_runs import run_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -33,50 +34,52 @@ SIZED = ("Reshape", "Resize")  # their last input is the shape, or the sizes, th
 MOST = 1 << 20  # elements of a constant that is worth storing
 
 
-def shape_arithmetic(model: onnx.ModelProto, given: Given) -> int:
+def fold_shape_arithmetic(model: onnx.ModelProto, context: Given) -> int:
     """Tensors that are made from shapes alone as constants, or 0 and -1 in a Reshape's target.
 
     Another list of sizes that has the batch among them is written as one Concat. What hangs on the
     batch in another way stays, and where another axis than the batch is open, every Shape does.
     """
     view = View(model)
-    derived = _derived(view, shapes=not _open_axes(model))
+    derived = _derived_tensors(view, shapes=not _has_open_axes(model))
     targets = [
         node for node in view.nodes
         if not node.domain and node.op_type in SIZED and node.input[-1] in derived
     ]  # fmt: skip
-    wanted = sorted(derived | {n.input[0] for n in targets} | {n.output[0] for n in targets})
+    names = sorted(derived | {n.input[0] for n in targets} | {n.output[0] for n in targets})
     if not derived:
         return 0
     runs = [
-        dict(zip(wanted, arrays, strict=True)) for arrays in run_graph(model, given.batches, wanted)
+        dict(zip(names, arrays, strict=True)) for arrays in run_graph(model, context.batches, names)
     ]
-    found = {name: [one[name] for one in runs] for name in wanted}
-    settled = {name for name in derived if _constant(found[name])}
-    settled |= {name for name in derived - settled if _counts(view, name, found[name], given)}
+    values = {name: [run[name] for run in runs] for name in names}
+    settled = {name for name in derived if _is_constant(values[name])}
+    settled |= {
+        name for name in derived - settled if _is_list_of_sizes(view, name, values[name], context)
+    }
     changed: list[str] = []
     for node in targets:
-        shapes = [(one[node.input[0]].shape, one[node.output[0]].shape) for one in runs]
-        given_by = _reshaped if node.op_type == "Reshape" else _resized
-        if node.output[0] not in settled and given_by(view, node, shapes):
+        shapes = [(run[node.input[0]].shape, run[node.output[0]].shape) for run in runs]
+        settle = _settle_reshape if node.op_type == "Reshape" else _settle_resize
+        if node.output[0] not in settled and settle(view, node, shapes):
             changed.append(node.name)
     for name in sorted(settled):
-        takers = [one for one in view.takers.get(name, [])
-                  if any(made not in settled for made in one.output)]  # fmt: skip
+        takers = [taker for taker in view.takers.get(name, [])
+                  if any(output not in settled for output in taker.output)]  # fmt: skip
         if not takers:
             continue
-        constant = _written(view, name, found[name], given)
+        constant = _write_value(view, name, values[name], context)
         for taker in takers:
-            for place, taken in enumerate(taker.input):
+            for index, taken in enumerate(taker.input):
                 if taken == name:
-                    view.reroute(taker, place, constant)
+                    view.reroute(taker, index, constant)
                     changed.append(taker.name)
     view.written(len(changed))
     left = {node.name for node in model.graph.node}  # some took part in what nobody takes now
     return sum(name in left for name in changed)
 
 
-def _open_axes(model: onnx.ModelProto) -> bool:
+def _has_open_axes(model: onnx.ModelProto) -> bool:
     """Whether an input takes other sizes along another axis than the batch's."""
     return any(
         not axis.HasField("dim_value") or axis.dim_value < 1
@@ -85,7 +88,7 @@ def _open_axes(model: onnx.ModelProto) -> bool:
     )
 
 
-def _derived(view: View, *, shapes: bool) -> set[str]:
+def _derived_tensors(view: View, *, shapes: bool) -> set[str]:
     """Tensors that are made of constants and, with `shapes`, of shapes that hang on no values."""
     derived: set[str] = set()
     by_values: set[str] = set()
@@ -109,45 +112,45 @@ def _derived(view: View, *, shapes: bool) -> set[str]:
     return derived
 
 
-def _constant(found: list[Array]) -> bool:
-    first = found[0]
+def _is_constant(values: list[Array]) -> bool:
+    first = values[0]
     return first.size <= MOST and all(
-        one.dtype == first.dtype and np.array_equal(one, first) for one in found
+        value.dtype == first.dtype and np.array_equal(value, first) for value in values
     )
 
 
-def _counts(view: View, name: str, found: list[Array], given: Given) -> bool:
+def _is_list_of_sizes(view: View, name: str, values: list[Array], context: Given) -> bool:
     """Whether a tensor is a list of sizes that are the batch's or the same for all batches."""
-    if any(one.shape != found[0].shape or one.dtype != np.int64 for one in found):
+    if any(value.shape != values[0].shape or value.dtype != np.int64 for value in values):
         return False
-    if found[0].ndim != 1 or view.maker(name, "Concat", "Shape", "Gather") is not None:
+    if values[0].ndim != 1 or view.maker(name, "Concat", "Shape", "Gather") is not None:
         return False  # as short as it can be, or nearly
-    counts = [len(next(iter(batch.values()))) for batch in given.batches]
+    counts = [batch_size(batch) for batch in context.batches]
     return all(
         len(set(sizes)) == 1 or list(sizes) == counts
-        for sizes in zip(*(one.tolist() for one in found), strict=True)
+        for sizes in zip(*(value.tolist() for value in values), strict=True)
     )
 
 
-def _written(view: View, name: str, found: list[Array], given: Given) -> str:
+def _write_value(view: View, name: str, values: list[Array], context: Given) -> str:
     """A constant, or a list of sizes made of the input's shape."""
-    if _constant(found):
-        return view.weights.add(f"{name}_constant", found[0])
+    if _is_constant(values):
+        return view.weights.add(f"{name}_constant", values[0])
     parts = []
-    for place, sizes in enumerate(zip(*(one.tolist() for one in found), strict=True)):
-        part = f"{name}_{place}"
+    for axis, sizes in enumerate(zip(*(value.tolist() for value in values), strict=True)):
+        part = f"{name}_{axis}"
         if len(set(sizes)) == 1:
             parts.append(view.weights.add(part, np.array(sizes[:1], np.int64)))
         else:
             zero = view.weights.add(f"{part}_axis", np.zeros(1, np.int64))
-            shape = view.put("Shape", [next(iter(given.batches[0]))], f"{part}_shape")
+            shape = view.put("Shape", [next(iter(context.batches[0]))], f"{part}_shape")
             parts.append(view.put("Gather", [shape, zero], part))
     return view.put("Concat", parts, f"{name}_sizes", axis=0)
 
 
-def _reshaped(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
+def _settle_reshape(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
     """Give a Reshape a constant target for inputs and outputs of these shapes, where one does."""
-    target = _target(shapes)
+    target = _reshape_target(shapes)
     if target is None:
         return False
     name = view.weights.add(f"{node.output[0]}_shape", np.array(target, np.int64))
@@ -156,17 +159,21 @@ def _reshaped(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
     return True
 
 
-def _resized(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
+def _settle_resize(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
     """Give a Resize constant scales in place of sizes, which have the batch among them."""
     if len(node.input) < 4 or "axes" in attributes(node) or not shapes[0][0]:
         return False
-    found = {tuple(np.float32(b / a) for a, b in zip(*one, strict=True)) for one in shapes}
-    scales = np.array(found.pop(), np.float32)
+    ratios = {
+        tuple(np.float32(b / a) for a, b in zip(before, after, strict=True))
+        for before, after in shapes
+    }
+    scales = np.array(ratios.pop(), np.float32)
     # The runtime cuts what a scale gives off: it must not fall short of the size by rounding.
     exact = all(
-        np.array_equal(np.floor(np.array(one[0], np.float32) * scales), one[1]) for one in shapes
+        np.array_equal(np.floor(np.array(before, np.float32) * scales), after)
+        for before, after in shapes
     )
-    if found or not exact or all(one[0] == one[1] for one in shapes):
+    if ratios or not exact or all(before == after for before, after in shapes):
         return False
     view.reroute(node, 2, view.weights.add(f"{node.output[0]}_scales", scales))
     view.reroute(node, 3, "")
@@ -174,9 +181,9 @@ def _resized(view: View, node: onnx.NodeProto, shapes: Shapes) -> bool:
     return True
 
 
-def _target(shapes: Shapes) -> list[int] | None:
+def _reshape_target(shapes: Shapes) -> list[int] | None:
     """A Reshape's target for inputs and outputs of these shapes: 0 keeps an axis, -1 is open."""
-    inputs, outputs = [one[0] for one in shapes], [one[1] for one in shapes]
+    inputs, outputs = [before for before, _ in shapes], [after for _, after in shapes]
     if len({len(shape) for shape in outputs}) > 1 or any(0 in shape for shape in outputs):
         return None
     target = []

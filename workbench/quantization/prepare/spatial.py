@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.onnxgraph.signs import never_negative
 from workbench.onnxgraph.view import (
     Given,
     View,
@@ -13,10 +14,9 @@ from workbench.onnxgraph.view import (
     axes_of,
     is_baked,
     set_attribute,
-    shapes,
 )
 from workbench.quantization.prepare.constants import bypass
-from workbench.tflite.lowering import never_negative
+from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:
     import onnx
@@ -24,37 +24,32 @@ if TYPE_CHECKING:
 POOLS = ("AveragePool", "MaxPool")
 
 
-def pads(model: onnx.ModelProto, given: Given) -> int:
+@each_node
+def fold_pads(view: View, node: onnx.NodeProto, context: Given) -> bool:
     """Explicit Pads with zeros folded into every convolution or pool that takes them.
 
     A pool must cover at least one true value with each window. MaxPool pads with what never wins:
     zeros are that where no value is negative. For TFLite it keeps its Pad: the converter to it
     would write the pool's own padding as a Pad with the least float there is.
     """
-    view = View(model)
-    count = 0
-    for node in view.nodes:
-        amounts = _zeros(view, node)
-        takers = view.takers.get(node.output[0], []) if amounts is not None else []
-        if amounts is None or not takers or node.output[0] in view.kept or is_baked(node):
-            continue
-        if not all(_takes(view, node, one, amounts, given) for one in takers):
-            continue
-        for taker in list(takers):
-            found = attributes(taker)
-            own = found.get("pads", [0] * len(amounts))
-            total = [a + b for a, b in zip(own, amounts, strict=True)]
-            set_attribute(taker, "auto_pad", None)
-            set_attribute(taker, "pads", total)
-            if taker.op_type == "AveragePool":
-                set_attribute(taker, "count_include_pad", 1)
-            view.reroute(taker, 0, node.input[0])
-        view.drop(node)
-        count += 1
-    return view.written(count)
+    amounts = _zero_padding(view, node)
+    takers = list(view.takers.get(node.output[0], [])) if amounts is not None else []
+    if amounts is None or not takers or node.output[0] in view.kept or is_baked(node):
+        return False
+    if not all(_can_pad(view, node, taker, amounts, context) for taker in takers):
+        return False
+    for taker in takers:
+        own = attributes(taker).get("pads", [0] * len(amounts))
+        set_attribute(taker, "auto_pad", None)
+        set_attribute(taker, "pads", [a + b for a, b in zip(own, amounts, strict=True)])
+        if taker.op_type == "AveragePool":
+            set_attribute(taker, "count_include_pad", 1)
+        view.reroute(taker, 0, node.input[0])
+    view.drop(node)
+    return True
 
 
-def _zeros(view: View, node: onnx.NodeProto) -> list[int] | None:
+def _zero_padding(view: View, node: onnx.NodeProto) -> list[int] | None:
     """How far a Pad goes with zeros, [begin..., end...] of the spatial axes; None for others."""
     if node.op_type != "Pad" or attributes(node).get("mode", b"constant") != b"constant":
         return None
@@ -69,30 +64,28 @@ def _zeros(view: View, node: onnx.NodeProto) -> list[int] | None:
     begin, end = amounts[:half].tolist(), amounts[half:].tolist()
     if len(node.input) > 3 and node.input[3]:
         axes = view.constant(node, 3)
-        rank = len(shapes(view.model).get(node.input[0], ()))
+        rank = view.rank(node.input[0])
         if axes is None or not rank:
             return None
-        places = [int(axis) % rank for axis in axes]
+        padded = [int(axis) % rank for axis in axes]
         begin, end = (
-            [dict(zip(places, one, strict=True)).get(axis, 0) for axis in range(rank)]
-            for one in (begin, end)
+            [dict(zip(padded, side, strict=True)).get(axis, 0) for axis in range(rank)]
+            for side in (begin, end)
         )
     if len(begin) < 3 or any([*begin[:2], *end[:2]]) or min(*begin, *end) < 0:
         return None
-    return [int(one) for one in (*begin[2:], *end[2:])]
+    return [int(amount) for amount in (*begin[2:], *end[2:])]
 
 
-def _takes(
-    view: View, pad: onnx.NodeProto, node: onnx.NodeProto, amounts: list[int], given: Given
+def _can_pad(
+    view: View, pad: onnx.NodeProto, node: onnx.NodeProto, amounts: list[int], context: Given
 ) -> bool:
     """Whether a node may do a Pad's padding itself."""
     found = attributes(node)
     if node.domain or node.op_type not in ("Conv", *POOLS) or node.input[0] != pad.output[0]:
         return False
-    if pad.output[0] in node.input[1:] or found.get("auto_pad", b"NOTSET") not in (
-        b"NOTSET",
-        b"VALID",
-    ):
+    explicit = found.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    if pad.output[0] in node.input[1:] or not explicit:
         return False
     own = any(found.get("pads", []))
     if node.op_type == "Conv":
@@ -106,57 +99,51 @@ def _takes(
     if node.op_type == "AveragePool":
         return not own or bool(found.get("count_include_pad", 0))
     positive = never_negative(view.makers.get(pad.input[0]), view.weights)
-    return given.target == "ort" and positive and len(node.output) == 1
+    return context.target == "ort" and positive and len(node.output) == 1
 
 
-def spatial_means(model: onnx.ModelProto, _given: Given) -> int:
+@each_node
+def mean_to_global_pool(view: View, node: onnx.NodeProto, _context: Given) -> bool:
     """ReduceMean over the two spatial axes of [N, C, H, W] as GlobalAveragePool (and Flatten)."""
-    known = shapes(model)
-    view = View(model)
-    count = 0
-    for node in view.nodes:
-        if node.op_type != "ReduceMean" or len(known.get(node.input[0], ())) != 4:
-            continue
-        axes = axes_of(view, node)
-        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or is_baked(node):
-            continue
-        kept = attributes(node).get("keepdims", 1)
-        view.drop(node)
-        made = node.output[0]
-        pooled = made if kept else f"{made}_pooled"
-        view.put("GlobalAveragePool", [node.input[0]], pooled)
-        if not kept:
-            view.put("Flatten", [pooled], made, axis=1)
-        count += 1
-    return view.written(count)
+    if node.op_type != "ReduceMean" or view.rank(node.input[0]) != 4:
+        return False
+    axes = axes_of(view, node)
+    if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or is_baked(node):
+        return False
+    view.drop(node)
+    output = node.output[0]
+    if attributes(node).get("keepdims", 1):
+        view.put("GlobalAveragePool", [node.input[0]], output)
+    else:
+        pooled = view.put("GlobalAveragePool", [node.input[0]], f"{output}_pooled")
+        view.put("Flatten", [pooled], output, axis=1)
+    return True
 
 
-def changes_of_shape(model: onnx.ModelProto, _given: Given) -> int:
+@each_node
+def merge_shape_changes(view: View, node: onnx.NodeProto, _context: Given) -> bool:
     """A Reshape, Flatten or Transpose right after another, where one of them does for both."""
-    view = View(model)
-    count = 0
-    for node in view.nodes:
-        first = view.makers.get(node.input[0]) if node.input else None
-        if first is None or is_baked(node) or is_baked(first) or view.dropped(first):
-            continue
-        if view.only_taker(node.input[0]) is None:
-            continue
-        if node.op_type == first.op_type == "Transpose":
-            before, after = attributes(first).get("perm"), attributes(node).get("perm")
-            if before is None or after is None:
-                continue
-            order = [before[axis] for axis in after]
-            set_attribute(node, "perm", order)
-            view.reroute(node, 0, first.input[0])
-            view.drop(first)
-            if order == sorted(order):
-                bypass(view, node)
-            count += 1
-        elif _overrules(view, first, node):
-            view.reroute(node, 0, first.input[0])
-            view.drop(first)
-            count += 1
-    return view.written(count)
+    first = view.makers.get(node.input[0]) if node.input else None
+    if first is None or is_baked(node) or is_baked(first) or view.dropped(first):
+        return False
+    if view.only_taker(node.input[0]) is None:
+        return False
+    if node.op_type == first.op_type == "Transpose":
+        before, after = attributes(first).get("perm"), attributes(node).get("perm")
+        if before is None or after is None:
+            return False
+        order = [before[axis] for axis in after]
+        set_attribute(node, "perm", order)
+        view.reroute(node, 0, first.input[0])
+        view.drop(first)
+        if order == sorted(order):
+            bypass(view, node)
+        return True
+    if not _overrules(view, first, node):
+        return False
+    view.reroute(node, 0, first.input[0])
+    view.drop(first)
+    return True
 
 
 def _overrules(view: View, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
