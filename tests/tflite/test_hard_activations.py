@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tests import nets
-from workbench.quantization.core.qdq_reader import Grid, Stripped
+from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph
 from workbench.tflite.hard_activations import FULL, hard_products, is_hard
 
-GIVEN, GATE, RESULT = Grid(0.06, 10), Grid(1 / 255, -128), Grid(0.03, -100)
+GIVEN, GATE, RESULT = (
+    ActivationGrid(0.06, 10),
+    ActivationGrid(1 / 255, -128),
+    ActivationGrid(0.03, -100),
+)
 
 
 def model_of(*nodes: onnx.NodeProto, outputs: Sequence[str] = ("y",)) -> onnx.ModelProto:
@@ -47,7 +51,7 @@ BOTH = model_of(sigmoid("s"), helper.make_node("Mul", ["x", "s"], ["y"]), output
 
 @pytest.mark.parametrize("model", [SWISH, PRODUCT, ALONE, BOTH])
 def test_the_function_stays(model: onnx.ModelProto) -> None:
-    made = hard_products(Stripped(model, {}, {})).model
+    made = hard_products(StrippedGraph(model, {}, {})).model
     onnx.checker.check_model(made, full_check=True)
     some = 4 * nets.normal(1, 64)
     for wanted, found in zip(run(model, some), run(made, some), strict=True):
@@ -57,11 +61,13 @@ def test_the_function_stays(model: onnx.ModelProto) -> None:
     assert not {"HardSwish", "HardSigmoid"} & {node.op_type for node in made.graph.node}
 
 
-@pytest.mark.parametrize(("model", "wanted"), [(SWISH, FULL), (PRODUCT, Grid(6 / 255, -128))])
-def test_a_swish_has_grids_for_its_parts(model: onnx.ModelProto, wanted: Grid) -> None:
+@pytest.mark.parametrize(
+    ("model", "wanted"), [(SWISH, FULL), (PRODUCT, ActivationGrid(6 / 255, -128))]
+)
+def test_a_swish_has_grids_for_its_parts(model: onnx.ModelProto, wanted: ActivationGrid) -> None:
     grids = {"x": GIVEN, "y": RESULT, **({"s": GATE} if model is PRODUCT else {})}
-    found = hard_products(Stripped(model, grids, {})).grids
-    assert found["y_sixth"] == Grid(0.06 / 6, 10)  # the integers of x
+    found = hard_products(StrippedGraph(model, grids, {})).grids
+    assert found["y_sixth"] == ActivationGrid(0.06 / 6, 10)  # the integers of x
     assert found["y_relu6"].zero == wanted.zero
     assert found["y_relu6"].scale == pytest.approx(wanted.scale)
     assert (found["x"], found["y"]) == (GIVEN, RESULT)
@@ -70,16 +76,16 @@ def test_a_swish_has_grids_for_its_parts(model: onnx.ModelProto, wanted: Grid) -
 
 def test_what_is_left_float_stays_so() -> None:
     for model in (SWISH, PRODUCT):
-        found = hard_products(Stripped(model, {"x": GIVEN}, {}))
+        found = hard_products(StrippedGraph(model, {"x": GIVEN}, {}))
         assert found.grids == {"x": GIVEN}
         assert [node.op_type for node in found.model.graph.node] == ["HardSwish"]
-    alone = hard_products(Stripped(ALONE, {"x": GIVEN}, {})).model
+    alone = hard_products(StrippedGraph(ALONE, {"x": GIVEN}, {})).model
     assert [node.op_type for node in alone.graph.node] == ["HardSigmoid"]
 
 
 def test_a_gate_that_others_take_too_is_written_out_once_for_them() -> None:
-    made = hard_products(Stripped(BOTH, {"x": GIVEN, "s": GATE, "y": RESULT}, {}))
-    assert made.grids["s_relu6"] == Grid(pytest.approx(6 / 255), -128)  # type: ignore[arg-type]
+    made = hard_products(StrippedGraph(BOTH, {"x": GIVEN, "s": GATE, "y": RESULT}, {}))
+    assert made.grids["s_relu6"] == ActivationGrid(pytest.approx(6 / 255), -128)  # type: ignore[arg-type]
     assert [node.op_type for node in made.model.graph.node].count("Clip") == 1
 
 
@@ -89,5 +95,5 @@ def test_a_gate_that_others_take_too_is_written_out_once_for_them() -> None:
 def test_other_slopes_stay(node: onnx.NodeProto) -> None:
     model = model_of(node)
     assert not is_hard(model)
-    found = hard_products(Stripped(model, {}, {})).model
+    found = hard_products(StrippedGraph(model, {}, {})).model
     assert [one.op_type for one in found.graph.node] == [node.op_type]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tests import nets
 from workbench.artifact import Artifact, Format
 from workbench.device.session import infer, open_session
-from workbench.quantization.core.qdq_reader import Grid, Stripped, strip
+from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph, strip_qdq
 from workbench.steps import ToTflite
 from workbench.tflite.flatbuffer import Flatbuffer
 from workbench.tflite.hard_activations import taken_apart
@@ -234,7 +234,7 @@ def test_rows_of_int8_and_of_float_weights(tmp_path: Path) -> None:
     source = nets.exported(tmp_path / "float", nets.build(), pictures())
     qdq = quantized(source, tmp_path / "qdq" / "model.onnx", ("features.0",), True)
     model = onnx.load(qdq.path)
-    found = strip(model)
+    found = strip_qdq(model)
     left = float_rows(found)
     assert len(left) == 8
     assert not left & set(scale_rows(found))
@@ -242,7 +242,7 @@ def test_rows_of_int8_and_of_float_weights(tmp_path: Path) -> None:
     weights = {one.name: numpy_helper.to_array(one) for one in found.model.graph.initializer}
     stem = next(node for node in found.model.graph.node if node.op_type == "Conv")
     assert set(rows_of(weights[stem.input[1]], 0)) == left
-    assert float_rows(Stripped(onnx.ModelProto(), {}, {})) == set()
+    assert float_rows(StrippedGraph(onnx.ModelProto(), {}, {})) == set()
 
 
 COUNTS = {
@@ -310,4 +310,4 @@ def test_ranges_are_of_each_tensor_alone(tmp_path: Path) -> None:
     ]
     for name, array in wanted.items():
         assert any(np.allclose(one, (array.min(), array.max()), atol=1e-5) for one in found), name
-    assert Grid(0.1, 3).low == pytest.approx(-13.1)
+    assert ActivationGrid(0.1, 3).low == pytest.approx(-13.1)

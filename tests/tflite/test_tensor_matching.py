@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests import nets
-from workbench.quantization.core.qdq_reader import Grid, Stripped
+from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph
 from workbench.tflite.tensor_matching import Print, matched, onnx_prints
 
-A, B = Grid(0.1, 0), Grid(0.2, 5)
+A, B = ActivationGrid(0.1, 0), ActivationGrid(0.2, 5)
 SOME, OTHER = nets.normal(1, 4, 5, 6), nets.normal(1, 4, 5, 6, seed=1)
 
 
@@ -25,8 +25,8 @@ def numbered(*arrays: Any) -> dict[int, Print]:
     return {number: Print.of([np.asarray(array)]) for number, array in enumerate(arrays)}
 
 
-def stripped(**grids: Grid) -> Stripped:
-    return Stripped(onnx.ModelProto(), grids, {})
+def stripped(**grids: ActivationGrid) -> StrippedGraph:
+    return StrippedGraph(onnx.ModelProto(), grids, {})
 
 
 def test_a_tensor_is_known_in_any_layout_and_shape() -> None:

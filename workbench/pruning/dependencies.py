@@ -37,9 +37,9 @@ def trace_dependencies(module: Module, inputs: Sequence[torch.Tensor]) -> Any:
             )
     except Exception as error:  # whatever a model's code or a graph that nobody met raises
         suspects = [running[-1]] if running else _recurrent_layers(module)
-        place = "".join(f" in {name} ({_class_name(module, name)})" for name in suspects[:1])
+        where = "".join(f" in {name} ({_class_name(module, name)})" for name in suspects[:1])
         raise ModelError(
-            f"torch-pruning cannot trace the model{place}",
+            f"torch-pruning cannot trace the model{where}",
             f"{type(error).__name__}: {first_line(error)}",
             "give a model of plain layers, or leave the step Prune out",
         ) from error

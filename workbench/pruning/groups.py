@@ -182,8 +182,14 @@ def _channel_group(
         for member in members
     )
     # A depthwise convolution hands on what others make.
-    makers = [one for one in own if one.output and getattr(one.module, "groups", 1) == 1]
-    name = next((one.name for one in makers if hasattr(one.module, "weight")), own[0].name)
+    producers = [
+        member.name
+        for member in own
+        if member.output
+        and getattr(member.module, "groups", 1) == 1
+        and hasattr(member.module, "weight")
+    ]
+    name = next(iter(producers), own[0].name)
     return ChannelGroup(name, traced[0].dep.target.module, channels, own, traced)
 
 

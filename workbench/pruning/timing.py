@@ -147,15 +147,15 @@ class Stopwatch:
 
         context = self.context
         example = context.dataset.examples(1, context.seed)
-        wanted = Wanted(
+        request = Wanted(
             targets=files,
-            facts={name: inspect.read(one.path) for name, one in files.items()},
+            facts={name: inspect.read(artifact.path) for name, artifact in files.items()},
             timed=dict.fromkeys(files, example),
             samples={},
             preset=PRESETS["quick"],
         )
         with closing(Cache()) as cache:
-            results = profiled([context.device], wanted, cache, Quiet(), resume=False)
+            results = profiled([context.device], request, cache, Quiet(), resume=False)
         result = results[context.device.name]
         error = result.error or next(iter(result.failed.values()), None)
         if error is not None:

@@ -100,10 +100,10 @@ class QuantizeDynamic:
         held: tuple[str, ...] = ()
         if self.max_drop is not None:
             found = self._within(model, chosen, subject, context)
-            if found.made is None:
+            if found.candidate is None:
                 path.unlink(missing_ok=True)
                 return trial.handed_on(subject, context, found.notes)
-            chosen = {name: kind for name, kind in chosen.items() if name not in found.made}
+            chosen = {name: kind for name, kind in chosen.items() if name not in found.candidate}
             held = found.notes
         scheme = self._quantize(model, chosen, path, context)
         written = onnx.load(path)

@@ -73,7 +73,7 @@ class QuantizeStatic:
         from workbench.quantization.explain.evidence import gather_evidence
         from workbench.quantization.prepare.classifier_head import attach_head, detach_head
         from workbench.quantization.search.choice import PlacementGoals, choose_placement
-        from workbench.quantization.search.latency import TimingPlace
+        from workbench.quantization.search.latency import TimingSetup
 
         whole = onnx.load(subject.path)
         self._check(whole)
@@ -92,8 +92,8 @@ class QuantizeStatic:
             return self._nothing(model, subject, context)
         score = self._score(model, subject, context)
         goals = PlacementGoals(self.optimize == "latency", self.max_drop, score)
-        place = TimingPlace(context.device, context.folder)
-        choice = choose_placement(ready, floats, goals, place, model, context.progress)
+        setup = TimingSetup(context.device, context.folder)
+        choice = choose_placement(ready, floats, goals, setup, model, context.progress)
         if choice.planned is None:
             return trial.handed_on(subject, context, choice.notes)
         path = context.folder / "model.int8.onnx"

@@ -15,7 +15,7 @@ import numpy as np
 
 from workbench.onnxgraph import signature
 from workbench.onnxgraph.rewrites import Weights, inputs_of, replace_nodes
-from workbench.quantization.core.qdq_reader import Grid, Stripped, strip
+from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph, strip_qdq
 from workbench.tflite.lowering import attributes
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 # From here on ONNX has HardSwish.
 HARD_SWISH_OPSET = 14
 SIX, THREE = 6.0, 3.0
-FULL = Grid(SIX / 255, -128)  # of a relu6 whose own grid is not known
+FULL = ActivationGrid(SIX / 255, -128)  # of a relu6 whose own grid is not known
 
 
-def taken_apart(model: onnx.ModelProto) -> Stripped:
+def taken_apart(model: onnx.ModelProto) -> StrippedGraph:
     """A QDQ graph taken apart, in the operators that TFLite's INT8 kernels take; a float one too.
 
     Raises StepError for a QDQ graph that cannot be taken apart.
     """
-    return hard_products(strip(model))
+    return hard_products(strip_qdq(model))
 
 
 def is_hard(model: onnx.ModelProto) -> bool:
@@ -40,7 +40,7 @@ def is_hard(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "HardSwish" or _is_hard_sigmoid(node) for node in model.graph.node)
 
 
-def hard_products(stripped: Stripped) -> Stripped:
+def hard_products(stripped: StrippedGraph) -> StrippedGraph:
     """Write hard-swish and hard-sigmoid out, with the grids of what is between.
 
     In a quantized graph those alone whose two ends are quantized: LiteRT's float kernels take
@@ -91,7 +91,7 @@ def _is_hard_sigmoid(node: onnx.NodeProto) -> bool:
 class _Work:
     """The graph's constants and grids, to which the products add theirs."""
 
-    def __init__(self, body: onnx.GraphProto, grids: dict[str, Grid]) -> None:
+    def __init__(self, body: onnx.GraphProto, grids: dict[str, ActivationGrid]) -> None:
         weights = Weights(body)
         self.ends = [weights.add(f"hard_{name}", np.array(value, np.float32))
                      for name, value in (("zero", 0), ("six", SIX))]  # fmt: skip
@@ -111,7 +111,7 @@ class _Work:
         sixth = f"{result}_sixth"
         if given in self.grids:
             grid = self.grids[given]
-            self.grids[sixth] = Grid(grid.scale / SIX, grid.zero)
+            self.grids[sixth] = ActivationGrid(grid.scale / SIX, grid.zero)
         return [
             *nodes,
             _node("Mul", [given, self.sixth], sixth),
@@ -127,7 +127,7 @@ class _Work:
         if result in self.grids:
             grid = self.grids.get(gate)
             self.grids[f"{result}_relu6"] = (
-                FULL if grid is None else Grid(grid.scale * SIX, grid.zero)
+                FULL if grid is None else ActivationGrid(grid.scale * SIX, grid.zero)
             )
         shifted, relu6 = f"{result}_shifted", f"{result}_relu6"
         return [

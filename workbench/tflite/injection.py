@@ -26,7 +26,7 @@ from workbench.tflite.integer_weights import (
 )
 
 if TYPE_CHECKING:
-    from workbench.quantization.core.qdq_reader import Grid, Stripped
+    from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
@@ -52,7 +52,7 @@ class Chosen:
     """
 
     content: bytes
-    wanted: Mapping[int, Grid]
+    wanted: Mapping[int, ActivationGrid]
     floats: frozenset[str]
     own: int
     tensors: int
@@ -61,7 +61,7 @@ class Chosen:
 
 def with_ranges(
     calibrated: bytes,
-    stripped: Stripped,
+    stripped: StrippedGraph,
     samples: Sequence[tuple[Inputs, Inputs]],
     all_integer: bool = False,
 ) -> Chosen:
@@ -78,7 +78,7 @@ def with_ranges(
     known = matching.matched(stripped, before, after)
     _spread(flat, known)
     own = 0
-    wanted: dict[int, Grid] = {}
+    wanted: dict[int, ActivationGrid] = {}
     for number in after:
         grid = known.get(number)
         if grid is not None:
@@ -94,7 +94,7 @@ def with_ranges(
     return Chosen(flat.packed(), wanted, floats, own, len(wanted) + own, outputs)
 
 
-def _spread(flat: Flatbuffer, known: dict[int, Grid | None]) -> None:
+def _spread(flat: Flatbuffer, known: dict[int, ActivationGrid | None]) -> None:
     """Say of tensors without a counterpart what follows from their neighbours.
 
     What only moves values has its input's grid. Between float tensors nothing is quantized: of an
@@ -124,7 +124,7 @@ def _spread(flat: Flatbuffer, known: dict[int, Grid | None]) -> None:
 
 
 def _left_float(
-    flat: Flatbuffer, stripped: Stripped, known: Mapping[int, Grid | None]
+    flat: Flatbuffer, stripped: StrippedGraph, known: Mapping[int, ActivationGrid | None]
 ) -> frozenset[str]:
     """Operators that the quantizer would take although the QDQ file leaves them float.
 
@@ -151,7 +151,7 @@ def _left_float(
 
 
 def with_integers(
-    quantized: bytes, chosen: Chosen, stripped: Stripped
+    quantized: bytes, chosen: Chosen, stripped: StrippedGraph
 ) -> tuple[bytes, dict[str, int]]:
     """The quantizer's file with the QDQ file's own integers, and what came from where.
 

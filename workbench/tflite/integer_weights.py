@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from workbench.tflite.flatbuffer import WEIGHTED, Flatbuffer
 
 if TYPE_CHECKING:
-    from workbench.quantization.core.qdq_reader import Stripped
+    from workbench.quantization.core.qdq_reader import StrippedGraph
 
 Array = NDArray[Any]
 Rows = Mapping[bytes, float]
@@ -55,7 +55,7 @@ def rows_of(weights: Array, axis: int) -> list[bytes]:
     return [row.tobytes() for row in np.sort(moved.reshape(len(moved), -1) + 0.0, axis=1)]
 
 
-def scale_rows(stripped: Stripped) -> dict[bytes, float]:
+def scale_rows(stripped: StrippedGraph) -> dict[bytes, float]:
     """The scale of each output channel of INT8 weights, by its weights."""
     return {
         row: float(scale)
@@ -64,7 +64,7 @@ def scale_rows(stripped: Stripped) -> dict[bytes, float]:
     }
 
 
-def float_rows(stripped: Stripped) -> set[bytes]:
+def float_rows(stripped: StrippedGraph) -> set[bytes]:
     """The output channels of weights that are float, less those that INT8 weights have too."""
     import onnx
 

@@ -18,7 +18,7 @@ from workbench.onnxgraph.session import working_session
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.quantization.core.qdq_reader import Grid, Stripped
+    from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph
     from workbench.tflite.flatbuffer import Flatbuffer
 
 Array = NDArray[Any]
@@ -131,8 +131,8 @@ def _joined(runs: list[dict[Any, Print]]) -> dict[Any, Print]:
 
 
 def matched(
-    stripped: Stripped, before: Mapping[str, Print], after: Mapping[int, Print]
-) -> dict[int, Grid | None]:
+    stripped: StrippedGraph, before: Mapping[str, Print], after: Mapping[int, Print]
+) -> dict[int, ActivationGrid | None]:
     """By tensor of the `.tflite` file: its grid, None where the ONNX file leaves it float.
 
     A tensor that is not in it has no counterpart. Several of one content (a Reshape's two sides, a
@@ -148,7 +148,7 @@ def matched(
         near = max(TIE * nearest, NOISE)
         names = tuple(name for name, distance in distances.items() if distance <= near)
         groups.setdefault(names, []).append(number)
-    found: dict[int, Grid | None] = {}
+    found: dict[int, ActivationGrid | None] = {}
     for names, numbers in groups.items():
         grids = [stripped.grids.get(name) for name in names]
         known = [grid for grid in grids if grid is not None]

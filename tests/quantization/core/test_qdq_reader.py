@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
 from workbench.errors import StepError
-from workbench.quantization.core.qdq_reader import Grid, is_quantized, strip
+from workbench.quantization.core.qdq_reader import ActivationGrid, is_quantized, strip_qdq
 
 Array = NDArray[Any]
 
@@ -88,9 +88,9 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 def test_grids_and_weights_are_the_files_own(zero: Any, signed: int) -> None:
     model = linear(0.05, zero)
     before = model.SerializeToString()
-    found = strip(model)
-    assert found.grids["x"] == Grid(float(np.float32(0.02)), 0)
-    assert found.grids["t"] == Grid(float(np.float32(0.05)), signed)
+    found = strip_qdq(model)
+    assert found.grids["x"] == ActivationGrid(float(np.float32(0.02)), 0)
+    assert found.grids["t"] == ActivationGrid(float(np.float32(0.05)), signed)
     assert found.restored == 0
     assert kinds(found.model) == ["Gemm", "Identity"]
     weight = found.weights["product"]
@@ -103,10 +103,10 @@ def test_grids_and_weights_are_the_files_own(zero: Any, signed: int) -> None:
 def test_the_float_graph_has_weights_and_bias_on_their_grid() -> None:
     model = linear(0.05, np.uint8(128))
     some = np.clip(nets.normal(32, 4), -2, 2)
-    (wanted,), (found,) = run(model, some), run(strip(model).model, some)
+    (wanted,), (found,) = run(model, some), run(strip_qdq(model).model, some)
     assert nets.decibels(wanted, found) > 30
     on_grid = np.round(some / np.float32(0.02)) * np.float32(0.02)
-    (exact,) = run(strip(model).model, on_grid)
+    (exact,) = run(strip_qdq(model).model, on_grid)
     # Nothing is left to differ but the rounding of t itself.
     assert np.abs(np.clip(exact, -0.05 * 128, 0.05 * 127) - run(model, on_grid)[0]).max() < 0.0251
 
@@ -115,7 +115,7 @@ def test_the_float_graph_has_weights_and_bias_on_their_grid() -> None:
     ("scale", "kind"), [(0.01, "Relu"), (6 / 255, "Clip"), (5.99 / 255, "Clip"), (0.05, "Relu")]
 )
 def test_a_relu_that_the_zero_point_stands_for_comes_back(scale: float, kind: str) -> None:
-    found = strip(linear(scale, np.uint8(0)))
+    found = strip_qdq(linear(scale, np.uint8(0)))
     assert kinds(found.model) == ["Gemm", kind, "Identity"]
     assert found.restored == 1
     relu = found.model.graph.node[1]
@@ -131,7 +131,7 @@ def test_a_relu_that_the_zero_point_stands_for_comes_back(scale: float, kind: st
 def test_who_takes_the_tensor_unquantized_takes_it_unclipped() -> None:
     more = [helper.make_node("Neg", ["t"], ["z"])]
     model = linear(0.05, np.uint8(0), ("y", "z", "t"), more)
-    found = strip(model)
+    found = strip_qdq(model)
     some = nets.normal(16, 4)
     for wanted, made in zip(run(model, some), run(found.model, some), strict=True):
         assert nets.decibels(wanted, made) > 25
@@ -146,14 +146,14 @@ def test_no_relu_behind_what_is_never_negative() -> None:
         made, others = pair(name, 1 / 255, np.uint8(0))
         nodes += [helper.make_node(op, taken, [name]), *made]
         weights |= others
-    found = strip(graph([*nodes, helper.make_node("Identity", ["m_d"], ["y"])], weights))
+    found = strip_qdq(graph([*nodes, helper.make_node("Identity", ["m_d"], ["y"])], weights))
     assert found.restored == 0
     assert kinds(found.model) == ["Sigmoid", "Mul", "Identity"]
 
 
 def test_the_networks_output_keeps_its_name_behind_a_pair() -> None:
     model = linear(0.05, np.uint8(128), ("t_d",))
-    found = strip(model)
+    found = strip_qdq(model)
     assert [one.name for one in found.model.graph.output] == ["t_d"]
     some = nets.normal(8, 4)
     assert nets.decibels(run(model, some)[0], run(found.model, some)[0]) > 30
@@ -165,7 +165,7 @@ def test_constants_that_are_quantized_on_the_way_are_folded() -> None:
     made, others = pair("c", 0.5, np.uint8(10))
     nodes = [*given, *made, helper.make_node("Add", ["x_d", "c_d"], ["y"])]
     weights = {**numbers, **others, "c": np.array([0.7, -0.2, 3.1, 900], np.float32)}
-    found = strip(graph(nodes, weights))
+    found = strip_qdq(graph(nodes, weights))
     assert kinds(found.model) == ["Add"]
     assert "c" not in found.grids
     zeros = np.zeros((1, 4), np.float32)
@@ -174,7 +174,7 @@ def test_constants_that_are_quantized_on_the_way_are_folded() -> None:
 
 def test_a_float_graph_stays_as_it_is() -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {})
-    found = strip(model)
+    found = strip_qdq(model)
     assert not is_quantized(model)
     assert is_quantized(linear(1.0, np.uint8(0)))
     assert (kinds(found.model), found.grids, found.weights) == (["Relu"], {}, {})
@@ -192,10 +192,10 @@ def test_one_scale_is_taken_for_an_activation(zero: Array, said: str) -> None:
         {name: array.reshape(-1) for name, array in numbers.items()},
     )
     if not said:
-        assert strip(model).grids["x"] == Grid(1.0, -127)
+        assert strip_qdq(model).grids["x"] == ActivationGrid(1.0, -127)
         return
     with pytest.raises(StepError, match=said):
-        strip(model)
+        strip_qdq(model)
 
 
 def test_what_computes_on_integers_is_refused_by_name() -> None:
@@ -208,7 +208,7 @@ def test_what_computes_on_integers_is_refused_by_name() -> None:
         {**numbers, **shape},
     )
     with pytest.raises(StepError, match=r"flat|reshaper"):
-        strip(model)
+        strip_qdq(model)
 
 
 def test_a_file_that_onnxruntime_quantized(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_file_that_onnxruntime_quantized(tmp_path: Path) -> None:
         source.path, path, Reader(), per_channel=True, activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )  # fmt: skip
-    found = strip(onnx.load(path))
+    found = strip_qdq(onnx.load(path))
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(kinds(found.model))
     assert found.restored == 3  # ReLU6 twice, ReLU
     assert len(found.weights) == 4

@@ -17,13 +17,13 @@ from workbench.quantization.core import engine, fake_quantization
 from workbench.quantization.explain.evidence import QuantizationEvidence, gather_evidence
 from workbench.quantization.prepare.graph_runs import run_graph
 from workbench.quantization.search.choice import PlacementGoals, choose_placement
-from workbench.quantization.search.latency import TimingPlace
+from workbench.quantization.search.latency import TimingSetup
 
 
 def made(preset: str = "balanced", **more: Any) -> tuple[QuantizationEvidence, onnx.ModelProto]:
     given: Any = {"preset": preset, "whole": True} | more
     ready = engine.calibrate(network(), batches, engine.QuantizationOptions(**given))
-    place = TimingPlace(profile.load("cpu"), Path("unused"))
+    place = TimingSetup(profile.load("cpu"), Path("unused"))
     found = choose_placement(ready, ready.options.floats, PlacementGoals(), place, network())
     assert found.planned is not None
     written = ready.write(found.planned.placement, found.planned.plan)

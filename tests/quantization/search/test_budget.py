@@ -78,9 +78,9 @@ def mended(planned: Planned, score: Any, max_drop: float = 1.0) -> BudgetResult[
 def test_what_holds_as_it_is_stays_as_it_is(planned: Planned) -> None:
     score = Made(lambda layers: 0.002)
     found = mended(planned, score)
-    assert found.made is not None
-    assert found.made.placement is planned[1]
-    assert found.made.plan is planned[2]
+    assert found.candidate is not None
+    assert found.candidate.placement is planned[1]
+    assert found.candidate.plan is planned[2]
     assert (found.floats, found.evidence.held) == ((), "interval")
     (note,) = found.notes
     assert note.startswith("max_drop=1: top-1 -0.1")
@@ -93,11 +93,13 @@ def test_the_layer_that_costs_accuracy_goes_to_float_and_no_other(planned: Plann
     assert "wide" in found.floats
     assert len(found.floats) <= 2
     assert found.evidence.held == "interval"
-    assert found.made is not None
-    assert "wide" not in found.made.placement.nodes
+    assert found.candidate is not None
+    assert "wide" not in found.candidate.placement.nodes
     assert found.evidence.drop.high <= 1
-    assert found.made.plan is not planned[2]  # planned anew: biases are those of this placement
-    model = planned[0].write(found.made.placement, found.made.plan)
+    assert (
+        found.candidate.plan is not planned[2]
+    )  # planned anew: biases are those of this placement
+    model = planned[0].write(found.candidate.placement, found.candidate.plan)
     assert integers(model) == set(LAYERS) - set(found.floats)
     assert f"{len(found.floats)} more layer(s) in float: " in found.notes[0]
 
@@ -138,7 +140,7 @@ def test_few_samples_hold_it_by_the_estimate_and_say_so(planned: Planned) -> Non
 
 def test_a_budget_that_no_layer_in_int8_holds_leaves_the_float_file(planned: Planned) -> None:
     found = mended(planned, Made(lambda layers: 0.04 * len(layers)))
-    assert found.made is None
+    assert found.candidate is None
     assert found.evidence.held == "no"
     (note,) = found.notes
     assert note.startswith("max_drop=1 is not held: top-1 -3.")  # what is reachable

@@ -30,7 +30,7 @@ def chosen(
 ) -> tuple[engine.CalibratedNetwork, PlacementChoice]:
     options = engine.QuantizationOptions("fast", whole=True, runtime=runtime)
     ready = engine.calibrate(network(), batches, options)
-    place = latency.TimingPlace(DEVICE, Path("unused"))
+    place = latency.TimingSetup(DEVICE, Path("unused"))
     goals = PlacementGoals(score=score, **goals)
     return ready, choose_placement(ready, frozenset(), goals, place, network())
 

@@ -25,7 +25,7 @@ from workbench.quantization.core.engine import PlannedPlacement
 from workbench.quantization.core.network import Network
 from workbench.quantization.core.placement import OperatorPlacement, place_operators
 from workbench.quantization.search import latency, latency_timing
-from workbench.quantization.search.latency import FastestPlacement, TimingPlace, conclude
+from workbench.quantization.search.latency import FastestPlacement, TimingSetup, conclude
 from workbench.quantization.search.latency_evidence import (
     LatencyEvidence,
     describe_trials,
@@ -221,7 +221,7 @@ def test_a_real_network(
     said: list[float] = []
     found = latency.find_fastest(
         ready, PlannedPlacement(placement, ready.plan(placement)),
-        TimingPlace(profile.load("cpu"), tmp_path, budget_s=4), chain(6, 16),
+        TimingSetup(profile.load("cpu"), tmp_path, budget_s=4), chain(6, 16),
         lambda part, note: said.append(part),
     )  # fmt: skip
     evidence = json.loads(json.dumps(to_plain(found.evidence)))
@@ -242,5 +242,5 @@ def test_nothing_in_int8_is_nothing_to_place(
     names = [node.name for node in ready.network.nodes]
     placement = ready.place(names)
     planned = PlannedPlacement(placement, ready.plan(ready.place()))
-    found = latency.find_fastest(ready, planned, TimingPlace(profile.load("cpu"), tmp_path))
+    found = latency.find_fastest(ready, planned, TimingSetup(profile.load("cpu"), tmp_path))
     assert found.placement is None

@@ -184,7 +184,9 @@ class CalibratedNetwork:
                 self.network, missing, self.stats, few, self.options.seed, DRAWS
             )
             scheme = SCHEMES[self.options.scheme]
-            self._ranges.update({name: one.best_range(scheme) for name, one in histograms.items()})
+            self._ranges.update(
+                {name: histogram.best_range(scheme) for name, histogram in histograms.items()}
+            )
         return {name: self._ranges[name] for name in names if name in self._ranges}
 
     def plan_guarded(self, placement: OperatorPlacement) -> PlannedPlacement:

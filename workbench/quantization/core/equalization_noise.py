@@ -152,8 +152,8 @@ def least_noise_factors(
         with torch.no_grad():
             widest = np.log(WIDEST)
             logarithms.copy_(torch.maximum(logarithms, floor).clamp(-widest, widest))
-    found: Array = torch.exp(logarithms * free).detach().numpy()
-    return found
+    solution: Array = torch.exp(logarithms * free).detach().numpy()
+    return solution
 
 
 def _consumers(

@@ -44,10 +44,10 @@ class ColumnMoments:
     second: Array
     cross: Array
 
-    def __add__(self, other: ColumnMoments) -> ColumnMoments:
+    def __add__(self, more: ColumnMoments) -> ColumnMoments:
         return ColumnMoments(
-            self.count + other.count, self.floats + other.floats, self.quants + other.quants,
-            self.second + other.second, self.cross + other.cross,
+            self.count + more.count, self.floats + more.floats, self.quants + more.quants,
+            self.second + more.second, self.cross + more.cross,
         )  # fmt: skip
 
     @property
@@ -210,7 +210,8 @@ def sample_columns(
     for axis in range(rank):
         offsets = torch.arange(kernel[axis]) * dilations[axis]
         starts = draw(sizes[axis]) * strides[axis]
-        shape = [count] + [kernel[axis] if other == axis else 1 for other in range(rank)]
+        shape = [count, *[1] * rank]
+        shape[1 + axis] = kernel[axis]
         index.append((starts[:, None] + offsets).reshape(shape))
     patches = padded[tuple(index)]  # the slice between two index arrays puts its axis last
     return patches.movedim(-1, 1).reshape(count, group, -1).transpose(0, 1)

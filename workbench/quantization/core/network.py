@@ -202,8 +202,8 @@ def _names_made_inside(node: onnx.NodeProto) -> Iterator[str]:
     for graph in list(graphs_of(onnx.GraphProto(node=[node])))[1:]:
         yield from (value.name for value in graph.input)
         yield from (tensor.name for tensor in graph.initializer)
-        for made in graph.node:
-            yield from made.output
+        for inner in graph.node:
+            yield from inner.output
 
 
 def _session(model: onnx.ModelProto, node: NetworkNode, arrays: Mapping[str, Array]) -> Any:

@@ -43,7 +43,7 @@ SIGNED_BY_INPUT = ("Add", "Mul", "Div", "Sum", "Identity")
 
 
 @dataclass(frozen=True)
-class Grid:
+class ActivationGrid:
     """An 8-bit grid, signed: value = scale * (integer - zero), integers from -128 to 127."""
 
     scale: float
@@ -51,32 +51,37 @@ class Grid:
 
     @property
     def low(self) -> float:
+        """The least value on it."""
         return self.scale * (-128 - self.zero)
 
     @property
     def high(self) -> float:
+        """The greatest value on it."""
         return self.scale * (127 - self.zero)
 
 
 @dataclass(frozen=True)
-class Stripped:
-    """model: without QuantizeLinear and DequantizeLinear, its tensors named as before.
+class StrippedGraph:
+    """A graph without QuantizeLinear and DequantizeLinear, and the numbers that quantize it.
 
-    grids: by activation tensor, of those that are quantized. weights: by node name, of the nodes
-    that take INT8 weights. restored: how many Relu came back.
+    Attributes:
+        model: its tensors are named as before.
+        grids: by activation tensor, of those that are quantized.
+        weights: by node name, of the nodes that take INT8 weights.
+        restored: how many Relu came back.
     """
 
     model: onnx.ModelProto
-    grids: Mapping[str, Grid]
+    grids: Mapping[str, ActivationGrid]
     weights: Mapping[str, QuantizedWeight]
     restored: int = 0
 
     @property
     def tensors(self) -> list[str]:
         """Every activation tensor, in order of computation: inputs and the nodes' results."""
-        constants = {one.name for one in self.model.graph.initializer}
-        given = [one.name for one in self.model.graph.input if one.name not in constants]
-        return [*given, *(name for node in self.model.graph.node for name in node.output if name)]
+        constants = {tensor.name for tensor in self.model.graph.initializer}
+        inputs = [value.name for value in self.model.graph.input if value.name not in constants]
+        return [*inputs, *(name for node in self.model.graph.node for name in node.output if name)]
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
@@ -84,108 +89,107 @@ def is_quantized(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
-def strip(model: onnx.ModelProto) -> Stripped:
+def strip_qdq(model: onnx.ModelProto) -> StrippedGraph:
     """Take a QDQ graph apart; the given model stays as it is.
 
     Raises StepError for what is not a pair of one scale and 8 bits around float operators.
     """
-    made = type(model).FromString(model.SerializeToString())
-    settle_constants(made.graph)
-    name_nodes(made.graph)
-    work = _Work(made.graph, Weights(made.graph))
+    floats = type(model).FromString(model.SerializeToString())
+    graph = floats.graph
+    settle_constants(graph)
+    name_nodes(graph)
+    reading = _Reading(graph, Weights(graph))
     nodes: list[onnx.NodeProto] = []
-    for node in made.graph.node:
+    for node in graph.node:
         if node.op_type == "QuantizeLinear":
-            work.quantize(node)
+            reading.read_quantize(node)
         elif node.op_type == "DequantizeLinear":
-            work.dequantize(node)
+            reading.read_dequantize(node)
         else:
             nodes.append(node)
+    weights: dict[str, QuantizedWeight] = {}
     for node in nodes:
-        for place, name in enumerate(node.input):
-            if name in work.integers:
-                raise StepError(
-                    "the quantized file cannot be taken apart",
-                    f"{node.op_type} ({node.name}) computes on integers", FIX,
-                )  # fmt: skip
-            if name in work.weights and place in (0, 1):
-                work.by_node[node.name] = work.weights[name]
-    restored = _with_relus(nodes, work)
-    for node in nodes:
-        for place, name in enumerate(node.input):
-            node.input[place] = work.source.get(name, name)
-    _results(made.graph, nodes, work)
-    for inner in graphs_of(made.graph):
-        for node in inner.node if inner is not made.graph else ():
-            for place, name in enumerate(node.input):
-                node.input[place] = work.source.get(name, name)
-    replace_nodes(made.graph, nodes)
-    known = {name for node in nodes for name in node.output} | set(inputs_of(made.graph))
-    kept = [value for value in made.graph.value_info if value.name in known]
-    del made.graph.value_info[:]
-    made.graph.value_info.extend(kept)
-    grids = {work.renamed.get(name, name): grid for name, grid in work.grids.items()}
-    return Stripped(made, grids, work.by_node, restored)
+        for index, name in enumerate(node.input):
+            if name in reading.integers:
+                raise _unreadable(f"{node.op_type} ({node.name}) computes on integers")
+            if name in reading.weights and index in (0, 1):
+                weights[node.name] = reading.weights[name]
+    restored = _restore_relus(nodes, reading)
+    inner = [node for part in graphs_of(graph) if part is not graph for node in part.node]
+    for node in (*nodes, *inner):
+        for index, name in enumerate(node.input):
+            node.input[index] = reading.source.get(name, name)
+    _keep_output_names(graph, nodes, reading)
+    replace_nodes(graph, nodes)
+    present = {name for node in nodes for name in node.output} | set(inputs_of(graph))
+    kept = [value for value in graph.value_info if value.name in present]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    grids = {reading.renamed.get(name, name): grid for name, grid in reading.grids.items()}
+    return StrippedGraph(floats, grids, weights, restored)
+
+
+def _unreadable(why: str) -> StepError:
+    return StepError("the quantized file cannot be taken apart", why, FIX)
 
 
 @dataclass
-class _Work:
+class _Reading:
     """What is known while a graph is taken apart.
 
-    integers: by QuantizeLinear's output, the tensor quantized. source: by DequantizeLinear's
-    output, the tensor that stands for it. weights: by DequantizeLinear's output.
+    Attributes:
+        integers: by QuantizeLinear's output, the tensor quantized.
+        source: by DequantizeLinear's output, the tensor that stands for it.
+        weights: by DequantizeLinear's output.
+        renamed: by tensor, its name behind a Relu that came back.
     """
 
     graph: onnx.GraphProto
     constants: Weights
-    grids: dict[str, Grid] = field(default_factory=dict)
+    grids: dict[str, ActivationGrid] = field(default_factory=dict)
     integers: dict[str, str] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     weights: dict[str, QuantizedWeight] = field(default_factory=dict)
-    by_node: dict[str, QuantizedWeight] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
-    def quantize(self, node: onnx.NodeProto) -> None:
+    def read_quantize(self, node: onnx.NodeProto) -> None:
         """Note an activation's grid; of a constant, make the integers."""
-        taken = self.source.get(node.input[0], node.input[0])
-        scale, zero = self._numbers(node)
-        constant = self.constants.get(taken)
+        name = self.source.get(node.input[0], node.input[0])
+        scale, zero = self._parameters(node)
+        constant = self.constants.get(name)
         if constant is not None:
             axis = _axis(node) % max(constant.ndim, 1)
-            wide = np.rint(constant / _along(scale, constant, axis)) + _along(zero, constant, axis)
+            levels = np.rint(constant / _along(scale, constant, axis)) + _along(
+                zero, constant, axis
+            )
             bounds = np.iinfo(zero.dtype)
-            integers = np.clip(wide, bounds.min, bounds.max).astype(zero.dtype)
-            self.source[node.output[0]] = self.constants.add(f"{taken}_integers", integers)
+            integers = np.clip(levels, bounds.min, bounds.max).astype(zero.dtype)
+            self.source[node.output[0]] = self.constants.add(f"{name}_integers", integers)
             return
         if scale.size != 1 or zero.dtype.itemsize != 1:
             kind = f"{zero.dtype}, {scale.size} scales"
-            raise StepError(
-                "the quantized file cannot be taken apart",
-                f"activation {taken} has {kind}; one scale and 8 bits are taken", FIX,
-            )  # fmt: skip
+            raise _unreadable(f"activation {name} has {kind}; one scale and 8 bits are taken")
         offset = 128 if zero.dtype == np.uint8 else 0
-        grid = Grid(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]) - offset)
+        grid = ActivationGrid(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]) - offset)
         # A tensor quantized twice is requantized between operators: the first is its own grid.
-        self.grids.setdefault(taken, grid)
-        self.integers[node.output[0]] = taken
+        self.grids.setdefault(name, grid)
+        self.integers[node.output[0]] = name
 
-    def dequantize(self, node: onnx.NodeProto) -> None:
+    def read_dequantize(self, node: onnx.NodeProto) -> None:
         """Note for which tensor the output stands; of integer constants, make the floats."""
         if node.input[0] in self.integers:
             self.source[node.output[0]] = self.integers[node.input[0]]
             return
-        name = self.source.get(node.input[0], node.input[0])
-        integers = self.constants.get(name)
+        integers = self.constants.get(self.source.get(node.input[0], node.input[0]))
         if integers is None:
-            raise StepError(
-                "the quantized file cannot be taken apart",
-                f"{node.name} dequantizes {node.input[0]}, which no QuantizeLinear gave", FIX,
-            )  # fmt: skip
-        scale, zero = self._numbers(node, integers.dtype)
+            raise _unreadable(
+                f"{node.name} dequantizes {node.input[0]}, which no QuantizeLinear gave"
+            )
+        scale, zero = self._parameters(node, integers.dtype)
         axis = _axis(node) % max(integers.ndim, 1)
-        wide = integers.astype(np.float64) - _along(zero, integers, axis).astype(np.float64)
+        steps = integers.astype(np.float64) - _along(zero, integers, axis).astype(np.float64)
         # In float32, as runtimes do it: the products are what they compute with.
-        floats = wide.astype(np.float32) * _along(scale, integers, axis)
+        floats = steps.astype(np.float32) * _along(scale, integers, axis)
         output = node.output[0]
         self.source[output] = self.constants.add(f"{output}_floats", floats)
         if integers.dtype.itemsize == 1 and integers.ndim:
@@ -195,24 +199,22 @@ class _Work:
                 scales = np.broadcast_to(scale.reshape(-1), (integers.shape[axis],)).copy()
                 self.weights[output] = QuantizedWeight(signed, scales.astype(np.float32), axis)
 
-    def _numbers(self, node: onnx.NodeProto, dtype: Any = np.uint8) -> tuple[Array, Array]:
+    def _parameters(self, node: onnx.NodeProto, dtype: Any = np.uint8) -> tuple[Array, Array]:
+        """A node's scale and zero point."""
         scale = self.constants.get(node.input[1])
         named = len(node.input) > 2 and node.input[2]
         zero = self.constants.get(node.input[2]) if named else np.zeros((), dtype)
         if scale is None or zero is None:
-            raise StepError(
-                "the quantized file cannot be taken apart",
-                f"{node.name} takes a scale or zero point that is computed", FIX,
-            )  # fmt: skip
+            raise _unreadable(f"{node.name} takes a scale or zero point that is computed")
         return scale.astype(np.float32), zero
 
 
 def _axis(node: onnx.NodeProto) -> int:
-    return next((int(one.i) for one in node.attribute if one.name == "axis"), 1)
+    return next((int(item.i) for item in node.attribute if item.name == "axis"), 1)
 
 
 def _along(values: Array, array: Array, axis: int) -> Array:
-    """One value, or one for each index of an axis, so that it broadcasts against the array."""
+    """Values, one for all or one for each index of an axis, to broadcast against the array."""
     if values.size == 1:
         return values.reshape(())
     shape = [1] * array.ndim
@@ -220,7 +222,7 @@ def _along(values: Array, array: Array, axis: int) -> Array:
     return values.reshape(shape)
 
 
-def _with_relus(nodes: list[onnx.NodeProto], work: _Work) -> int:
+def _restore_relus(nodes: list[onnx.NodeProto], reading: _Reading) -> int:
     """Put back what zero points clip: a Relu, or a Clip to 6 where the grid ends there.
 
     Who takes the tensor past its QuantizeLinear goes on taking what is not clipped.
@@ -229,11 +231,11 @@ def _with_relus(nodes: list[onnx.NodeProto], work: _Work) -> int:
 
     makers = {name: node for node in nodes for name in node.output}
     taken = {name for node in nodes for name in node.input}
-    results = {value.name for value in work.graph.output}
+    results = {value.name for value in reading.graph.output}
     restored = 0
-    for name, grid in work.grids.items():
+    for name, grid in reading.grids.items():
         maker = makers.get(name)
-        if grid.zero != -128 or maker is None or not _may_be_negative(maker, makers, work):
+        if grid.zero != -128 or maker is None or not _may_be_negative(maker, makers, reading):
             continue
         clipped = f"{name}_clipped" if name in taken | results else name
         if clipped == name:
@@ -241,13 +243,13 @@ def _with_relus(nodes: list[onnx.NodeProto], work: _Work) -> int:
             maker.output[list(maker.output).index(name)] = raw
         else:
             raw = name
-            work.renamed[name] = clipped
-            for output, source in work.source.items():
+            reading.renamed[name] = clipped
+            for output, source in reading.source.items():
                 if source == name:
-                    work.source[output] = clipped
+                    reading.source[output] = clipped
         if abs(grid.high - RELU6) <= grid.scale:
             ends = [
-                work.constants.add(f"{name}_{end}", np.array(end, np.float32)) for end in (0, 6)
+                reading.constants.add(f"{name}_{end}", np.array(end, np.float32)) for end in (0, 6)
             ]
             node = onnx.helper.make_node("Clip", [raw, *ends], [clipped], f"{name}_relu6")
         else:
@@ -258,37 +260,39 @@ def _with_relus(nodes: list[onnx.NodeProto], work: _Work) -> int:
 
 
 def _may_be_negative(
-    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], work: _Work
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], reading: _Reading
 ) -> bool:
     if node.op_type in SIGNED:
         return True
     if node.op_type not in SIGNED_BY_INPUT:
         return False
-    sources = [makers.get(work.source.get(name, name)) for name in node.input]
-    if any(one is not None and one.op_type == "Erf" for one in sources):
+    sources = [makers.get(reading.source.get(name, name)) for name in node.input]
+    if any(source is not None and source.op_type == "Erf" for source in sources):
         return False  # 1 + erf(x), in a Gelu that is written out
-    return any(not _positive(name, makers, work) for name in node.input if name)
+    return any(not _positive(name, makers, reading) for name in node.input if name)
 
 
-def _positive(name: str, makers: Mapping[str, onnx.NodeProto], work: _Work) -> bool:
+def _positive(name: str, makers: Mapping[str, onnx.NodeProto], reading: _Reading) -> bool:
     """Whether nothing in an operator's input is negative."""
-    source = work.source.get(name, name)
-    constant = work.constants.get(source)
+    source = reading.source.get(name, name)
+    constant = reading.constants.get(source)
     if constant is not None:
         return bool((constant >= 0).all())
-    grid = work.grids.get(source)
+    grid = reading.grids.get(source)
     if grid is not None and source != name:
         return grid.zero == -128
     return source in makers and makers[source].op_type in ("Relu", "Sigmoid", "Softmax", "Abs")
 
 
-def _results(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], work: _Work) -> None:
+def _keep_output_names(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], reading: _Reading
+) -> None:
     """The graph's outputs keep their names, where a pair gave them too."""
     import onnx
 
     for value in graph.output:
-        source = work.source.get(value.name)
+        source = reading.source.get(value.name)
         if source is not None:
             nodes.append(onnx.helper.make_node("Identity", [source], [value.name], value.name))
-            if source in work.grids:
-                work.grids.setdefault(value.name, work.grids[source])
+            if source in reading.grids:
+                reading.grids.setdefault(value.name, reading.grids[source])

@@ -36,7 +36,7 @@ SWITCHES = "workbench_switches"
 
 @dataclass(frozen=True)
 class DynamicLadder:
-    """A FloatLadder of files with dynamic INT8; what it makes are the layers in float.
+    """A FloatLadder of files with dynamic INT8; its candidates are the layers in float.
 
     Attributes:
         model: the float graph, as it goes to the quantizer.
@@ -71,7 +71,7 @@ class DynamicLadder:
 def hold_budget(
     ladder: DynamicLadder, subject: Artifact, context: Context, max_drop: float
 ) -> BudgetResult[tuple[str, ...]]:
-    """The fewest layers in float with which at most `max_drop` points are lost; `made`: which.
+    """The fewest layers in float with which at most `max_drop` points are lost; `candidate`: which.
 
     Raises StepError without evaluation samples, or for outputs that are no classes.
     """

@@ -117,12 +117,13 @@ def _plan_min_max(ready: CalibratedNetwork, floats: frozenset[str]) -> PlannedPl
     return PlannedPlacement(placement, min_max_plan(ready.network, placement, ready.stats, scheme))
 
 
-def _same_weights(network: Network, other: Network) -> bool:
+def _same_weights(network: Network, equalized: Network) -> bool:
     """Whether two networks have the same weights: of one that was not equalized."""
     return all(
-        np.array_equal(value, other.constants[name]) for name, value in network.constants.items()
-        if name in other.constants
-    )  # fmt: skip
+        np.array_equal(value, equalized.constants[name])
+        for name, value in network.constants.items()
+        if name in equalized.constants
+    )
 
 
 def _agreement(expected: Sequence[Array], outputs: Sequence[Array]) -> float | None:

@@ -50,8 +50,8 @@ def matmul_to_gemm(view: View, node: onnx.NodeProto, _context: Given) -> bool:
 @each_node
 def fold_gemm_factors(view: View, node: onnx.NodeProto, _context: Given) -> bool:
     """Gemm's alpha and beta multiplied into its weights and bias."""
-    found = attributes(node) if node.op_type == "Gemm" else {}
-    alpha, beta = found.get("alpha", 1.0), found.get("beta", 1.0)
+    options = attributes(node) if node.op_type == "Gemm" else {}
+    alpha, beta = options.get("alpha", 1.0), options.get("beta", 1.0)
     if alpha == beta == 1.0:
         return False
     biased = len(node.input) > 2 and node.input[2]
@@ -95,12 +95,12 @@ def fold_scales_and_shifts(view: View, node: onnx.NodeProto, _context: Given) ->
     constant = _per_channel(value, *shape) if shape else None
     if constant is None or (node.op_type == "Div" and (not first or not constant.all())):
         return False
-    one, zero = np.ones(len(constant)), np.zeros(len(constant))
+    unit, zero = np.ones(len(constant)), np.zeros(len(constant))
     factor, shift = {
         "Mul": (constant, zero),
         "Div": (1 / np.where(constant == 0, 1, constant), zero),
-        "Add": (one, constant),
-        "Sub": (one, -constant) if first else (-one, constant),
+        "Add": (unit, constant),
+        "Sub": (unit, -constant) if first else (-unit, constant),
     }[node.op_type]
     return _absorb(view, layer, node, factor, shift)
 
@@ -127,13 +127,13 @@ def _normalization(view: View, node: onnx.NodeProto) -> tuple[Array, Array] | No
     """The factor and shift per channel that a BatchNormalization is at inference."""
     if node.op_type != "BatchNormalization" or node.domain:
         return None
-    found = attributes(node)
+    options = attributes(node)
     constants = [view.constant(node, index) for index in range(1, 5)]
     real = [array.astype(np.float64) for array in constants if is_real(array)]
-    if found.get("training_mode") or len(real) < 4:
+    if options.get("training_mode") or len(real) < 4:
         return None
     scale, shift, mean, variance = real
-    factor = scale / np.sqrt(variance + found.get("epsilon", 1e-5))
+    factor = scale / np.sqrt(variance + options.get("epsilon", 1e-5))
     return factor, shift - mean * factor
 
 
@@ -175,21 +175,21 @@ def scale_layer(view: View, layer: onnx.NodeProto, factor: Array, shift: Array) 
 
 def _along_outputs(layer: onnx.NodeProto, weights: Array, factor: Array) -> Array:
     """Factors per output channel, shaped so that they multiply a layer's weights."""
-    found = attributes(layer)
+    options = attributes(layer)
     if layer.op_type == "Gemm":
-        return factor[:, None] if found.get("transB", 0) else factor
+        return factor[:, None] if options.get("transB", 0) else factor
     spatial = (1,) * (weights.ndim - 2)
     if layer.op_type == "Conv":
         return factor.reshape(-1, 1, *spatial)
-    groups = found.get("group", 1)  # ConvTranspose: [inside, outside / groups, ...]
+    groups = options.get("group", 1)  # ConvTranspose: [inside, outside / groups, ...]
     rows = np.repeat(factor.reshape(groups, -1), weights.shape[0] // groups, axis=0)
     return rows.reshape(*rows.shape, *spatial)
 
 
 def _output_shape(view: View, layer: onnx.NodeProto) -> tuple[int, int] | None:
     """The rank of a layer's output and its number of channels, where its weights are constant."""
-    weights, found = view.constant(layer, 1), attributes(layer)
-    scaled = any(found.get(key, 1.0) != 1.0 for key in ("alpha", "beta"))
+    weights, options = view.constant(layer, 1), attributes(layer)
+    scaled = any(options.get(key, 1.0) != 1.0 for key in ("alpha", "beta"))
     if weights is None or (layer.op_type == "Gemm" and scaled):
         return None
     rank = 2 if layer.op_type == "Gemm" else weights.ndim

@@ -81,23 +81,23 @@ def _can_pad(
     view: View, pad: onnx.NodeProto, node: onnx.NodeProto, amounts: list[int], context: Given
 ) -> bool:
     """Whether a node may do a Pad's padding itself."""
-    found = attributes(node)
+    options = attributes(node)
     if node.domain or node.op_type not in ("Conv", *POOLS) or node.input[0] != pad.output[0]:
         return False
-    explicit = found.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    explicit = options.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
     if pad.output[0] in node.input[1:] or not explicit:
         return False
-    own = any(found.get("pads", []))
+    own = any(options.get("pads", []))
     if node.op_type == "Conv":
         return True
-    kernel = found["kernel_shape"]
-    total = [a + b for a, b in zip(found.get("pads", [0] * len(amounts)), amounts, strict=True)]
+    kernel = options["kernel_shape"]
+    total = [a + b for a, b in zip(options.get("pads", [0] * len(amounts)), amounts, strict=True)]
     covered = all(amount < size for amount, size in zip(total, kernel * 2, strict=True))
-    plain = not found.get("ceil_mode") and set(found.get("dilations", [1])) == {1}
+    plain = not options.get("ceil_mode") and set(options.get("dilations", [1])) == {1}
     if not (covered and plain):
         return False
     if node.op_type == "AveragePool":
-        return not own or bool(found.get("count_include_pad", 0))
+        return not own or bool(options.get("count_include_pad", 0))
     positive = never_negative(view.makers.get(pad.input[0]), view.weights)
     return context.target == "ort" and positive and len(node.output) == 1
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from workbench.quantization.search.predictions import PredictionScore
 
 Array = NDArray[Any]
-Made = TypeVar("Made")
-Made_co = TypeVar("Made_co", covariant=True)
+Candidate = TypeVar("Candidate")
+Candidate_co = TypeVar("Candidate_co", covariant=True)
 
 SEARCHED = 300  # evaluation samples for the search, half of them at most
 NAMED = 4  # layers in a note
@@ -42,7 +42,7 @@ class FloatStage:
     noise: float
 
 
-class FloatLadder(Protocol[Made_co]):
+class FloatLadder(Protocol[Candidate_co]):
     """Files of one network with more and more layers in float: what a search goes over."""
 
     def stages(self, progress: Progress) -> Sequence[FloatStage]:
@@ -51,7 +51,7 @@ class FloatLadder(Protocol[Made_co]):
     def sketch(self, floats: tuple[str, ...]) -> onnx.ModelProto:
         """A file with these layers in float, quickly made: for the search."""
 
-    def make(self, floats: tuple[str, ...]) -> tuple[Made_co, onnx.ModelProto]:
+    def make(self, floats: tuple[str, ...]) -> tuple[Candidate_co, onnx.ModelProto]:
         """What would be handed on with these layers in float, and its file."""
 
 
@@ -110,23 +110,23 @@ class BudgetEvidence:
 
 
 @dataclass(frozen=True)
-class BudgetResult(Generic[Made]):
+class BudgetResult(Generic[Candidate]):
     """What holds the budget.
 
     Attributes:
-        made: what is handed on; None where only the float file holds it.
+        candidate: what is handed on; None where only the float file holds it.
         floats: the layers that went back to float.
         notes: for the user.
     """
 
-    made: Made | None
+    candidate: Candidate | None
     floats: tuple[str, ...]
     evidence: BudgetEvidence
     notes: tuple[str, ...]
 
 
 @dataclass
-class BudgetSearch(Generic[Made]):
+class BudgetSearch(Generic[Candidate]):
     """The search over a ladder of files.
 
     Some samples are for the search, the others for a final look at the file as it is written,
@@ -140,13 +140,13 @@ class BudgetSearch(Generic[Made]):
         seed: which samples are for the search.
     """
 
-    ladder: FloatLadder[Made]
+    ladder: FloatLadder[Candidate]
     score: PredictionScore
     max_drop: float
     seed: int = 0
     progress: Progress = ignore_progress
     _tried: list[BudgetTrial] = field(default_factory=list)
-    _checked: dict[tuple[str, ...], tuple[Made, Estimate]] = field(default_factory=dict)
+    _checked: dict[tuple[str, ...], tuple[Candidate, Estimate]] = field(default_factory=dict)
     _searched: dict[int, tuple[Array, Array]] = field(default_factory=dict)  # by stage
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class BudgetSearch(Generic[Made]):
         count = min(len(drawn) // 2, SEARCHED)
         self.searching, self.checking = sorted(drawn[:count].tolist()), sorted(drawn[count:])
 
-    def run(self) -> BudgetResult[Made]:
+    def run(self) -> BudgetResult[Candidate]:
         """What holds the budget. Raises StepError for outputs that are no classes."""
         self.progress(0.0, "accuracy as it is")
         whole = self._check(FloatStage((), 0.0))
@@ -215,12 +215,12 @@ class BudgetSearch(Generic[Made]):
         """The drop of the file as it would be written, on samples that the search never used."""
         if stage.floats:
             self.progress(0.6, f"planned anew with {len(stage.floats)} more layers in float")
-        made, model = self.ladder.make(stage.floats)
+        candidate, model = self.ladder.make(stage.floats)
         rows = self.checking
         self.progress(0.85, f"the drop on {len(rows)} samples")
         gain = paired_difference(self.score.reference(rows), self.score(model, rows))
         drop = _widen(Estimate(-gain.value, -gain.high, -gain.low))
-        self._checked[stage.floats] = (made, drop)
+        self._checked[stage.floats] = (candidate, drop)
         self._note_trial("check", stage, len(rows), drop.value, drop.high)
         return drop
 
@@ -230,8 +230,8 @@ class BudgetSearch(Generic[Made]):
         modelled = decibels(stage.noise) if SILENCE < stage.noise < math.inf else None
         self._tried.append(BudgetTrial(samples_of, stage.floats, count, drop, bound, modelled))
 
-    def _held(self, floats: tuple[str, ...], how: str) -> BudgetResult[Made]:
-        made, drop = self._checked[floats]
+    def _held(self, floats: tuple[str, ...], how: str) -> BudgetResult[Candidate]:
+        candidate, drop = self._checked[floats]
         text = f"max_drop={self.max_drop:g}: {self._describe(drop)}"
         if floats:
             text += f", with {len(floats)} more layer(s) in float: {name_layers(floats)}"
@@ -241,9 +241,9 @@ class BudgetSearch(Generic[Made]):
                 f"{len(self.checking)} samples cannot show a drop of at most {self.max_drop:g}, "
                 f"only that the estimate is below it{self._describe_need(drop)}"
             )
-        return self._result(made, floats, how, notes)
+        return self._result(candidate, floats, how, notes)
 
-    def _missed(self) -> BudgetResult[Made]:
+    def _missed(self) -> BudgetResult[Candidate]:
         floats, (_, drop) = min(self._checked.items(), key=lambda item: item[1][1].value)
         reached = f"{len(floats)} more layer(s) in float" if floats else "every layer in INT8"
         note = (
@@ -253,8 +253,8 @@ class BudgetSearch(Generic[Made]):
         return self._result(None, floats, "no", [note])
 
     def _result(
-        self, made: Made | None, floats: tuple[str, ...], held: str, notes: list[str]
-    ) -> BudgetResult[Made]:
+        self, candidate: Candidate | None, floats: tuple[str, ...], held: str, notes: list[str]
+    ) -> BudgetResult[Candidate]:
         if not self.score.unseen:
             notes.append(
                 "no evaluation samples: the drop is one of agreement on calibration samples, "
@@ -265,7 +265,7 @@ class BudgetSearch(Generic[Made]):
             self.max_drop, self.score.what, held, self._checked[floats][1], floats, samples,
             tuple(self._tried),
         )  # fmt: skip
-        return BudgetResult(made, floats, evidence, tuple(notes))
+        return BudgetResult(candidate, floats, evidence, tuple(notes))
 
     def _describe(self, drop: Estimate) -> str:
         which = "that the search never used" if self.score.unseen else "of calibration"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from workbench.quantization.core.engine import CalibratedNetwork
     from workbench.quantization.search.budget_search import BudgetEvidence
-    from workbench.quantization.search.latency import TimingPlace
+    from workbench.quantization.search.latency import TimingSetup
     from workbench.quantization.search.latency_evidence import LatencyEvidence
     from workbench.quantization.search.predictions import PredictionScore
 
@@ -64,7 +64,7 @@ def choose_placement(
     ready: CalibratedNetwork,
     floats: frozenset[str],
     goals: PlacementGoals,
-    place: TimingPlace,
+    setup: TimingSetup,
     original: onnx.ModelProto,
     progress: Progress = ignore_progress,
 ) -> PlacementChoice:
@@ -81,7 +81,7 @@ def choose_placement(
     choice = PlacementChoice(ready.plan_guarded(ready.place(floats | set(prefix))), prefix)
     part = span_progress(progress, 0.9, 0.92)
     if goals.latency:
-        choice = _choose_fastest(ready, choice, place, original, part)
+        choice = _choose_fastest(ready, choice, setup, original, part)
     if goals.max_drop is not None and choice.planned is not None:
         choice = _hold_budget(ready, choice, goals.max_drop, goals.score, part)
     return choice
@@ -90,7 +90,7 @@ def choose_placement(
 def _choose_fastest(
     ready: CalibratedNetwork,
     choice: PlacementChoice,
-    place: TimingPlace,
+    setup: TimingSetup,
     original: onnx.ModelProto,
     progress: Progress,
 ) -> PlacementChoice:
@@ -100,7 +100,7 @@ def _choose_fastest(
         note = "optimize=latency searches ONNX Runtime alone"
         return replace(choice, notes=(*choice.notes, note))
     assert choice.planned is not None
-    fastest = find_fastest(ready, choice.planned, place, original, progress)
+    fastest = find_fastest(ready, choice.planned, setup, original, progress)
     choice = replace(choice, notes=(*choice.notes, *fastest.notes), latency=fastest.evidence)
     if fastest.placement is None:
         return replace(choice, planned=None)
@@ -124,6 +124,7 @@ def _hold_budget(
     assert before is not None
     held = hold_budget(ready, before, max_drop, score, progress)
     choice = replace(choice, notes=(*choice.notes, *held.notes), budget=held.evidence)
-    if held.made is None or held.made.placement == before.placement:
-        return replace(choice, planned=held.made)
-    return choice._followed_by("layers in float for the budget", held.made)
+    planned = held.candidate
+    if planned is None or planned.placement == before.placement:
+        return replace(choice, planned=planned)
+    return choice._followed_by("layers in float for the budget", planned)

@@ -75,8 +75,8 @@ class FastestPlacement:
 
 
 @dataclass(frozen=True)
-class TimingPlace:
-    """Where placements are timed.
+class TimingSetup:
+    """Where and how long placements are timed.
 
     Attributes:
         folder: for files while the search lasts.
@@ -91,7 +91,7 @@ class TimingPlace:
 def find_fastest(
     ready: CalibratedNetwork,
     planned: PlannedPlacement,
-    place: TimingPlace,
+    setup: TimingSetup,
     original: onnx.ModelProto | None = None,
     progress: Progress = ignore_progress,
 ) -> FastestPlacement:
@@ -103,7 +103,7 @@ def find_fastest(
     Args:
         original: the float graph before preparation, which may be the faster FP32.
     """
-    return _LatencyRun(ready, planned, place, original, progress).run()
+    return _LatencyRun(ready, planned, setup, original, progress).run()
 
 
 class _LatencyRun:
@@ -113,11 +113,11 @@ class _LatencyRun:
         self,
         ready: CalibratedNetwork,
         planned: PlannedPlacement,
-        place: TimingPlace,
+        setup: TimingSetup,
         original: onnx.ModelProto | None,
         progress: Progress,
     ) -> None:
-        self.ready, self.planned, self.place, self.progress = ready, planned, place, progress
+        self.ready, self.planned, self.setup, self.progress = ready, planned, setup, progress
         self.started = time.monotonic()
         self.sample = timing.sample_to_time(ready)
         self.inputs = {name: value.numpy() for name, value in self.sample.items()}
@@ -138,7 +138,7 @@ class _LatencyRun:
         base = self.graphs.serialize(placement)
         begun = time.monotonic()
         screened = timing.time_side_by_side(
-            {**self.baselines, BASE: base}, self.inputs, self.place.device
+            {**self.baselines, BASE: base}, self.inputs, self.setup.device
         )
         each = (time.monotonic() - begun) / len(screened)
         self.medians = {name: float(np.median(rounds)) for name, rounds in screened.items()}
@@ -146,16 +146,16 @@ class _LatencyRun:
         pair = GraphPair(
             self.baselines[PREPARED], base, placement, (self.medians[PREPARED], self.medians[BASE])
         )
-        with tempfile.TemporaryDirectory(prefix="latency-", dir=self.place.folder) as folder:
-            costs = profile_costs(network, pair, self.sample, self.place.device, Path(folder))
-        budget = SEARCHING * self.place.budget_s
+        with tempfile.TemporaryDirectory(prefix="latency-", dir=self.setup.folder) as folder:
+            costs = profile_costs(network, pair, self.sample, self.setup.device, Path(folder))
+        budget = SEARCHING * self.setup.budget_s
         together = min(10, int(budget / 4 / max(each, 1e-3)), HELD // max(len(base), 1))
         trials = LatencySearch(
             self.space, costs, self.graphs, self._time, self._spare(SEARCHING), max(together, 2)
         ).run()
         finalists = choose_finalists(trials)
         confirmation = self._confirm(finalists)
-        device = self.place.device
+        device = self.setup.device
         evidence = LatencyEvidence(
             device=device.name,
             threads=device.threads,
@@ -168,12 +168,12 @@ class _LatencyRun:
         return conclude(finalists, confirmation, evidence)
 
     def _spare(self, part: float) -> Callable[[], bool]:
-        return lambda: time.monotonic() - self.started < part * self.place.budget_s
+        return lambda: time.monotonic() - self.started < part * self.setup.budget_s
 
     def _time(
         self, placements: Mapping[str, OperatorPlacement | None]
     ) -> Mapping[str, list[float]]:
-        passed = (time.monotonic() - self.started) / self.place.budget_s
+        passed = (time.monotonic() - self.started) / self.setup.budget_s
         self.progress(min(passed, SEARCHING), f"timing {len(placements)} placements")
         models = {
             name: self.baselines[self.quickest]
@@ -181,7 +181,7 @@ class _LatencyRun:
             else self.graphs.serialize(placement)
             for name, placement in placements.items()
         }
-        return timing.time_side_by_side(models, self.inputs, self.place.device)
+        return timing.time_side_by_side(models, self.inputs, self.setup.device)
 
     def _confirm(self, finalists: Sequence[PlacementTrial]) -> Confirmation:
         """The finalists and the quickest FP32 files in fresh processes."""
@@ -189,13 +189,13 @@ class _LatencyRun:
         close = [name for name in self.baselines if self.medians[name] < limit]
         models = {name: self.baselines[name] for name in close}
         models |= {trial.name: self.graphs.serialize(trial.placement) for trial in finalists}
-        with tempfile.TemporaryDirectory(prefix="latency-", dir=self.place.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix="latency-", dir=self.setup.folder) as folder:
             files = {}
             for number, (name, model) in enumerate(models.items()):
                 files[name] = Path(folder) / f"{number}.onnx"
                 files[name].write_bytes(model)
             return timing.confirm_latencies(
-                files, close, self.inputs, self.place.device, self._spare(1.0),
+                files, close, self.inputs, self.setup.device, self._spare(1.0),
                 span_progress(self.progress, SEARCHING, 1.0),
             )  # fmt: skip
 
@@ -242,14 +242,19 @@ def conclude(
     fp32 = min(confirmation.baselines, key=lambda name: measured[name].median.value)
     speeds = {name: speedup(measured[fp32], latency) for name, latency in measured.items()}
     running = [trial for trial in finalists if trial.name in measured]
-    chosen = _choose_winner([one for one in running if speeds[one.name].low >= 1], measured)
+    faster = [trial for trial in running if speeds[trial.name].low >= 1]
+    chosen = _choose_winner(faster, measured)
     evidence = replace(
         evidence,
         confirmed=tuple(
             ConfirmedLatency(name, latency.median, speeds[name], len(latency.processes))
             for name, latency in measured.items()
         ),
-        crashed={n: str(one) for n, one in confirmation.latencies.items() if n not in measured},
+        crashed={
+            name: str(error)
+            for name, error in confirmation.latencies.items()
+            if name not in measured
+        },
         fp32=fp32,
         chosen=FP32 if chosen is None else chosen.name,
     )

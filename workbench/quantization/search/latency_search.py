@@ -128,21 +128,18 @@ class LatencySearch:
         fresh = [
             move
             for move in moves
-            if not self._was_tried(placements[move.name])
+            if not _has_placement(self.trials, placements[move.name])
             and not self._too_heavy(self.space.weight_share(placements[move.name]))
         ]
         times = {move.name: self.costs.predict(placements[move.name].nodes) for move in fresh}
         return rank_moves(fresh, times, FEW, spread)
-
-    def _was_tried(self, placement: OperatorPlacement) -> bool:
-        return any(trial.placement == placement for trial in self.trials)
 
     def _try(self, moves: Sequence[FloatMove]) -> PlacementTrial:
         """Time the moves next to the best and FP32; the best afterwards."""
         fresh: list[PlacementTrial] = []
         for move in moves:
             placement = self.graphs.place(move.floats)
-            if self._was_tried(placement) or any(one.placement == placement for one in fresh):
+            if _has_placement([*self.trials, *fresh], placement):
                 continue
             weights = self.space.weight_share(placement)
             predicted = self.costs.predict(placement.nodes)
@@ -216,6 +213,10 @@ class LatencySearch:
             FP32: None, reference.name: reference.placement
         }  # fmt: skip
         return self.timer(base | {trial.name: trial.placement for trial in group})
+
+
+def _has_placement(trials: Sequence[PlacementTrial], placement: OperatorPlacement) -> bool:
+    return any(trial.placement == placement for trial in trials)
 
 
 def judge_gain(gain: Estimate | None) -> tuple[bool, str]:

@@ -138,7 +138,11 @@ class Confirmation:
     @property
     def measured(self) -> dict[str, Latency]:
         """By name, of what ran."""
-        return {name: one for name, one in self.latencies.items() if isinstance(one, Latency)}
+        return {
+            name: latency
+            for name, latency in self.latencies.items()
+            if isinstance(latency, Latency)
+        }
 
     @property
     def is_decided(self) -> bool:

@@ -29,22 +29,19 @@ SEED = 0
 
 
 class PredictionScore(Protocol):
-    """Numbered samples, and whether a graph is right on each.
-
-    Attributes:
-        count: how many there are.
-        what: "top-1", or "agreement with FP32" where there are no labels.
-        unseen: whether quantization never used them.
-    """
+    """Numbered samples, and whether a graph is right on each."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many samples there are."""
 
     @property
-    def what(self) -> str: ...
+    def what(self) -> str:
+        """The words for the share of right predictions."""
 
     @property
-    def unseen(self) -> bool: ...
+    def unseen(self) -> bool:
+        """Whether quantization never used the samples."""
 
     def reference(self, rows: Sequence[int]) -> Array:
         """bool [rows]: whether the float graph is right; all are, where agreement is measured."""
