@@ -16,7 +16,7 @@ from workbench.device.transport.adb import AdbTransport
 from workbench.device.transport.store import Store
 from workbench.errors import DeviceError
 
-pytestmark = pytest.mark.arm64
+pytestmark = [pytest.mark.arm64, pytest.mark.process]
 
 
 @pytest.fixture
