@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -163,14 +164,15 @@ class Runs:
     ) -> dict[str, Any]:
         """The run's report.json, and its folder. Raises WorkbenchError as `execute` does."""
         with contextlib.chdir(self.folder):
-            request, _ = words.request(
+            request, plan = words.request(
                 name, model, Path(weights) if weights else None, data, list(settings),
                 list(inputs), list(devices), None, 0, {}, samples=samples,
             )  # fmt: skip
             with contextlib.closing(Cache(self.folder / "cache")) as cache:
                 finished = execute(
-                    request, preset, cache, Quiet(), Path(out) if out else None, pool=self.pool
-                )
+                    request, replace(plan, preset=preset), cache, Quiet(),
+                    Path(out) if out else None, pool=self.pool,
+                )  # fmt: skip
             self.exit_code = finished.report.exit_code
             text = (finished.folder / "report.json").read_text(encoding="utf-8")
         return {"folder": str(finished.folder), **json.loads(text)}

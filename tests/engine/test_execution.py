@@ -12,7 +12,6 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
 from workbench.engine.execution import Engine, Outcome, Request, StepResult
-from workbench.engine.table_rows import rows_of
 from workbench.errors import DatasetError, RecipeError, StepError
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
@@ -146,7 +145,7 @@ def test_an_artifact_that_the_next_step_only_rewrites_is_no_row():
         result(RECIPE, "ort.to_ort"),
     )
     outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
-    rows = [one.located.id for one in rows_of(outcome)]
+    rows = [one.located.id for one in outcome.table]
     assert rows == ["simplify", "ort.quantize", "ort.to_ort"]
 
 
@@ -174,7 +173,7 @@ def test_the_trunks_end_stays_though_a_branch_gives_the_same_kind():
     names = ("export", "a.simplify", "b.simplify")
     results = tuple(result(recipe, name, Format.ONNX) for name in names)
     outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
-    assert [one.located.id for one in rows_of(outcome)] == list(names)
+    assert [one.located.id for one in outcome.table] == list(names)
 
 
 def test_the_original_has_a_row_of_its_own():
@@ -187,7 +186,7 @@ def test_the_original_has_a_row_of_its_own():
     kinds = {"prune": Format.PT2}
     results = tuple(result(recipe, name, kinds.get(name, Format.ONNX)) for name in names)
     outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
-    assert [one.located.id for one in rows_of(outcome)] == [
+    assert [one.located.id for one in outcome.table] == [
         "original.simplify",
         "prune",
         "simplify",
@@ -216,7 +215,7 @@ def test_what_a_branch_hands_on_as_it_got_it_is_no_row():
             for number, one in enumerate(results)
         )
         outcome = Outcome(model=MODEL, dataset=DATASET, results=results)
-        return [one.located.id for one in rows_of(outcome)]
+        return [one.located.id for one in outcome.table]
 
     failed = result(recipe, "a.quantize_dynamic")
     made = result(recipe, "a.quantize_dynamic", Format.ONNX, "dynamic-int8")

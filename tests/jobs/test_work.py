@@ -59,27 +59,28 @@ def source(project: Path) -> ModelSource:
 
 def test_a_dataset_is_described_by_its_splits(project: Path) -> None:
     found = work.describe_dataset(str(project / "data.toml"), silent)
-    splits = found["splits"]
-    assert (splits["calibration"]["samples"], splits["evaluation"]["samples"]) == (20, 10)
-    assert splits["evaluation"]["labelled"]
-    assert splits["evaluation"]["highest_label"] <= 6
-    assert splits["calibration"]["fingerprint"] != splits["evaluation"]["fingerprint"]
-    assert found["inputs"] == [
-        TensorSpec(name="image", dtype="float32", shape=(None, 3, 8, 8)).to_json()
-    ]
-    depends = {Path(path).name for path in found["depends"]}
+    calibration, evaluation = found.calibration, found.evaluation
+    assert calibration is not None
+    assert evaluation is not None
+    assert (calibration.samples, evaluation.samples) == (20, 10)
+    assert evaluation.labelled
+    assert evaluation.highest_label is not None
+    assert evaluation.highest_label <= 6
+    assert calibration.fingerprint != evaluation.fingerprint
+    assert found.inputs == (TensorSpec(name="image", dtype="float32", shape=(None, 3, 8, 8)),)
+    depends = {Path(path).name for path in found.depends}
     assert {"data.toml", "samples.npz"} <= depends
 
 
 def test_a_model_is_described_with_the_files_it_rests_on(project: Path) -> None:
     data = str(project / "data.toml")
-    found = work.describe_model(source(project), data, Path(), silent)
+    found, _ = work.describe_model(source(project), data, Path(), silent)
     count = 4 * 27 + 4 + 144 * 10 + 10
-    assert (found["parameters"], found["bytes"], found["classes"]) == (count, 4 * count, 10)
-    assert str(project / "network.py") in found["depends"]
-    assert not any(path.endswith(".npz") for path in found["depends"])
-    again = work.describe_model(source(project), data, project, silent)
-    assert again["fingerprint"] == found["fingerprint"]
+    assert (found.parameters, found.bytes, found.classes) == (count, 4 * count, 10)
+    assert str(project / "network.py") in found.depends
+    assert not any(path.endswith(".npz") for path in found.depends)
+    again, _ = work.describe_model(source(project), data, project, silent)
+    assert again.fingerprint == found.fingerprint
 
 
 def test_an_onnx_file_is_described_as_its_artifact(project: Path) -> None:
@@ -88,12 +89,13 @@ def test_an_onnx_file_is_described_as_its_artifact(project: Path) -> None:
     (project / "in").mkdir()
     specs = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 32, 32)),)
     given = ModelSource(spec="onnx/model.onnx", folder=project)
-    found = work.describe_model(given, specs, project / "in", silent)
-    artifact = Artifact.from_json(found["artifact"], project / "in")
+    found, artifact = work.describe_model(given, specs, project / "in", silent)
+    assert artifact is not None
+    assert artifact.path.parent == project / "in"
     assert artifact.path.is_file()
-    assert found["fingerprint"] == artifact.sha256
-    assert (found["bytes"], found["classes"]) == (artifact.size, 10)
-    assert str(made.path) in found["depends"]
+    assert found.fingerprint == artifact.sha256
+    assert (found.bytes, found.classes) == (artifact.size, 10)
+    assert str(made.path) in found.depends
 
 
 def steps(project: Path, *names: str, settings: tuple[str, ...] = ()) -> list[Artifact]:
@@ -168,8 +170,8 @@ def test_a_measuring_process_is_pinned_to_the_devices_cores(project: Path) -> No
 
 def test_random_inputs_stand_in_for_samples(project: Path) -> None:
     specs = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 8, 8)),)
-    found = work.describe_model(source(project), specs, Path(), silent)
-    assert found["classes"] == 10
+    found, _ = work.describe_model(source(project), specs, Path(), silent)
+    assert found.classes == 10
     narrow = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 7, 7)),)
     with pytest.raises(ModelError, match="does not take the dataset's samples"):
         work.describe_model(source(project), narrow, Path(), silent)

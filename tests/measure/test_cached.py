@@ -14,7 +14,9 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.device.providers import CPU
 from workbench.display import Quiet
-from workbench.engine.execution import Outcome, Request, StepResult
+from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.outcome import Outcome, StepResult
+from workbench.engine.request import Request
 from workbench.measure.cached import latencies_of, placements_of
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
@@ -32,8 +34,8 @@ def request(provider: str, artifact: Artifact) -> Request:
 def outcome(artifact: Artifact) -> Outcome:
     located = recipes.load("mobile-int8").located()[0]
     return Outcome(
-        model={"fingerprint": "f", "bytes": 1, "notes": []},
-        dataset={"name": "d", "metric": "", "splits": {}, "inputs": []},
+        model=ModelFacts(fingerprint="f", bytes=1),
+        dataset=DatasetFacts(name="d"),
         results=(StepResult(located, artifact),),
     )
 

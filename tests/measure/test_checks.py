@@ -15,7 +15,9 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine.execution import Outcome, Request
+from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.outcome import Outcome
+from workbench.engine.request import Request
 from workbench.measure import checks
 from workbench.model import ModelSource
 from workbench.recipe import Recipe
@@ -49,8 +51,8 @@ def run(tmp_path: Path):
     cache = Cache(tmp_path / "cache")
 
     def find(targets: dict[str, Artifact], start: Artifact) -> tuple[dict, str]:
-        dataset = {"inputs": [SPEC.to_json()], "splits": {}}
-        outcome = Outcome(model={}, dataset=dataset, results=(), start=start)
+        dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
+        outcome = Outcome(model=ModelFacts(fingerprint="f"), dataset=dataset, results=(), start=start)
         display = Told()
         return checks.checks_of(request, outcome, targets, cache, display), display.state
 

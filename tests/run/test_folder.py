@@ -13,7 +13,9 @@ from onnx import TensorProto, helper
 from tests.report import reports
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device.profile import Device
-from workbench.engine.execution import Outcome, Request, StepResult
+from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.outcome import Outcome, StepResult
+from workbench.engine.request import Request
 from workbench.model import ModelSource
 from workbench.recipe import Recipe
 from workbench.report.data import Report, Row
@@ -46,9 +48,9 @@ def made(tmp_path: Path) -> tuple[Request, Outcome, Report]:
         data=(SPEC,), device=Device(name="testing"),
     )  # fmt: skip
     (located,) = recipe.located()
-    dataset = {"name": "random inputs", "inputs": [SPEC.to_json()], "splits": {}}
+    dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
     outcome = Outcome(
-        model={}, dataset=dataset, results=(StepResult(located, artifact),), start=artifact
+        model=ModelFacts(fingerprint="f"), dataset=dataset, results=(StepResult(located, artifact),), start=artifact
     )
     row = Row(key=located.id, label="FP32 ONNX", format="onnx", precision="float32",
               path="artifacts/model.onnx", bytes=artifact.size, sha256=artifact.sha256)  # fmt: skip

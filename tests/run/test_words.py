@@ -10,7 +10,7 @@ import torch
 
 from tests import nets
 from workbench.artifact import TensorSpec
-from workbench.engine.execution import Request
+from workbench.engine.request import Request
 from workbench.errors import InputError, ModelError
 from workbench.run import words
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,14 @@ NOTES = {
 
 def run(project: Path, recipe: str, preset: Preset, cache: Cache, pool: Pool) -> Outcome:
     """A structure's project (`structures.write`) through a recipe, on this machine."""
-    request, _ = words.request(
+    request, plan = words.request(
         recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None, 0,
         {"quick": True},
     )  # fmt: skip
     try:
         folder = execute(
-            request, preset, cache, Quiet(), project / f"run-{recipe}", pool=pool
+            request, replace(plan, preset=preset), cache, Quiet(), project / f"run-{recipe}",
+            pool=pool,
         ).folder
     except WorkbenchError as error:
         return {"error": str(error)}

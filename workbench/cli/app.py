@@ -107,19 +107,19 @@ def recipe(
         from workbench.sweep.command import repetition
 
         words = repetition(name, point, words)
-    request, preset = commands.request(**words, max_drop=max_drop, operators=op_profile)
+    request, plan = commands.request(**words, max_drop=max_drop, operators=op_profile)
     from workbench.cache import Cache
 
     for step in commands.beyond_budget(request.recipe) if max_drop is not None else ():
         typer.echo(f"note: {step} takes no --max-drop: its file may lose more", err=True)
     cache = Cache(enabled=not no_cache)
     if dry_run:
-        commands.print_plan(request, preset, cache, as_json)
+        commands.print_plan(request, plan, cache, as_json)
         return
     from workbench.run.recipe_run import execute
 
     with contextlib.closing(cache), shown(as_json) as display:
-        finished = execute(request, preset, cache, display, out)
+        finished = execute(request, plan, cache, display, out)
     commands.print_report(finished, as_json)
     if finished.report.exit_code:
         raise typer.Exit(finished.report.exit_code)

@@ -3,80 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from workbench.artifact import Artifact, Format, TensorSpec, digest
-from workbench.cache import Cache, key_of
+from workbench.artifact import Artifact, Format, digest
+from workbench.cache import key_of
+from workbench.codec import from_plain, to_plain
 from workbench.device.probe import versions
-from workbench.device.profile import Device
-from workbench.display import Display
+from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.keys import step_key
+from workbench.engine.outcome import Outcome, StepResult
+from workbench.engine.request import Request
 from workbench.errors import CrashError, DatasetError, ModelError, RecipeError, WorkbenchError
 from workbench.model import PACKAGES, ModelSource
 from workbench.onnxgraph import signature
-from workbench.process import Pool, close_all
-from workbench.recipe import ORIGINAL, Located, Recipe
+from workbench.process import close_all
+from workbench.recipe import ORIGINAL, Located
+from workbench.workspace import Workspace
 
-Data = str | tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One run, as plain values: which recipe, on which model, with which data, for which device.
-
-    data: a dataset's path, or input specs where there are no samples. settings: the `--set` texts
-    that `recipe` already carries, so that a worker can rebuild it. device: whose CPU decides the
-    INT8 arithmetic; others: where the same artifacts are measured too. samples: how many of them
-    are run on devices with a runner for their outputs. operators: see `wb profile --op-profile`.
-    only: the rows whose latency is measured, and the baseline's; all where it is empty.
-    """
-
-    recipe: Recipe
-    settings: tuple[str, ...]
-    source: ModelSource
-    data: Data
-    device: Device
-    others: tuple[Device, ...] = ()
-    samples: int = 64
-    operators: bool = False
-    only: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """A step's artifact or its error, and how it was come by."""
-
-    located: Located
-    artifact: Artifact | None = None
-    error: WorkbenchError | None = None
-    seconds: float = 0.0
-    cached: bool = False
-    key: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What running a recipe gave: descriptions of its inputs, and every step's result in order."""
-
-    model: dict[str, Any]
-    dataset: dict[str, Any]
-    results: tuple[StepResult, ...]
-    start: Artifact | None = None  # the user's ONNX file, where the model is one
-    timings: dict[str, float] = field(default_factory=dict)
+Subject = Artifact | ModelSource
+FactsT = TypeVar("FactsT", DatasetFacts, ModelFacts)
 
 
 class Engine:
     """Runs one request. Everything it makes is in the cache when it returns."""
 
-    def __init__(self, request: Request, cache: Cache, pool: Pool, display: Display) -> None:
+    def __init__(self, request: Request, workspace: Workspace) -> None:
         self.request = request
-        self.cache = cache
-        self.display = display
-        self.pool = pool
+        self.workspace = workspace
         self.timings: dict[str, float] = {}
 
     def run(self) -> Outcome:
@@ -85,49 +42,42 @@ class Engine:
         Raises the WorkbenchError of a bad input or of a failed trunk step; a failed branch is an
         error in its result, and the other branches go on.
         """
-        self._located()  # what cannot begin, before anything is read
+        steps = self.steps()  # what cannot begin, before anything is read
         dataset = self.describe_dataset()
         model, start = self.describe_model(dataset)
-        self._check(dataset, model)
-        return self._run(dataset, model, start)
+        self._check(steps, dataset, model)
+        return _Execution(self, steps, dataset, model).run(start)
 
-    def describe_dataset(self) -> dict[str, Any]:
+    def describe_dataset(self) -> DatasetFacts:
         """The dataset's splits, fingerprints and inputs; nothing is read where nothing changed."""
         data = self.request.data
         if not isinstance(data, str):
-            return {"name": "random inputs", "metric": "", "splits": {},
-                    "inputs": [spec.to_json() for spec in data]}  # fmt: skip
+            return DatasetFacts(name="random inputs", inputs=data)
         key = key_of("dataset", data, versions(("numpy", "pillow", "scikit-learn")))
-        if (known := self._known("dataset", key)) is not None:
-            return known
-        if self.request.source.kind == "onnx":
-            return self._described("dataset", key, "describe_dataset", data)
+        if (facts := self._recorded("dataset", key, DatasetFacts)) is not None:
+            return facts
         # The model comes next, in another process: it imports torch while samples are read.
-        with self.pool.warming("describe_model", "torch"):
-            return self._described("dataset", key, "describe_dataset", data)
+        with (
+            nullcontext()
+            if self.request.source.kind == "onnx"
+            else self.workspace.pool.warming("describe_model", "torch")
+        ):
+            described: DatasetFacts = self._call("dataset", "describe_dataset", data)
+            return self._record("dataset", key, described)
 
-    def describe_model(self, dataset: dict[str, Any]) -> tuple[dict[str, Any], Artifact | None]:
+    def describe_model(self, dataset: DatasetFacts) -> tuple[ModelFacts, Artifact | None]:
         """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""
         source = self.request.source
         source.check()
-        inputs = dataset["inputs"]
+        inputs = [spec.to_json() for spec in dataset.inputs]
         if source.kind == "onnx":
-            digests = [digest(path) for path in signature.files(source.files[0])]
-            key = key_of("source", digests, inputs, versions(("onnx",)))
-            self.display.update("model", 0, source.name)
-            folder, found, cached = self.cache.make(
-                key,
-                lambda made: self._call("model", "describe_model", source, self.request.data, made),
-            )
-            self.display.done("model", "cached" if cached else "done")
-            return found, Artifact.from_json(found["artifact"], folder)
+            return self._copy_onnx(inputs)
         packages = versions(("torch", "safetensors", *PACKAGES.get(source.kind, ())))
         key = key_of("model", dataclasses.asdict(source), inputs, packages)
-        if (known := self._known("model", key)) is not None:
-            return known, None
-        given = (source, self.request.data, Path())
+        if (facts := self._recorded("model", key, ModelFacts)) is not None:
+            return facts, None
         try:
-            return self._described("model", key, "describe_model", *given), None
+            facts, _ = self._call("model", "describe_model", source, self.request.data, Path())
         except CrashError as error:
             if not source.is_file or "signal" not in error.why:
                 raise
@@ -136,60 +86,81 @@ class Engine:
                 f"its reader died: {error.why.partition(';')[0]}",
                 "the file is damaged: get it again",
             ) from error
+        return self._record("model", key, facts), None
 
-    def _known(self, task: str, key: str) -> dict[str, Any] | None:
-        found = self.cache.record(key)
-        if found is not None:
-            self.display.done(task, "cached")
-        return found
+    def _copy_onnx(self, inputs: list[dict[str, Any]]) -> tuple[ModelFacts, Artifact]:
+        """The user's ONNX file, read once and copied into the cache."""
+        source, display = self.request.source, self.workspace.display
+        digests = [digest(path) for path in signature.files(source.files[0])]
+        key = key_of("source", digests, inputs, versions(("onnx",)))
 
-    def _described(self, task: str, key: str, job: str, *arguments: Any) -> dict[str, Any]:
-        self.display.update(task, 0)
-        found = self._call(task, job, *arguments)
-        self.cache.store(key, found, [Path(path) for path in found.pop("depends")])
-        self.display.done(task)
-        return found
+        def build(folder: Path) -> dict[str, Any]:
+            facts, artifact = self._call(
+                "model", "describe_model", source, self.request.data, folder
+            )
+            return {"artifact": artifact.to_json(), "facts": to_plain(facts)}
 
-    def _call(self, task: str, job: str, *arguments: Any) -> dict[str, Any]:
-        def progress(fraction: float, note: str) -> None:
-            self.display.update(task, fraction, note)
+        display.update("model", 0, source.name)
+        folder, entry, cached = self.workspace.cache.make(key, build)
+        display.done("model", "cached" if cached else "done")
+        facts = from_plain({**entry["facts"], "seconds": entry["seconds"]}, ModelFacts)
+        return facts, Artifact.from_json(entry["artifact"], folder)
 
-        made: dict[str, Any] = self.pool.call(job, *arguments, progress=progress)
-        return made
+    def _recorded(self, task: str, key: str, kind: type[FactsT]) -> FactsT | None:
+        """Facts that an earlier run recorded, where the files that they rest on are the same."""
+        record = self.workspace.cache.record(key)
+        if record is None:
+            return None
+        self.workspace.display.done(task, "cached")
+        return from_plain(record["facts"], kind)
 
-    def _check(self, dataset: dict[str, Any], model: dict[str, Any]) -> None:
+    def _record(self, task: str, key: str, facts: FactsT) -> FactsT:
+        depends = [Path(path) for path in facts.depends]
+        self.workspace.cache.store(key, {"facts": to_plain(facts)}, depends)
+        self.workspace.display.done(task)
+        return facts
+
+    def _call(self, task: str, job: str, *arguments: Any) -> Any:
+        """A job's result, its progress shown as the task's."""
+        display = self.workspace.display
+        display.update(task, 0.0)
+        return self.workspace.pool.call(
+            job, *arguments, progress=lambda fraction, note: display.update(task, fraction, note)
+        )
+
+    def _check(self, steps: list[Located], dataset: DatasetFacts, model: ModelFacts) -> None:
         """What can be known to fail before any work starts."""
-        evaluation = dataset["splits"].get("evaluation", {})
-        highest, classes = evaluation.get("highest_label"), model["classes"]
-        if (
-            highest is not None
-            and classes is not None
-            and highest >= classes
-            and not dataset["metric"]
-        ):
+        highest = dataset.evaluation.highest_label if dataset.evaluation else None
+        out_of_range = (
+            highest is not None and model.classes is not None and highest >= model.classes
+        )
+        if out_of_range and not dataset.metric:
             raise DatasetError(
-                f"labels out of range: the highest is {highest}, the model has {classes} classes",
+                f"labels out of range: the highest is {highest}, "
+                f"the model has {model.classes} classes",
                 "",
                 "check the dataset's labels, and that it is the model's",
             )
-        calibration = dataset["splits"].get("calibration")
-        for located in self._located():
-            wanted = getattr(located.step, "samples", None)
-            if located.step.needs_data and calibration is None:
+        calibration = dataset.calibration
+        for located in steps:
+            if not located.step.needs_data:
+                continue
+            if calibration is None:
                 raise DatasetError(
                     f"{located.id} needs calibration samples, and there are none",
                     "",
                     "give a dataset with a calibration split: --data FILE",
                 )
-            if located.step.needs_data and wanted is not None and wanted > calibration["samples"]:
+            samples = getattr(located.step, "samples", None)
+            if samples is not None and samples > calibration.samples:
                 raise DatasetError(
-                    f"{located.id} asks for {wanted} calibration samples, "
-                    f"{dataset['name']} has {calibration['samples']}",
+                    f"{located.id} asks for {samples} calibration samples, "
+                    f"{dataset.name} has {calibration.samples}",
                     "",
-                    f"--set {located.id}.samples={calibration['samples']}, or add samples",
+                    f"--set {located.id}.samples={calibration.samples}, or add samples",
                 )
 
-    def _located(self) -> list[Located]:
+    def steps(self) -> list[Located]:
         """The recipe's steps; of those on an ONNX file, without the ones that make one.
 
         Raises RecipeError where what is left cannot begin with the file.
@@ -199,8 +170,8 @@ class Engine:
             return recipe.located()
         for path in recipe.paths():
             # An export has been done; what else takes a module must not be left out unseen.
-            lost = [one for one in path if Format.TORCH in one.step.takes
-                    and one.step.gives is Format.PT2]  # fmt: skip
+            lost = [located for located in path if Format.TORCH in located.step.takes
+                    and located.step.gives is Format.PT2]  # fmt: skip
             if lost:
                 raise RecipeError(
                     f"{lost[0].id} takes a PyTorch model, and {Path(source.spec).name} is an ONNX "
@@ -208,36 +179,44 @@ class Engine:
                     "",
                     "give the PyTorch model: --model file.py:build --weights FILE",
                 )
-            steps = [one for one in path if Format.TORCH not in one.step.takes]
-            if not steps or Format.ONNX not in steps[0].step.takes:
-                begins = path[0] if not steps else steps[0]
+            left = [located for located in path if Format.TORCH not in located.step.takes]
+            if not left or Format.ONNX not in left[0].step.takes:
+                first = left[0] if left else path[0]
                 raise RecipeError(
                     f"recipe {recipe.name} cannot begin with {Path(source.spec).name}",
-                    f"{begins.id} takes {' or '.join(begins.step.takes)}, and that is an ONNX file",
+                    f"{first.id} takes {' or '.join(first.step.takes)}, and that is an ONNX file",
                     "give the PyTorch model: --model file.py:build --weights FILE",
                 )
-        return [one for one in recipe.located() if Format.TORCH not in one.step.takes]
+        return [step for step in recipe.located() if Format.TORCH not in step.step.takes]
 
-    def _run(
-        self, dataset: dict[str, Any], model: dict[str, Any], start: Artifact | None
-    ) -> Outcome:
-        trunk = [one for one in self._located() if not one.branch]
-        subject: Artifact | ModelSource = start or self.request.source
-        results = self._branch(ORIGINAL, subject, dataset, model)
+
+@dataclasses.dataclass(frozen=True)
+class _Execution:
+    """The steps of one run, once its inputs are known."""
+
+    engine: Engine
+    steps: list[Located]
+    dataset: DatasetFacts
+    model: ModelFacts
+
+    def run(self, start: Artifact | None) -> Outcome:
+        """Every step's result. Raises the error of a failed trunk step."""
+        request = self.engine.request
+        trunk = [located for located in self.steps if not located.branch]
+        subject: Subject = start or request.source
+        results = self._branch(ORIGINAL, subject)
         if start is not None and not trunk:  # the file itself is the baseline
             results.append(StepResult(Located("model", "model", "", None), start, cached=True))
         for located in trunk:
-            result = self._step(located, subject, dataset, model)
+            result = self._step(located, subject)
             if result.error is not None:
                 raise result.error
             assert result.artifact is not None
             results.append(result)
             subject = result.artifact
-        branches = self.request.recipe.branches
+        branches = request.recipe.branches
         with ThreadPoolExecutor(max(1, min(len(branches), os.cpu_count() or 1))) as threads:
-            futures = [
-                threads.submit(self._branch, name, subject, dataset, model) for name in branches
-            ]
+            futures = [threads.submit(self._branch, name, subject) for name in branches]
             try:
                 for future in futures:
                     results += future.result()
@@ -245,88 +224,54 @@ class Engine:
                 close_all()
                 raise
         return Outcome(
-            model=model, dataset=dataset, results=tuple(results), start=start, timings=self.timings
+            model=self.model,
+            dataset=self.dataset,
+            results=tuple(results),
+            start=start,
+            timings=self.engine.timings,
         )
 
-    def _branch(
-        self, name: str, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
-    ) -> list[StepResult]:
+    def _branch(self, name: str, subject: Subject) -> list[StepResult]:
+        """The results of a branch, up to the first that failed."""
         results = []
-        for located in self._located():
+        for located in self.steps:
             if located.branch != name:
                 continue
-            result = self._step(located, subject, dataset, model)
+            result = self._step(located, subject)
             results.append(result)
             if result.artifact is None:
                 break
             subject = result.artifact
         return results
 
-    def step_key(
-        self, located: Located, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
-    ) -> str:
-        """The hash of everything that decides a step's result."""
-        step = located.step
-        given = subject.sha256 if isinstance(subject, Artifact) else model["fingerprint"]
-        calibration = dataset["splits"].get("calibration", {}).get("fingerprint")
-        evaluation = dataset["splits"].get("evaluation", {}).get("fingerprint")
-        # Steps that decide by samples where there are any, and do without where there are none.
-        looks = getattr(step, "looks_at_data", False)
-        device = self.request.device
-        return key_of(
-            "step",
-            type(step).__qualname__,
-            _own_source(type(step)),
-            dataclasses.asdict(step),
-            [digest(path) for path in getattr(step, "sources", ()) if path.is_file()],
-            given,
-            dataset["inputs"],
-            calibration if step.needs_data else (calibration or evaluation) if looks else None,
-            (device.quantization, device.architecture, device.provider),
-            device.to_json() if getattr(step, "times_device", False) else None,
-            self.request.source.seed,
-            versions(step.packages),
-        )
-
-    def _step(
-        self, located: Located, subject: Any, dataset: dict[str, Any], model: dict[str, Any]
-    ) -> StepResult:
-        key = self.step_key(located, subject, dataset, model)
-        request = self.request
+    def _step(self, located: Located, subject: Subject) -> StepResult:
+        """A step's artifact, from the cache or a worker; its error where it fails."""
+        request, workspace = self.engine.request, self.engine.workspace
+        key = step_key(request, located, subject, self.dataset, self.model)
+        cache, display = workspace.cache, workspace.display
 
         def build(folder: Path) -> dict[str, Any]:
-            self.display.update(located.id, 0.0)
             recipe = (str(request.recipe.path), request.settings)
-            artifact = self.pool.call(
-                "step", recipe, located.id, subject, request.data, request.device, folder,
-                self.cache.work, request.source.seed,
-                progress=lambda fraction, note: self.display.update(located.id, fraction, note),
+            artifact = self.engine._call(
+                located.id, "step", recipe, located.id, subject, request.data, request.device,
+                folder, cache.work, request.source.seed,
             )  # fmt: skip
             return {"artifact": artifact.to_json()}
 
         try:
-            folder, data, cached = self.cache.make(
-                key, build, lambda: self.display.message(f"{located.id}: another run is making it")
+            folder, entry, cached = cache.make(
+                key, build, lambda: display.message(f"{located.id}: another run is making it")
             )
         except WorkbenchError as error:
-            self.display.done(located.id, "failed")
-            return StepResult(located, error=_named(error, located.id), key=key)
-        self.display.done(located.id, "cached" if cached else "done")
+            display.done(located.id, "failed")
+            return StepResult(located, error=_prefixed(error, located.id), key=key)
+        display.done(located.id, "cached" if cached else "done")
         if not cached:
-            self.timings[located.id] = data["seconds"]
-        artifact = Artifact.from_json(data["artifact"], folder)
-        return StepResult(located, artifact, None, data["seconds"], cached, key)
+            self.engine.timings[located.id] = entry["seconds"]
+        artifact = Artifact.from_json(entry["artifact"], folder)
+        return StepResult(located, artifact, None, entry["seconds"], cached, key)
 
 
-def _named(error: WorkbenchError, step: str) -> WorkbenchError:
+def _prefixed(error: WorkbenchError, step: str) -> WorkbenchError:
     """The error with the step's name in front, kept of its own kind."""
     return type(error)(f"{step}: {error.what}", error.why, error.fix)
-
-
-def _own_source(step: type) -> str:
-    """The digest of a step's file, where it is not the workbench's (whose code is in every key)."""
-    try:
-        path = Path(inspect.getfile(step))
-    except (TypeError, OSError):
-        return ""
-    return "" if path.is_relative_to(Path(__file__).parents[1]) else digest(path)

@@ -6,7 +6,6 @@ What a process loaded it keeps: the model that one job described, the next one e
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import inspect
 import os
@@ -25,7 +24,8 @@ from workbench.artifact import Artifact, Format, digest
 from workbench.cache import key_of
 from workbench.device.profile import Device
 from workbench.device.session import Session, infer, open_session
-from workbench.engine.execution import Data
+from workbench.engine.facts import DatasetFacts, ModelFacts, SplitFacts
+from workbench.engine.request import Data
 from workbench.errors import DeviceError, ModelError, WorkbenchError, first_line
 from workbench.model import Model, ModelSource
 from workbench.progress import Progress
@@ -60,7 +60,7 @@ def warm(modules: Sequence[str], progress: Progress) -> None:
         importlib.import_module(name)
 
 
-def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
+def describe_dataset(name: str, progress: Progress) -> DatasetFacts:
     """What the engine must know of a dataset before it starts, every sample read once."""
     dependencies = Dependencies()
     with watched(dependencies):
@@ -71,27 +71,26 @@ def describe_dataset(name: str, progress: Progress) -> dict[str, Any]:
             if split is not None:
                 labels = split.labels
                 numeric = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
-                splits[split.name] = {
-                    "samples": len(split),
-                    "fingerprint": split.fingerprint,
-                    "labelled": labels is not None,
-                    "highest_label": int(labels.max()) if numeric and labels is not None else None,
-                }
+                splits[split.name] = SplitFacts(
+                    samples=len(split),
+                    fingerprint=split.fingerprint,
+                    labelled=labels is not None,
+                    highest_label=int(labels.max()) if numeric and labels is not None else None,
+                )
         first = dataset.evaluation or dataset.calibration
         raw = first.source.sample(int(first.indices[0])) if first is not None else {}
     depends = set(dependencies.paths)
     depends |= {path.parent for path in dependencies.paths}  # a file added or removed shows there
-    return {
-        "name": dataset.name,
-        "metric": dataset.metric_name,
-        "metric_digest": _source_digest(dataset.metric),
-        "splits": splits,
-        "inputs": [spec.to_json() for spec in dataset.inputs],
-        # What an app must do to a sample of its own, and what such a sample is.
-        "preprocess": dataclasses.asdict(first.preprocess) if first is not None else None,
-        "raw": {name: [str(array.dtype), list(array.shape)] for name, array in raw.items()},
-        "depends": sorted(str(path) for path in depends),
-    }
+    return DatasetFacts(
+        name=dataset.name,
+        metric=dataset.metric_name,
+        metric_digest=_source_digest(dataset.metric),
+        splits=splits,
+        inputs=dataset.inputs,
+        preprocess=first.preprocess if first is not None else None,
+        raw={name: (str(array.dtype), array.shape) for name, array in raw.items()},
+        depends=tuple(sorted(str(path) for path in depends)),
+    )
 
 
 def _source_digest(function: Any) -> str | None:
@@ -104,18 +103,23 @@ def _source_digest(function: Any) -> str | None:
 
 def describe_model(
     source: ModelSource, data: Data, folder: Path, progress: Progress
-) -> dict[str, Any]:
-    """A model's fingerprint and outputs, after it took real samples; an ONNX file's artifact."""
+) -> tuple[ModelFacts, Artifact | None]:
+    """A model's facts, after it took real samples; with an ONNX file's artifact in `folder`."""
     dependencies = Dependencies()
     # Read before the watch begins: the dataset's files are not what the model rests on.
     load_dataset(data).examples(8, source.seed)
     with watched(dependencies):
         loaded = load_model(source, data, folder)
-    depends = sorted({str(path) for path in (*dependencies.paths, *source.files)})
+    depends = {str(path) for path in (*dependencies.paths, *source.files)}
     if isinstance(loaded, Artifact):
-        return {"artifact": loaded.to_json(), "fingerprint": loaded.sha256, "depends": depends,
-                "bytes": loaded.size, "parameters": None, "notes": list(loaded.notes),
-                "classes": _classes([spec.shape for spec in loaded.outputs])}  # fmt: skip
+        facts = ModelFacts(
+            fingerprint=loaded.sha256,
+            bytes=loaded.size,
+            notes=loaded.notes,
+            classes=_classes([spec.shape for spec in loaded.outputs]),
+            depends=tuple(sorted(depends)),
+        )
+        return facts, loaded
     module: Model = loaded
     # Weights and structure do not tell what forward does: its sources count too.
     code = {*_class_files(module.module), *(p for p in dependencies.paths if p.suffix == ".py")}
@@ -123,15 +127,16 @@ def describe_model(
         code |= {*source.files}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
     mixing = _mixes_samples(module)
-    return {
-        "mixes_samples": mixing,
-        "fingerprint": key_of(module.fingerprint, sorted(digest(path) for path in code)),
-        "bytes": module.state_bytes,
-        "parameters": sum(p.numel() for p in module.module.parameters()),
-        "notes": [*module.notes, *([MIXING] if mixing else [])],
-        "classes": _classes([array.shape for array in module(examples)]),
-        "depends": sorted({*depends, *map(str, code)}),
-    }
+    facts = ModelFacts(
+        fingerprint=key_of(module.fingerprint, sorted(digest(path) for path in code)),
+        bytes=module.state_bytes,
+        parameters=sum(p.numel() for p in module.module.parameters()),
+        notes=(*module.notes, *([MIXING] if mixing else [])),
+        classes=_classes([array.shape for array in module(examples)]),
+        mixes_samples=mixing,
+        depends=tuple(sorted({*depends, *map(str, code)})),
+    )
+    return facts, None
 
 
 def _mixes_samples(model: Model) -> bool:

@@ -13,8 +13,8 @@ from workbench.device import probe
 from workbench.device.placement import Placement
 from workbench.device.providers import runs_on_cpu
 from workbench.display import Display
-from workbench.engine.execution import Outcome, Request
-from workbench.engine.table_rows import rows_of
+from workbench.engine.outcome import Outcome
+from workbench.engine.request import Request
 from workbench.errors import DatasetError, WorkbenchError
 from workbench.measure.latency import Latency, Preset
 
@@ -31,14 +31,14 @@ def targets_of(request: Request, outcome: Outcome) -> dict[str, Target]:
     targets: dict[str, Target] = {}
     if outcome.start is None:
         targets[EAGER] = request.source
-    for result in rows_of(outcome):
+    for result in outcome.table:
         if result.artifact is not None:
             targets[result.located.id] = result.artifact
     return targets
 
 
 def _identity(key: str, target: Target, outcome: Outcome) -> str:
-    return target.sha256 if isinstance(target, Artifact) else str(outcome.model["fingerprint"])
+    return target.sha256 if isinstance(target, Artifact) else outcome.model.fingerprint
 
 
 def latencies_of(
@@ -60,7 +60,8 @@ def latencies_of(
     identities = {key: _identity(key, target, outcome) for key, target in targets.items()}
     key = key_of(
         "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
-        probe.host(request.device.provider), probe.versions(RUNTIMES), outcome.dataset["inputs"],
+        probe.host(request.device.provider), probe.versions(RUNTIMES),
+        [spec.to_json() for spec in outcome.dataset.inputs],
     )  # fmt: skip
     found = cache.record(key)
     if found is not None:
@@ -102,20 +103,20 @@ def scores_of(
     """Scores of every target that has none in the cache; empty without an evaluation split."""
     from workbench.measure.accuracy import Scores
 
-    evaluation = outcome.dataset["splits"].get("evaluation")
+    evaluation = outcome.dataset.evaluation
     if evaluation is None:
         display.done("accuracy")
         return {}
     reference = next(iter(targets))
     against = (
-        _identity(reference, targets[reference], outcome), evaluation["fingerprint"],
+        _identity(reference, targets[reference], outcome), evaluation.fingerprint,
         request.device.runtime, probe.versions(RUNTIMES),
     )  # fmt: skip
 
     def key_for(name: str) -> str:
         return key_of(
             "scores", _identity(name, targets[name], outcome), against,
-            outcome.dataset["metric"], outcome.dataset.get("metric_digest"),
+            outcome.dataset.metric, outcome.dataset.metric_digest,
         )  # fmt: skip
 
     found: dict[str, Any] = {}
@@ -142,7 +143,7 @@ def scores_of(
             lambda fraction, note: display.update("accuracy", fraction, note),
             request.device,
             observe=None if known else recording,
-            size=1 if outcome.model.get("mixes_samples") else BATCH,
+            size=1 if outcome.model.mixes_samples else BATCH,
             known=Recorded(*known) if known else None,
         )  # fmt: skip
     except DatasetError:
@@ -153,7 +154,7 @@ def scores_of(
     for name, scores in made.items():
         if isinstance(scores, Scores):
             cache.store(key_for(name), scores.to_json())
-    if arrays := recording.arrays(evaluation["samples"]):
+    if arrays := recording.arrays(evaluation.samples):
         cache.make(outputs, lambda folder: save(folder, arrays))
     cache.used.discard(outputs)  # who has the scores needs no outputs
     display.done("accuracy")
@@ -173,7 +174,7 @@ def placements_of(
         key = key_of(
             "placement", _identity(name, target, outcome), request.device.to_json(),
             probe.host(request.device.provider), probe.versions(RUNTIMES),
-            outcome.dataset["inputs"],
+            [spec.to_json() for spec in outcome.dataset.inputs],
         )  # fmt: skip
         known = cache.record(key)
         if known is not None:

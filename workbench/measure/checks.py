@@ -17,7 +17,8 @@ from workbench.measure.robustness import BATCH, Robustness, robustness
 
 if TYPE_CHECKING:
     from workbench.display import Display
-    from workbench.engine.execution import Outcome, Request
+    from workbench.engine.outcome import Outcome
+    from workbench.engine.request import Request
     from workbench.inspect.facts import Facts
     from workbench.measure.host import Target
 
@@ -80,7 +81,7 @@ class _Found:
 
     def __init__(self, request: Request, outcome: Outcome, cache: Cache) -> None:
         self.request = request
-        self.inputs = outcome.dataset["inputs"]
+        self.inputs = [spec.to_json() for spec in outcome.dataset.inputs]
         self.cache = cache
         self.measured = False
 

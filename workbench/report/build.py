@@ -10,8 +10,8 @@ from typing import Any
 from workbench.artifact import Artifact
 from workbench.device import probe, providers
 from workbench.device.placement import Placement
-from workbench.engine.execution import Outcome, Request, StepResult
-from workbench.engine.table_rows import rows_of
+from workbench.engine.outcome import Outcome, StepResult
+from workbench.engine.request import Request
 from workbench.errors import WorkbenchError
 from workbench.measure.cached import EAGER
 from workbench.measure.checks import Checks
@@ -27,33 +27,33 @@ PACKAGES = (
 
 
 def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row]) -> Report:
-    evaluation = outcome.dataset["splits"].get("evaluation", {})
+    evaluation = outcome.dataset.evaluation
     eager = EAGER if outcome.start is None else ""
-    metric = outcome.dataset["metric"].rpartition(":")[2] or "top-1"
-    notes = list(outcome.model["notes"])
-    if evaluation and not evaluation["labelled"]:
+    metric = outcome.dataset.metric.rpartition(":")[2] or "top-1"
+    notes = list(outcome.model.notes)
+    if evaluation is not None and not evaluation.labelled:
         notes.append("the evaluation samples have no labels: agreement and SQNR stand for accuracy")
-    if evaluation and evaluation["samples"] < 100:
-        notes.append(f"only {evaluation['samples']} evaluation samples: the intervals are wide")
+    if evaluation is not None and evaluation.samples < 100:
+        notes.append(f"only {evaluation.samples} evaluation samples: the intervals are wide")
     if request.device.provider in ("cuda", "tensorrt", "coreml", "directml"):
         notes.append(
             "latency is an inference as an app asks for it: inputs from the CPU's memory, outputs "
             "back in it, copies to and from the device included"
         )
-    if any(one.artifact and _baked(one.artifact) for one in rows_of(outcome)):
+    if any(one.artifact and _baked(one.artifact) for one in outcome.table):
         notes.append(
             "baked files preprocess for themselves: their times include it, others' do not"
         )
     return Report(
         recipe=request.recipe.name,
         model=request.source.name,
-        dataset=outcome.dataset["name"],
+        dataset=outcome.dataset.name,
         device=request.device.name,
         threads=request.device.threads,
         preset=preset.name,
         metric=metric,
-        samples=evaluation.get("samples", 0),
-        labelled=bool(evaluation.get("labelled")),
+        samples=evaluation.samples if evaluation else 0,
+        labelled=evaluation is not None and evaluation.labelled,
         rows=tuple(rows),
         eager=eager,
         onnx=baseline(request, outcome),
@@ -67,7 +67,7 @@ def report_of(request: Request, preset: Preset, outcome: Outcome, rows: list[Row
 def baseline(request: Request, outcome: Outcome) -> str:
     """The key of FP32 ONNX, as it was before anything was pruned; '' where there is none."""
     begun = ORIGINAL if request.recipe.original else ""
-    trunk = [one for one in rows_of(outcome) if one.located.branch == begun]
+    trunk = [one for one in outcome.table if one.located.branch == begun]
     return next(
         (
             one.located.id
@@ -141,13 +141,13 @@ def rows_from(
                 label="PyTorch eager",
                 format="torch",
                 precision="float32",
-                bytes=outcome.model["bytes"],
-                notes=(*outcome.model["notes"], *place(EAGER).notes),
-                sha256=outcome.model["fingerprint"],
+                bytes=outcome.model.bytes,
+                notes=(*outcome.model.notes, *place(EAGER).notes),
+                sha256=outcome.model.fingerprint,
                 **measured(EAGER),
             )
         )
-    results = rows_of(outcome)
+    results = outcome.table
     labels = [label_of(one.artifact) for one in results if one.artifact is not None]
     sparse = any(_sparse(one.artifact) for one in results if one.artifact is not None)
     for result in results:
@@ -196,7 +196,7 @@ def evidence(outcome: Outcome) -> dict[str, Mapping[str, Any]]:
 
     Of a file that the next step only takes on, that is a later one.
     """
-    shown = {one.located.id for one in rows_of(outcome)}
+    shown = {one.located.id for one in outcome.table}
     found: dict[str, Mapping[str, Any]] = {}
     waiting: dict[str, Mapping[str, Any]] = {}  # by branch
     for one in outcome.results:

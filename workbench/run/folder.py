@@ -14,8 +14,8 @@ from typing import Any
 from workbench import __version__
 from workbench.artifact import digest
 from workbench.cache import describe_os_error, sweep, write_json
-from workbench.engine.execution import Outcome, Request
-from workbench.engine.table_rows import rows_of
+from workbench.engine.outcome import Outcome
+from workbench.engine.request import Request
 from workbench.errors import InputError, StepError
 from workbench.report.build import file_name
 from workbench.report.checklist import Verified
@@ -100,7 +100,7 @@ def _copy(making: Path, outcome: Outcome) -> dict[str, str]:
     """Copy the artifacts and what belongs to them; their digests as made, by path in the folder."""
     (making / "artifacts").mkdir(mode=0o755)
     made = {}
-    for result in rows_of(outcome):
+    for result in outcome.table:
         if result.artifact is None:
             continue
         name = f"artifacts/{file_name(result)}"
@@ -123,7 +123,7 @@ def _completed(making: Path, report: Report, outcome: Outcome, copied: dict[str,
 
     rows = {row.key: row for row in report.rows}
     artifacts = {}
-    for result in rows_of(outcome):
+    for result in outcome.table:
         row = rows.get(result.located.id)
         if result.artifact is not None and row is not None:
             facts = row.checks.facts if row.checks else None
@@ -201,10 +201,10 @@ def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) 
             "spec": source.spec,
             "weights": str(source.weights) if source.weights else None,
             "weights_sha256": digest(source.weights) if source.weights else None,
-            **outcome.model,
+            **outcome.model_manifest(),
         },
         "dataset": {"data": request.data if isinstance(request.data, str) else "random",
-                    **outcome.dataset},
+                    **outcome.dataset.to_manifest()},
         "device": request.device.to_json(),
         "host": dict(report.host),
         "versions": {**report.versions, "workbench": __version__},

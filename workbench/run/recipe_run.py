@@ -14,17 +14,21 @@ from workbench.cache import Cache, read_json, write_json
 from workbench.device import profile, providers
 from workbench.device.profile import Device
 from workbench.display import Display
-from workbench.engine.execution import Engine, Outcome, Request
+from workbench.engine.execution import Engine
+from workbench.engine.outcome import Outcome
+from workbench.engine.request import Request
 from workbench.errors import WorkbenchError
 from workbench.measure.cached import latencies_of, placements_of, scores_of, targets_of
 from workbench.measure.checks import checks_of
 from workbench.measure.host import Target
-from workbench.measure.latency import PRESETS, Preset
+from workbench.measure.latency import PRESETS
+from workbench.measure.plan import MeasurePlan
 from workbench.process import Pool
 from workbench.report.blocks import beside
 from workbench.report.build import baseline, report_of, rows_from
 from workbench.report.data import Report
 from workbench.run import folder as rundir
+from workbench.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,14 @@ class Finished:
     folder: Path
 
 
-def expected(request: Request, preset: Preset, cache: Cache) -> dict[str, float]:
+def expected(request: Request, plan: MeasurePlan, cache: Cache) -> dict[str, float]:
     """Every task of a run with the seconds it is expected to take, from earlier runs here."""
     known = read_json(cache.folder / "timings.json") or {}
     located = request.recipe.located()
     rows = len(located)
     defaults = {"dataset": 2.0, "model": 3.0}
     defaults |= {one.id: one.step.seconds for one in located}
-    defaults["latency"] = rows * preset.processes * (preset.seconds + 1)
+    defaults["latency"] = rows * plan.preset.processes * (plan.preset.seconds + 1)
     defaults["accuracy"] = 15.0 if isinstance(request.data, str) else 0.1
     defaults["checks"] = 1.5 * rows
     defaults["report"] = 2.0
@@ -51,7 +55,7 @@ def expected(request: Request, preset: Preset, cache: Cache) -> dict[str, float]
 
 def execute(
     request: Request,
-    preset: Preset,
+    plan: MeasurePlan,
     cache: Cache,
     display: Display,
     out: Path | None,
@@ -66,12 +70,12 @@ def execute(
     """
     started = time.perf_counter()
     created = datetime.now().astimezone()
-    display.plan(expected(request, preset, cache))
+    display.plan(expected(request, plan, cache))
     with closing(Pool()) if pool is None else nullcontext(pool) as workers:
-        request = _ready(request, workers)
+        request, plan = _ready(request, plan, workers)
         folder = rundir.prepare(request, created, out)
-        outcome = Engine(request, cache, workers, display).run()
-        blocks, when = _measured(request, preset, outcome, cache, workers, display)
+        outcome = Engine(request, Workspace(cache, workers, display)).run()
+        blocks, when = _measured(request, plan, outcome, cache, workers, display)
     display.update("report", 0.0)
     report, *others = [
         dataclasses.replace(
@@ -89,27 +93,32 @@ def execute(
     return Finished(report, folder)
 
 
-def made(request: Request, cache: Cache, display: Display, pool: Pool) -> None:
+def made(request: Request, plan: MeasurePlan, cache: Cache, display: Display, pool: Pool) -> None:
     """All of a run but its measuring: every artifact and score is in the cache afterwards.
 
     Raises as `execute` does; a branch that fails does so again when it is executed.
     """
-    request = _ready(request, pool)
-    here = tuple(one for one in (request.device, *request.others) if not one.remote)
-    outcome = Engine(request, cache, pool, display).run()
+    request, plan = _ready(request, plan, pool)
+    here = tuple(device for device in plan.devices if not device.remote)
+    outcome = Engine(request, Workspace(cache, pool, display)).run()
     if here:
-        request = dataclasses.replace(request, device=here[0], others=here[1:])
-        _measured(request, PRESETS["none"], outcome, cache, pool, display)
+        plan = dataclasses.replace(plan, devices=here, preset=PRESETS["none"])
+        _measured(request, plan, outcome, cache, pool, display)
 
 
-def _ready(request: Request, pool: Pool) -> Request:
-    """The request, its devices asked for what must be known of them before anything is made."""
-    for device in (request.device, *request.others):
+def _ready(request: Request, plan: MeasurePlan, pool: Pool) -> tuple[Request, MeasurePlan]:
+    """Request and plan, the devices asked for what must be known before anything is made."""
+    for device in plan.devices:
         if not device.remote:
             providers.require(device, pool)
     if not request.device.remote:
-        return request
-    return dataclasses.replace(request, device=probed(request.device))
+        return request, plan
+    device = probed(request.device)
+    devices = tuple(device if one == request.device else one for one in plan.devices)
+    return (
+        dataclasses.replace(request, device=device),
+        dataclasses.replace(plan, devices=devices),
+    )
 
 
 def probed(device: Device) -> Device:
@@ -130,41 +139,41 @@ def probed(device: Device) -> Device:
 
 def _measured(
     request: Request,
-    preset: Preset,
+    plan: MeasurePlan,
     outcome: Outcome,
     cache: Cache,
     pool: Pool,
     display: Display,
 ) -> tuple[list[Report], str]:
     """A report for each device, the request's first, and when they were measured."""
-    devices = (request.device, *request.others)
+    devices = plan.devices
     targets = targets_of(request, outcome)
     timing = targets
-    if request.only:
-        wanted = (*request.only, baseline(request, outcome))
+    if plan.only:
+        wanted = (*plan.only, baseline(request, outcome))
         timing = {key: one for key, one in targets.items() if key in wanted}
     local = [one for one in devices if not one.remote]
     away = [one for one in devices if one.remote]
     found: dict[str, Report] = {}
     when = datetime.now().astimezone().isoformat(timespec="seconds")
     if away:
-        found |= _away(away, request, preset, outcome, targets, timing, cache, pool, display)
+        found |= _away(away, request, plan, outcome, targets, timing, cache, pool, display)
     # After the others: what runs here would be measured with them.
     for device in local:
         one = dataclasses.replace(request, device=device)
-        timed, when = latencies_of(one, preset, outcome, timing, cache, display)
+        timed, when = latencies_of(one, plan.preset, outcome, timing, cache, display)
         placements = placements_of(one, outcome, targets, cache, pool)
         scored = scores_of(one, outcome, targets, cache, pool, display)
         checks = checks_of(one, outcome, targets, cache, display)
         rows = rows_from(one, outcome, timed, scored, placements, checks)
-        found[device.name] = report_of(one, preset, outcome, rows)
+        found[device.name] = report_of(one, plan.preset, outcome, rows)
     return [found[device.name] for device in devices], when
 
 
 def _away(
     devices: list[Device],
     request: Request,
-    preset: Preset,
+    plan: MeasurePlan,
     outcome: Outcome,
     targets: dict[str, Target],
     timing: dict[str, Target],
@@ -183,7 +192,7 @@ def _away(
     host = profile.load("cpu")
     here = dataclasses.replace(request, device=host)
     checks = checks_of(here, outcome, targets, cache, display)
-    bare = report_of(here, preset, outcome, rows_from(here, outcome, {}, {}, {}, checks))
+    bare = report_of(here, plan.preset, outcome, rows_from(here, outcome, {}, {}, {}, checks))
     runs = {
         key: one
         for key, one in targets.items()
@@ -196,9 +205,9 @@ def _away(
         reference=next(iter(targets)),
         timed=dict.fromkeys(runs, example),
         dataset=dataset,
-        count=request.samples,
-        preset=preset,
-        operators=request.operators,
+        count=plan.samples,
+        preset=plan.preset,
+        operators=plan.operators,
         resume=cache.enabled,
     )
     return away.blocks(devices, bare, asked, host, pool, cache, display)

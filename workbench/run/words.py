@@ -16,9 +16,10 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.device.providers import PROVIDERS
 from workbench.device.selection import chosen as chosen_devices
-from workbench.engine.execution import Data, Request
+from workbench.engine.request import Data, Request
 from workbench.errors import InputError, ModelError, RecipeError
 from workbench.file_format import format_of
+from workbench.measure.plan import MeasurePlan
 from workbench.model import ModelSource, declared_inputs, parse_inputs
 from workbench.sources import torchscript
 
@@ -52,8 +53,11 @@ def request(
     max_drop: float | None = None,
     samples: int = 64,
     operators: bool = False,
-) -> tuple[Request, Preset]:
-    """A run's request and preset from the command's words. Raises InputError for wrong ones."""
+) -> tuple[Request, MeasurePlan]:
+    """A run's request and how it is measured, from the command's words.
+
+    Raises InputError for wrong ones.
+    """
     preset = chosen_preset(presets)
     check_samples(data, inputs)
     recipe = recipes.load(name)
@@ -74,19 +78,17 @@ def request(
         chosen = declared_inputs(source)
     else:
         chosen = str(library.find("calibration", data or DEFAULT_DATA))
-    device, *others = chosen_devices(devices or ["cpu"])
-    _check_optimize(recipe, device)
+    profiles = tuple(chosen_devices(devices or ["cpu"]))
+    _check_optimize(recipe, profiles[0])
     made = Request(
         recipe=recipe,
         settings=tuple(settings),
         source=source,
         data=chosen,
-        device=device,
-        others=tuple(others),
-        samples=samples,
-        operators=operators,
+        device=profiles[0],
     )
-    return made, preset
+    plan = MeasurePlan(devices=profiles, preset=preset, samples=samples, operators=operators)
+    return made, plan
 
 
 def _check_optimize(recipe: Recipe, device: Device) -> None:
@@ -179,11 +181,11 @@ def _source(
     return source
 
 
-def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) -> None:
+def print_plan(request: Request, plan: MeasurePlan, cache: Cache, as_json: bool) -> None:
     """The plan of a run: what it would do, and about how long where nothing is cached."""
     from workbench.run.recipe_run import expected
 
-    tasks = expected(request, preset, cache)
+    tasks = expected(request, plan, cache)
     if as_json:
         print(json.dumps({"recipe": request.recipe.to_json(), "expected_seconds": tasks}, indent=1))
         return
@@ -191,11 +193,11 @@ def print_plan(request: Request, preset: Preset, cache: Cache, as_json: bool) ->
     source = request.source
     print(f"model    {source.spec}{f' with {source.weights}' if source.weights else ''}")
     print(f"data     {request.data if isinstance(request.data, str) else 'random inputs'}")
-    for device in (request.device, *request.others):
+    for device in plan.devices:
         where = "" if device.provider == "cpu" else f"{PROVIDERS[device.provider].ort}, "
         known = device.quantization if device.architecture else "its CPU asks, once it is asked"
         print(f"device   {device.name}: {where}{device.threads} thread(s), INT8 as {known}")
-    print(f"measure  {preset.name}: {preset.processes} processes an artifact")
+    print(f"measure  {plan.preset.name}: {plan.preset.processes} processes an artifact")
     print(f"time     about {sum(tasks.values()):.0f} s where nothing is cached")
 
 

@@ -42,9 +42,9 @@ def specified(
     words: the arguments of `commands.request`. Raises InputError.
     """
     weights = words["weights"]
-    request, _ = commands.request(**words)
+    request, plan = commands.request(**words)
     dimensions = space.parse(vary, request.recipe)
-    devices = [one.name for one in (request.device, *request.others)]
+    devices = [one.name for one in plan.devices]
     timed = not words["presets"].get("none")
     if search is not None and search not in SEARCHES:
         raise InputError(f"--search does not know '{search}'", "", did_you_mean(search, SEARCHES))
@@ -160,8 +160,8 @@ def front(folder: Path, out: Path | None, minimise: str | None = None) -> Result
     """
     record = read(folder)
     if minimise is not None:
-        request, _ = record.spec.request(())
-        devices = [one.name for one in (request.device, *request.others)]
+        _, plan = record.spec.request(())
+        devices = [one.name for one in plan.devices]
         chosen = goals.parse_goals(minimise, devices, record.spec.timed)
         record = replace(record, spec=replace(record.spec, goals=chosen))
     found = loaded(record)

@@ -93,10 +93,8 @@ class _Sweep:
         self.record, self.study, self.told = record, study, told
         self.spec = record.spec.to_json()
         self.executor, self.measuring = executor, measuring
-        request, _ = record.spec.request(())
-        here = record.spec.timed and not all(
-            one.remote for one in (request.device, *request.others)
-        )
+        _, plan = record.spec.request(())
+        here = record.spec.timed and not all(one.remote for one in plan.devices)
         # What is made beside a measurement on this machine would be measured with it.
         self.alone = here and not executor.apart
         self.twice = here or not executor.finishes

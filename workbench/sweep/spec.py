@@ -16,8 +16,8 @@ from workbench.sweep.goals import Goal, Limit
 from workbench.sweep.space import Dimension
 
 if TYPE_CHECKING:
-    from workbench.engine.execution import Request
-    from workbench.measure.latency import Preset
+    from workbench.engine.request import Request
+    from workbench.measure.plan import MeasurePlan
     from workbench.recipe import Recipe
 
 FILE = "sweep.json"
@@ -54,16 +54,16 @@ class Spec:
         short = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"sweep-{request.recipe.name}-{request.source.name}-{short}"
 
-    def request(self, settings: tuple[str, ...]) -> tuple[Request, Preset]:
+    def request(self, settings: tuple[str, ...]) -> tuple[Request, MeasurePlan]:
         """The run of a point, whose settings come after the sweep's own. Raises InputError."""
         words = dict(self.words)
         weights = words.pop("weights")
-        request, preset = commands.request(
+        request, plan = commands.request(
             **{**words, "settings": [*words["settings"], *settings]},
             weights=Path(weights) if weights else None,
         )
         # What no goal asks for is not timed: that would be most of a trial.
-        return replace(request, only=(self.row,)), preset
+        return request, replace(plan, only=(self.row,))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -31,9 +31,9 @@ def make(spec: Mapping[str, Any], settings: tuple[str, ...], progress: Progress)
     """Everything of a trial but its measuring; it is in the cache then, under the keys returned."""
     from workbench.run.recipe_run import made
 
-    request, _ = Spec.from_json(spec).request(settings)
+    request, plan = Spec.from_json(spec).request(settings)
     cache = Cache()
-    made(request, cache, _Told(progress), _workers())
+    made(request, plan, cache, _Told(progress), _workers())
     return sorted(cache.used)
 
 
@@ -47,8 +47,8 @@ def finish(
     from workbench.run.recipe_run import execute
 
     one = Spec.from_json(spec)
-    request, preset = one.request(settings)
-    done = execute(request, preset, Cache(), _Told(progress), Path(folder), _workers())
+    request, plan = one.request(settings)
+    done = execute(request, plan, Cache(), _Told(progress), Path(folder), _workers())
     report = read_json(done.folder / "report.json")
     if not isinstance(report, dict):
         raise StepError(f"{done.folder} has no report", "it was removed", "run it again")

@@ -19,6 +19,7 @@ from workbench.dataset import Dataset
 from workbench.dataset.arrays import Arrays
 from workbench.dataset.core import Split
 from workbench.dataset.preprocess import Preprocess
+from workbench.engine.facts import DatasetFacts
 from workbench.inspect import Facts
 from workbench.report import samples
 
@@ -39,24 +40,24 @@ def photos(preprocess: Preprocess = PREPROCESS) -> Dataset:
     return Dataset("photos", split, None)
 
 
-def described(dataset: Dataset) -> dict[str, Any]:
+def described(dataset: Dataset) -> DatasetFacts:
     """What the engine knows of a dataset, as far as samples ask."""
     split = dataset.calibration
     raw = split.source.sample(0) if split is not None else {}
-    return {
-        "name": dataset.name,
-        "inputs": [spec.to_json() for spec in dataset.inputs],
-        "preprocess": dataclasses.asdict(split.preprocess) if split is not None else None,
-        "raw": {name: [str(array.dtype), list(array.shape)] for name, array in raw.items()},
-    }
+    return DatasetFacts(
+        name=dataset.name,
+        inputs=dataset.inputs,
+        preprocess=split.preprocess if split is not None else None,
+        raw={name: (str(array.dtype), array.shape) for name, array in raw.items()},
+    )
 
 
-def as_given(*specs: TensorSpec) -> dict[str, Any]:
+def as_given(*specs: TensorSpec) -> DatasetFacts:
     """A dataset of these inputs without samples."""
-    return {"name": "random inputs", "inputs": [spec.to_json() for spec in specs]}
+    return DatasetFacts(name="random inputs", inputs=specs)
 
 
-def written(folder: Path, artifact: Artifact, dataset: dict[str, Any]) -> Path:
+def written(folder: Path, artifact: Artifact, dataset: DatasetFacts) -> Path:
     """The folder of an artifact's samples."""
     folder.mkdir(exist_ok=True)
     name = artifact.path.name

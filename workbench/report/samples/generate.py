@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from workbench.artifact import Artifact
+    from workbench.engine.facts import DatasetFacts
     from workbench.inspect.facts import Facts
 
 FOLDER = "samples"
@@ -77,11 +78,11 @@ class Written:
 
 
 def write_all(
-    run: Path, artifacts: Mapping[str, tuple[Artifact, Facts | None]], dataset: Mapping[str, Any]
+    run: Path, artifacts: Mapping[str, tuple[Artifact, Facts | None]], dataset: DatasetFacts
 ) -> dict[str, Written]:
     """Write `samples/<artifact>/` for each artifact, by its file's name in the run folder.
 
-    dataset: as the engine describes it. The files go below `run`; a README beside them says how
+    The files go below `run`; a README beside them says how
     they are built, and which could not be written.
     """
     environment = _environment()
@@ -92,7 +93,7 @@ def write_all(
         folder = run / FOLDER
         folder.mkdir(exist_ok=True)
         readme = environment.get_template("README.md.j2").render(
-            dataset=dataset["name"] if dataset.get("raw") else "",
+            dataset=dataset.name if dataset.raw else "",
             left_out={name: one.left_out for name, one in made.items() if one.left_out},
         )
         (folder / "README.md").write_text(readme, encoding="utf-8")
@@ -104,7 +105,7 @@ def _write(
     name: str,
     artifact: Artifact,
     facts: Facts | None,
-    dataset: Mapping[str, Any],
+    dataset: DatasetFacts,
     environment: Environment,
 ) -> Written:
     kind = _TEMPLATE.get(artifact.format)
@@ -127,7 +128,7 @@ def _write(
         suffix = Path(language.file).suffix
         text = environment.get_template(f"{kind}{suffix}.j2").render(
             file=name, inputs=inputs, outputs=outputs, literal=language.escape,
-            dataset=dataset["name"] if dataset.get("raw") else "",
+            dataset=dataset.name if dataset.raw else "",
         )  # fmt: skip
         path = Path(FOLDER) / name / language.file
         (run / path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from workbench.artifact import Artifact, TensorSpec
 from workbench.dataset.preprocess import Preprocess
 from workbench.errors import DatasetError
 from workbench.inspect.facts import Facts, Tensor, printable
+
+if TYPE_CHECKING:
+    from workbench.engine.facts import DatasetFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +92,13 @@ class UnclearError(Exception):
 
 
 def places(
-    artifact: Artifact, facts: Facts | None, dataset: Mapping[str, Any]
+    artifact: Artifact, facts: Facts | None, dataset: DatasetFacts
 ) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
-    """Inputs and outputs in the artifact's order. Raises UnclearError where the file is not clear.
+    """Inputs and outputs in the artifact's order.
 
-    dataset: as the engine describes it, with `inputs`, and `preprocess` and `raw` where it has
-    samples.
+    Raises UnclearError where the file is not clear.
     """
-    given = {one["name"]: TensorSpec.from_json(one) for one in dataset["inputs"]}
+    given = {spec.name: spec for spec in dataset.inputs}
     inputs = []
     for spec in artifact.inputs:
         source = given.get(spec.name)
@@ -155,15 +157,14 @@ def _sizes(spec: TensorSpec, source: TensorSpec | None) -> tuple[int | None, ...
     return tuple(source.shape[axis] for axis in spec.permutation) or source.shape
 
 
-def _image(spec: TensorSpec, source: TensorSpec | None, dataset: Mapping[str, Any]) -> Image | None:
+def _image(spec: TensorSpec, source: TensorSpec | None, dataset: DatasetFacts) -> Image | None:
     """How pixels become this input; None where it is no image."""
     if spec.pixels is not None:
         return _baked(spec, dataset)
-    options, raw = dataset.get("preprocess"), dataset.get("raw") or {}
-    if options is None or source is None or source.name not in raw or len(spec.shape) != 4:
+    preprocess, raw = dataset.preprocess, dataset.raw
+    if preprocess is None or source is None or source.name not in raw or len(spec.shape) != 4:
         return None
     dtype, raw_shape = raw[source.name]
-    preprocess = Preprocess(**_tuples(options))
     applies = not preprocess.inputs or source.name in preprocess.inputs
     touched = preprocess.layout is not None or preprocess.arithmetic
     if not applies or dtype not in ("uint8", "float32") or not (touched or dtype == "uint8"):
@@ -199,12 +200,13 @@ def _image(spec: TensorSpec, source: TensorSpec | None, dataset: Mapping[str, An
     )
 
 
-def _baked(spec: TensorSpec, dataset: Mapping[str, Any]) -> Image:
+def _baked(spec: TensorSpec, dataset: DatasetFacts) -> Image:
     """The pixels that a file takes as they are: uint8 rows, columns, channels."""
     _, height, width, channels = spec.stored_shape
-    options = dataset.get("preprocess")
-    preprocess = Preprocess(**_tuples(options)) if options else Preprocess()
-    order = preprocess.channels if options and len(preprocess.channels) == channels else ""
+    preprocess = dataset.preprocess or Preprocess()
+    order = (
+        preprocess.channels if dataset.preprocess and len(preprocess.channels) == channels else ""
+    )
     if spec.pixels is not None and spec.pixels.reversed:
         order = order[::-1]
     if height is None or width is None or channels is None:
@@ -228,8 +230,3 @@ def _steps(preprocess: Preprocess) -> tuple[str, ...]:
     if preprocess.crop is not None:
         said.append(f"cut out the centred square of {preprocess.crop} x {preprocess.crop} pixels")
     return tuple(said)
-
-
-def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that they were."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}

@@ -1,0 +1,53 @@
+"""The key of a step's result in the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+from workbench.artifact import Artifact, digest
+from workbench.cache import key_of
+from workbench.device.probe import versions
+from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.request import Request
+from workbench.model import ModelSource
+from workbench.recipe import Located
+
+
+def step_key(
+    request: Request,
+    located: Located,
+    subject: Artifact | ModelSource,
+    dataset: DatasetFacts,
+    model: ModelFacts,
+) -> str:
+    """The hash of everything that decides a step's result."""
+    step, device = located.step, request.device
+    calibration = dataset.calibration.fingerprint if dataset.calibration else None
+    evaluation = dataset.evaluation.fingerprint if dataset.evaluation else None
+    # Steps that decide by samples where there are any, and do without where there are none.
+    looks = getattr(step, "looks_at_data", False)
+    return key_of(
+        "step",
+        type(step).__qualname__,
+        _own_source(type(step)),
+        dataclasses.asdict(step),
+        [digest(path) for path in getattr(step, "sources", ()) if path.is_file()],
+        subject.sha256 if isinstance(subject, Artifact) else model.fingerprint,
+        [spec.to_json() for spec in dataset.inputs],
+        calibration if step.needs_data else (calibration or evaluation) if looks else None,
+        (device.quantization, device.architecture, device.provider),
+        device.to_json() if getattr(step, "times_device", False) else None,
+        request.source.seed,
+        versions(step.packages),
+    )
+
+
+def _own_source(step: type) -> str:
+    """The digest of a step's file, where it is not the workbench's (whose code is in every key)."""
+    try:
+        path = Path(inspect.getfile(step))
+    except (TypeError, OSError):
+        return ""
+    return "" if path.is_relative_to(Path(__file__).parents[1]) else digest(path)
