@@ -52,7 +52,9 @@ def run(tmp_path: Path):
 
     def find(targets: dict[str, Artifact], start: Artifact) -> tuple[dict, str]:
         dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
-        outcome = Outcome(model=ModelFacts(fingerprint="f"), dataset=dataset, results=(), start=start)
+        outcome = Outcome(
+            model=ModelFacts(fingerprint="f"), dataset=dataset, results=(), start=start
+        )
         display = Told()
         return checks.checks_of(request, outcome, targets, cache, display), display.state
 

@@ -50,7 +50,10 @@ def made(tmp_path: Path) -> tuple[Request, Outcome, Report]:
     (located,) = recipe.located()
     dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
     outcome = Outcome(
-        model=ModelFacts(fingerprint="f"), dataset=dataset, results=(StepResult(located, artifact),), start=artifact
+        model=ModelFacts(fingerprint="f"),
+        dataset=dataset,
+        results=(StepResult(located, artifact),),
+        start=artifact,
     )
     row = Row(key=located.id, label="FP32 ONNX", format="onnx", precision="float32",
               path="artifacts/model.onnx", bytes=artifact.size, sha256=artifact.sha256)  # fmt: skip

@@ -47,7 +47,11 @@ def run(project: Path, recipe: str, preset: Preset, cache: Cache, pool: Pool) ->
     )  # fmt: skip
     try:
         folder = execute(
-            request, replace(plan, preset=preset), cache, Quiet(), project / f"run-{recipe}",
+            request,
+            replace(plan, preset=preset),
+            cache,
+            Quiet(),
+            project / f"run-{recipe}",
             pool=pool,
         ).folder
     except WorkbenchError as error:
