@@ -11,7 +11,11 @@ from workbench.artifact import Artifact, Format
 from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine.execution import Engine, Outcome, Request, StepResult
+from workbench.engine.execution import Engine
+from workbench.engine.facts import DatasetFacts, ModelFacts, SplitFacts
+from workbench.engine.keys import step_key
+from workbench.engine.outcome import Outcome, StepResult
+from workbench.engine.request import Request
 from workbench.errors import DatasetError, RecipeError, StepError
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
@@ -30,12 +34,19 @@ from workbench.steps import (
     ToTflite,
     ToTorchScript,
 )
+from workbench.workspace import Workspace
 
 RECIPE = Recipe(Export(), Simplify(), branches={"ort": (QuantizeStatic(), ToOrt())}, name="r")
-DATASET = {"name": "d", "metric": "", "inputs": [], "splits": {
-    "calibration": {"fingerprint": "c", "samples": 8},
-    "evaluation": {"fingerprint": "e", "samples": 8, "highest_label": 9}}}  # fmt: skip
-MODEL = {"fingerprint": "m", "classes": 10}
+CALIBRATION = SplitFacts(samples=8, fingerprint="c")
+EVALUATION = SplitFacts(samples=8, fingerprint="e", highest_label=9)
+DATASET = DatasetFacts(name="d", splits={"calibration": CALIBRATION, "evaluation": EVALUATION})
+MODEL = ModelFacts(fingerprint="m", classes=10)
+
+
+def with_split(name, **changes):
+    """The dataset with another split of that name."""
+    split = replace(DATASET.splits[name], **changes)
+    return replace(DATASET, splits={**DATASET.splits, name: split})
 
 
 @pytest.fixture
@@ -47,7 +58,7 @@ def engine(tmp_path):
         data="d",
         device=Device(name="cpu", isa=("avx512_vnni",)),
     )
-    return Engine(request, Cache(tmp_path), Pool(), Quiet())
+    return Engine(request, Workspace(Cache(tmp_path), Pool(), Quiet()))
 
 
 def located(recipe, name):
@@ -56,7 +67,7 @@ def located(recipe, name):
 
 def key(engine, name="ort.quantize", dataset=DATASET, recipe=RECIPE, path=None):
     subject = Artifact(path=path, format=Format.ONNX, precision="float32", inputs=(), outputs=())
-    return engine.step_key(located(recipe, name), subject, dataset, MODEL)
+    return step_key(engine.request, located(recipe, name), subject, dataset, MODEL)
 
 
 @pytest.fixture
@@ -71,8 +82,7 @@ def test_a_steps_key_follows_its_options_its_input_and_the_samples_it_uses(engin
     assert key(engine, path=model) == same
     changed = RECIPE.with_options(["quantize.preset=fast"])
     assert key(engine, recipe=changed, path=model) != same
-    splits = {**DATASET["splits"], "calibration": {"fingerprint": "other", "samples": 8}}
-    other_data = {**DATASET, "splits": splits}
+    other_data = with_split("calibration", fingerprint="other")
     assert key(engine, dataset=other_data, path=model) != same
     assert key(engine, "simplify", other_data, path=model) == key(engine, "simplify", path=model)
     engine.request = replace(engine.request, device=Device(name="cpu", isa=("avx2",)))
@@ -82,22 +92,22 @@ def test_a_steps_key_follows_its_options_its_input_and_the_samples_it_uses(engin
 
 
 def test_evaluation_samples_do_not_decide_a_step(engine, model):
-    splits = {**DATASET["splits"], "evaluation": {"fingerprint": "other", "samples": 8}}
-    assert key(engine, dataset={**DATASET, "splits": splits}, path=model) == key(engine, path=model)
+    other_data = with_split("evaluation", fingerprint="other")
+    assert key(engine, dataset=other_data, path=model) == key(engine, path=model)
 
 
 def test_samples_decide_a_step_that_looks_at_them_without_needing_any(engine, model):
     recipe = Recipe(Export(), branches={"half": (Float16(),)}, name="h")
     same = key(engine, "half.float16", recipe=recipe, path=model)
-    other = {**DATASET, "splits": {"calibration": {"fingerprint": "other", "samples": 8}}}
-    assert key(engine, "half.float16", other, recipe, model) != same
-    assert key(engine, "half.float16", {**DATASET, "splits": {}}, recipe, model) != same
+    other_data = with_split("calibration", fingerprint="other")
+    assert key(engine, "half.float16", other_data, recipe, model) != same
+    assert key(engine, "half.float16", replace(DATASET, splits={}), recipe, model) != same
 
 
 def begun_with_onnx(engine, recipe, tmp_path):
     source = ModelSource(spec="net.onnx", folder=tmp_path)
     engine.request = replace(engine.request, recipe=recipe, source=source)
-    return [one.id for one in engine._located()]
+    return [step.id for step in engine.steps()]
 
 
 def test_steps_that_take_torch_are_left_out_for_an_onnx_file(engine, tmp_path):
@@ -121,12 +131,12 @@ def test_a_recipe_that_an_onnx_file_cannot_begin_is_refused(engine, step, tmp_pa
 
 def test_labels_and_samples_are_checked_before_any_work(engine):
     with pytest.raises(DatasetError, match="the model has 5 classes"):
-        engine._check(DATASET, {**MODEL, "classes": 5})
+        engine._check(engine.steps(), DATASET, replace(MODEL, classes=5))
     engine.request = replace(engine.request, recipe=RECIPE.with_options(["quantize.samples=9"]))
     with pytest.raises(DatasetError, match=r"ort\.quantize asks for 9 .* d has 8"):
-        engine._check(DATASET, MODEL)
+        engine._check(engine.steps(), DATASET, MODEL)
     with pytest.raises(DatasetError, match=r"ort\.quantize needs calibration samples"):
-        engine._check({**DATASET, "splits": {}}, MODEL)
+        engine._check(engine.steps(), replace(DATASET, splits={}), MODEL)
 
 
 def result(recipe, name, kind=None, precision="float32"):
@@ -195,8 +205,8 @@ def test_the_original_has_a_row_of_its_own():
         recipe=recipe, settings=(), source=ModelSource(spec="net.py:build"), data="d",
         device=Device(name="cpu"),
     )  # fmt: skip
-    told = replace(outcome, model={**MODEL, "notes": []}, dataset={**DATASET, "splits": {}})
-    assert report_of(request, PRESETS["none"], told, []).onnx == "original.simplify"
+    untold = replace(outcome, dataset=replace(DATASET, splits={}))
+    assert report_of(request, PRESETS["none"], untold, []).onnx == "original.simplify"
 
 
 def test_what_a_branch_hands_on_as_it_got_it_is_no_row():

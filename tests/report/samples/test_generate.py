@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +29,9 @@ def made(
     return artifact, facts
 
 
-def write(folder: Path, artifact: Artifact, facts: Facts | None, **data: object) -> object:
-    given = cases.as_given(*artifact.inputs) | data
-    return samples.write_all(folder, {"m": (artifact, facts)}, given)["m"]
+def write(folder: Path, artifact: Artifact, facts: Facts | None, **data: Any) -> Any:
+    dataset = replace(cases.as_given(*artifact.inputs), **data)
+    return samples.write_all(folder, {"m": (artifact, facts)}, dataset)["m"]
 
 
 @pytest.mark.parametrize("form", [Format.ONNX, Format.ORT, Format.TFLITE])
@@ -104,7 +106,9 @@ def test_preprocessing_is_written_out_with_what_comes_before(tmp_path: Path):
     artifact = Artifact(**{**vars(artifact), "inputs": (spec,)})
     facts = Facts(**{**vars(facts), "inputs": (tensor,)})
     data = cases.described(cases.photos())
-    data["preprocess"] |= {"resize": 40, "crop": 32, "channels": "BGR"}
+    assert data.preprocess is not None
+    preprocess = replace(data.preprocess, resize=40, crop=32, channels="BGR")
+    data = replace(data, preprocess=preprocess)
     samples.write_all(tmp_path, {"m": (artifact, facts)}, data)
     for name in ("main.cpp", "Sample.kt", "Sample.swift"):
         text = (tmp_path / "samples/m" / name).read_text()

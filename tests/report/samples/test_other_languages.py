@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests import toolchains
 from tests.report.samples import cases
 from tests.report.samples.test_cpp import NAMES, strange
 from workbench.artifact import Artifact, Format, TensorSpec
+from workbench.engine.facts import DatasetFacts
 from workbench.inspect import Facts, Tensor
 from workbench.report import samples
 
@@ -25,7 +27,7 @@ def made(
     form: Format,
     inputs: list[tuple[TensorSpec, Tensor]],
     output: Tensor,
-    **data: object,
+    **data: Any,
 ) -> Path:
     """Samples of an artifact with these inputs as model and file have them, and one output."""
     path = folder / f"model.{form}"
@@ -37,8 +39,8 @@ def made(
         path=path, format=form, bytes=1, sha256="", inputs=tuple(tensor for _, tensor in inputs),
         outputs=(output,), opsets={}, operators={}, parameters=1, macs=1, precision="", takes={},
     )  # fmt: skip
-    given = {"name": "photos", "inputs": [spec.to_json() for spec, _ in inputs], **data}
-    written = samples.write_all(folder, {path.name: (artifact, facts)}, given)
+    dataset = DatasetFacts(name="photos", inputs=tuple(spec for spec, _ in inputs), **data)
+    written = samples.write_all(folder, {path.name: (artifact, facts)}, dataset)
     assert not written[path.name].left_out or form is Format.TORCHSCRIPT
     return folder / "samples" / path.name
 
@@ -58,8 +60,8 @@ def image(form: Format, dtype: str, quantization: tuple[float, int] | None) -> t
 
 def folders(place: Path) -> Iterator[Path]:
     """Samples of every runtime: of images, of a quantized file, of tensors with strange names."""
-    photos = cases.described(cases.photos())
-    del photos["name"], photos["inputs"]
+    described = cases.described(cases.photos())
+    photos = {"preprocess": described.preprocess, "raw": described.raw}
     quantized = (0.0123, -3)
     plain = Tensor(name="out", dtype="float32", shape=(1, 10))
     for number, (form, dtype, pair, output) in enumerate((
