@@ -226,15 +226,13 @@ def test_other_weights_are_another_model_to_the_cache(
     bare = copied(folder, tmp_path / "bare")
     source = ModelSource(spec="hf:./bare", folder=tmp_path)
     data = tuple(TensorSpec(name=n, dtype="int64", shape=(None, 12)) for n in TEXT)
-    first = describe_model(source, data, tmp_path, lambda *_: None)
-    assert {str(bare / "config.json"), str(bare / "model.safetensors")} <= set(first["depends"])
+    first, _ = describe_model(source, data, tmp_path, lambda *_: None)
+    assert {str(bare / "config.json"), str(bare / "model.safetensors")} <= set(first.depends)
     torch.manual_seed(1)
     config = transformers.BertConfig(vocab_size=100, num_labels=3, **SIZES)
     transformers.BertForSequenceClassification(config).save_pretrained(bare)
     from workbench.jobs import work
 
     work.load_model.cache_clear()
-    assert (
-        describe_model(source, data, tmp_path, lambda *_: None)["fingerprint"]
-        != first["fingerprint"]
-    )
+    second, _ = describe_model(source, data, tmp_path, lambda *_: None)
+    assert second.fingerprint != first.fingerprint
