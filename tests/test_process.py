@@ -18,6 +18,7 @@ from tests import nets
 from workbench import process
 from workbench.artifact import TensorSpec
 from workbench.device.profile import Device
+from workbench.engine.facts import ModelFacts
 from workbench.errors import CrashError, ModelError, StepError
 from workbench.model import ModelSource
 from workbench.process import Pool, Worker
@@ -42,15 +43,16 @@ def factory(folder: Path, body: str) -> ModelSource:
     return ModelSource(spec="net.py:build", folder=folder)
 
 
-def describe(worker: Worker | Pool, source: ModelSource, **more: Any) -> dict[str, Any]:
-    found: dict[str, Any] = worker.call("describe_model", source, SPECS, Path(), **more)
-    return found
+def describe(worker: Worker | Pool, source: ModelSource, **more: Any) -> ModelFacts:
+    facts: ModelFacts
+    facts, _ = worker.call("describe_model", source, SPECS, Path(), **more)
+    return facts
 
 
 def test_a_job_gives_its_result(worker: Worker, tmp_path: Path) -> None:
     found = describe(worker, factory(tmp_path, "pass"))
-    assert found["parameters"] == 8 * 3 + 3
-    assert found["classes"] == 3
+    assert found.parameters == 8 * 3 + 3
+    assert found.classes == 3
 
 
 def test_an_error_crosses_with_its_class_and_texts(worker: Worker, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_worker_goes_on_after_a_jobs_error(worker: Worker, tmp_path: Path) -> 
     before = worker._process.pid
     with pytest.raises(ModelError):
         worker.call("describe_model", ModelSource(spec="absent.py:b", folder=tmp_path), SPECS, "")
-    assert describe(worker, factory(tmp_path, "pass"))["parameters"] == 27
+    assert describe(worker, factory(tmp_path, "pass")).parameters == 27
     assert worker._process.pid == before
 
 
@@ -80,7 +82,7 @@ sys.stderr.write('to stderr\\n')
 subprocess.run(['echo', 'from a child'], check=True)
 assert sys.stdin.read() == ''
 assert subprocess.run(['cat'], capture_output=True).stdout == b''"""
-    assert describe(worker, factory(tmp_path, body))["parameters"] == 27
+    assert describe(worker, factory(tmp_path, body)).parameters == 27
     said = worker.log.read_text()
     for text in ("printed", "written to 1", "to stderr", "from a child"):
         assert text in said
@@ -88,7 +90,7 @@ assert subprocess.run(['cat'], capture_output=True).stdout == b''"""
 
 def test_much_printing_does_not_block(worker: Worker, tmp_path: Path) -> None:
     body = "for _ in range(3000): print('x' * 1000)"
-    assert describe(worker, factory(tmp_path, body))["parameters"] == 27
+    assert describe(worker, factory(tmp_path, body)).parameters == 27
 
 
 @pytest.mark.parametrize("way", ["raise SystemExit('enough')", "raise KeyboardInterrupt('enough')"])
@@ -102,7 +104,7 @@ def test_a_job_that_wants_to_leave_python_is_an_error_with_its_log(
         assert str(worker.log) in caught.value.fix
         # Another folder: a file that was imported once is not read again.
         (tmp_path / "next").mkdir()
-        assert describe(worker, factory(tmp_path / "next", "pass"))["parameters"] == 27
+        assert describe(worker, factory(tmp_path / "next", "pass")).parameters == 27
     assert "in build" in worker.log.read_text()
     worker.log.unlink()
 
