@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.arrays import batch_size, concatenate, split_samples
 from workbench.artifact import Artifact, TensorSpec, digest
 from workbench.errors import ModelError
 
@@ -144,13 +145,10 @@ class Model:
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Outputs for named inputs [N, ...], flattened in the exporter's order."""
-        import numpy as np
         import torch
 
-        count = len(next(iter(inputs.values())))
-        if self.batch == 1 and count > 1:
-            rows = [self({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
-            return [np.concatenate(same) for same in zip(*rows, strict=True)]
+        if self.batch == 1 and batch_size(inputs) > 1:
+            return concatenate([self(sample) for sample in split_samples(inputs)])
         with torch.inference_mode():
             given = [torch.from_numpy(inputs[name]) for name in self.input_names]
             return [tensor.numpy() for _, tensor in flatten(self.module(*given))]

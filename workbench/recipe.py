@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from workbench import library
 from workbench.artifact import Artifact, Format
 from workbench.errors import InputError, RecipeError, did_you_mean
 from workbench.options import value_of
+from workbench.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
     from workbench.dataset import Dataset
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 ORIGINAL = "original"
 BRANCH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-def _silent(_fraction: float, _note: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class Context:
     dataset: Dataset
     device: Device
     work: Path | None = None
-    progress: Callable[[float, str], None] = _silent
+    progress: Progress = ignore_progress
     seed: int = 0
 
 

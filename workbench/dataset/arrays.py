@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size
 from workbench.errors import DatasetError
 
 Array = NDArray[Any]
@@ -52,7 +53,7 @@ class Arrays:
         self._reads = 0
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return batch_size(self.arrays)
 
     def sample(self, index: int) -> Mapping[str, Array]:
         """The row of that number of every array, by the arrays' names."""

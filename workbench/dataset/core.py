@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size
 from workbench.artifact import TensorSpec
 from workbench.dataset.preprocess import Preprocess
 from workbench.errors import DatasetError
@@ -44,7 +45,7 @@ class Batch:
     start: int
 
     def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
+        return batch_size(self.inputs)
 
 
 @dataclass(frozen=True)

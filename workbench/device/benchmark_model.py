@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.arrays import concatenate
 from workbench.device.runner_plan import Array, Ran
 from workbench.errors import DeviceError
 
@@ -55,7 +56,7 @@ class BenchmarkJob:
             back = self.place.fetch(there)
             rows.append(self._split(back.read_bytes()))
             back.unlink(missing_ok=True)
-        return self.bundle.canonical([np.concatenate(row) for row in zip(*rows, strict=True)])
+        return self.bundle.canonical(concatenate(rows))
 
     def operators(self) -> str:
         done = self.place.run([

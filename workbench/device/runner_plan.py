@@ -22,6 +22,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size
 from workbench.errors import DeviceError
 
 Array = NDArray[Any]
@@ -114,7 +115,7 @@ def laid_out(
     Of arrays [samples, ...] each sample is a batch of one; `samples` says how many there are where
     a sample has more along its first axis. Raises DeviceError for a dtype that no runner takes.
     """
-    count = samples or len(next(iter(inputs.values())))
+    count = samples or batch_size(inputs)
     parts, tensors, offset = [], [], 0
     for name, array in inputs.items():
         if str(array.dtype) not in DTYPES:

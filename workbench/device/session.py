@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from workbench.arrays import concatenate, split_samples
 from workbench.artifact import Artifact, Format
 from workbench.device.profile import Device
 from workbench.errors import DeviceError
@@ -39,11 +40,7 @@ def infer_each(session: Session, inputs: Inputs) -> list[Array]:
     """`infer`, one sample at a time as an app runs a model: ranges taken at run time, and
     branches on the data, may not be those of a batch.
     """
-    import numpy as np
-
-    count = len(next(iter(inputs.values())))
-    parts = [infer(session, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
-    return [np.concatenate(same) for same in zip(*parts, strict=True)]
+    return concatenate([infer(session, sample) for sample in split_samples(inputs)])
 
 
 def open_session(

@@ -20,6 +20,7 @@ from workbench import dataset as datasets
 from workbench import model as models
 from workbench import parity
 from workbench import recipe as recipes
+from workbench.arrays import batch_size, concatenate, split_samples
 from workbench.artifact import Artifact, Format, digest
 from workbench.cache import key_of
 from workbench.device.profile import Device
@@ -144,18 +145,12 @@ def _mixes_samples(model: Model) -> bool:
 
     An app runs one sample; so must then what its files are scored against.
     """
-    import numpy as np
-
     inputs = model.example_inputs
-    count = len(next(iter(inputs.values())))
-    apart = [
-        model({name: array[i : i + 1] for name, array in inputs.items()}) for i in range(count)
-    ]
+    apart = [model(sample) for sample in split_samples(inputs)]
     together = model(inputs)
-    if any(len(one) != count for one in together):
+    if any(len(output) != batch_size(inputs) for output in together):
         return True
-    joined = [np.concatenate(parts) for parts in zip(*apart, strict=True)]
-    return not parity.compare(joined, together).sqnr > ALIKE
+    return not parity.compare(concatenate(apart), together).sqnr > ALIKE
 
 
 def _class_files(module: Any) -> set[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size, concatenate
 from workbench.artifact import Artifact
 from workbench.dataset import Dataset
 from workbench.errors import DeviceError, WorkbenchError
@@ -33,7 +34,7 @@ class Samples:
     labels: Array | None
 
     def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
+        return batch_size(self.inputs)
 
 
 def chosen(dataset: Dataset, count: int) -> Samples | None:
@@ -61,7 +62,7 @@ def host_outputs(
     found: dict[str, list[Array] | WorkbenchError] = {}
     for label, target in targets.items():
         given = inputs[label]
-        count = len(next(iter(given.values())))
+        count = batch_size(given)
         size = count if whole else BATCH
         worker = pool.take("open" if isinstance(target, Artifact) else "describe_model")
         try:
@@ -73,7 +74,7 @@ def host_outputs(
                 else worker.call("infer", dict(given))
                 for at in range(0, count, size)
             ]
-            found[label] = [np.concatenate(same) for same in zip(*parts, strict=True)]
+            found[label] = concatenate(parts)
         except WorkbenchError as error:
             worker.close()
             found[label] = error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size
 from workbench.artifact import Artifact
 from workbench.measure.layered import Layered
 from workbench.parity import sqnr
@@ -107,7 +108,7 @@ def layers(
         pairs = [(a, b) for a, b in pairs if one_session.is_float(a) and other_session.is_float(b)]
         ends = {*one.inputs, *one.outputs}
         sums = {a: np.zeros(3) for a, _ in pairs}
-        samples = len(next(iter(inputs.values())))
+        samples = batch_size(inputs)
         chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
         for number in range(samples):
             sample = {name: array[number : number + 1] for name, array in inputs.items()}

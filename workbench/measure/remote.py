@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from workbench.arrays import batch_size, concatenate
 from workbench.artifact import Artifact
 from workbench.device.bundle import bundle
 from workbench.device.connection import Connection, connected, resolved
@@ -211,7 +212,7 @@ class _Bundles:
         samples = self.wanted.samples[label]
         if self.wanted.whole:
             return [self._bundle(label, samples, 1)]
-        count = len(next(iter(samples.values())))
+        count = batch_size(samples)
         each = max(1, sum(array.nbytes for array in samples.values()) // count)
         size = max(1, min(count, BYTES // each))
         return [
@@ -304,13 +305,12 @@ def _until_ready(place: Connection, watch: Watch) -> Health:
 
 
 def _outputs(place: Connection, found: Found, bundles: _Bundles, label: str) -> None:
-    import numpy as np
 
     parts = []
     for at, one in enumerate(bundles.chunks(label)):
         name = f"{bundles.name(label)}.{at}"
         parts.append(place.job(name, one, bundles.wanted.preset).outputs())
-    found.outputs[label] = [np.concatenate(same) for same in zip(*parts, strict=True)]
+    found.outputs[label] = concatenate(parts)
 
 
 def _operators(place: Connection, found: Found, bundles: _Bundles, label: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import concatenate
 from workbench.artifact import Artifact, Format
 from workbench.errors import CrashError, WorkbenchError, first_line
 
@@ -162,7 +163,7 @@ def _batched(target: Artifact, session: Any, inputs: Mapping[str, Array]) -> Bat
             infer(session, {name: a[i : i + 1] for name, a in batch.items()}) for i in range(BATCH)
         ]
         together = infer(session, batch)
-        alone = [np.concatenate(parts) for parts in zip(*own, strict=True)]
+        alone = concatenate(own)
         parity = compare(alone, together)
     except WorkbenchError as error:
         return Batching(said=f"{error.what}: {error.why}" if error.why else error.what)

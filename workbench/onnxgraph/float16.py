@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.arrays import split_samples
 from workbench.artifact import Artifact, TensorSpec
 from workbench.onnxgraph import rewrites
 from workbench.onnxgraph.rewrites import Array, Weights
@@ -68,8 +69,7 @@ def large_values(
     specs = tuple(TensorSpec(name=name, dtype="", shape=()) for name in inside)
     session = open_session(replace(subject, path=path, outputs=specs), threads=0)
     found = {name for name, array in examples.items() if _largest(array) > SAFE}
-    for index in range(len(next(iter(examples.values())))):
-        sample = {name: array[index : index + 1] for name, array in examples.items()}
+    for sample in split_samples(examples):
         for name, value in zip(inside, infer(session, sample), strict=True):
             if isinstance(value, np.ndarray) and _largest(value) > SAFE:
                 found.add(name)

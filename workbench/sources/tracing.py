@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import split_samples
+
 if TYPE_CHECKING:
     from workbench.model import Model
 
@@ -101,9 +103,7 @@ def _variants(examples: Inputs) -> Iterator[Inputs]:
 
     Integers, which may be indices, are turned around instead, and zeros and ones swapped.
     """
-    count = len(next(iter(examples.values())))
-    for index in range(count):
-        yield {name: array[index : index + 1] for name, array in examples.items()}
+    yield from split_samples(examples)
     for factor in (-1, 10, 0):
         yield {name: _turned(array[:1], factor) for name, array in examples.items()}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from workbench.arrays import batch_size
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
@@ -149,7 +150,7 @@ class Export:
         context.progress(0.7, "comparing with PyTorch")
         session = open_session(artifact, threads=0)
         examples = subject.example_inputs
-        count = len(next(iter(examples.values())))
+        count = batch_size(examples)
         slices = [slice(index, index + 1) for index in range(count)]
         if self._open_batch(subject):
             slices.insert(1, slice(0, 3))

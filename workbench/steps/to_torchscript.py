@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from workbench.arrays import batch_size
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
@@ -138,7 +139,7 @@ class ToTorchScript:
 
         session = open_session(artifact, threads=0)
         examples = subject.example_inputs
-        count = len(next(iter(examples.values())))
+        count = batch_size(examples)
         slices = [slice(index, index + 1) for index in range(count)]
         if open_batch:
             slices.insert(0, slice(0, 3))

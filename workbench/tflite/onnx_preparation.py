@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from workbench.arrays import concatenate, split_samples
 from workbench.errors import StepError, first_line
 from workbench.onnxgraph.rewrites import name_nodes
 from workbench.onnxgraph.session import working_session
@@ -92,12 +92,7 @@ def prepared(
 def outputs(model: onnx.ModelProto, inputs: Inputs) -> list[Array]:
     """A model's outputs [N, …] in ONNX Runtime, one sample at a time."""
     session = working_session(model)
-    count = len(next(iter(inputs.values())))
-    runs = [
-        session.run(None, {name: array[i : i + 1] for name, array in inputs.items()})
-        for i in range(count)
-    ]
-    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+    return concatenate(session.run(None, sample) for sample in split_samples(inputs))
 
 
 def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:

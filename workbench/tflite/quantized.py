@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.arrays import batch_size
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,7 +71,7 @@ def stored_samples(folder: Path) -> Iterator[dict[str, Array]]:
     import numpy as np
 
     files = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-    for index in range(len(next(iter(files.values())))):
+    for index in range(batch_size(files)):
         yield {name: np.asarray(file[index : index + 1]) for name, file in files.items()}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from workbench.arrays import concatenate
 from workbench.device.providers import torch_device
 from workbench.device.session import Array, Inputs
 from workbench.model import ModelSource, flatten
@@ -62,7 +61,7 @@ class EagerSession:
         parts = [[tensor.numpy() for _, tensor in flatten(one)] for one in raw]
         if len(parts) == 1:
             return parts[0]
-        return [np.concatenate(same) for same in zip(*parts, strict=True)]
+        return concatenate(parts)
 
     def _whole(self, inputs: Inputs) -> list[Array]:
         import torch

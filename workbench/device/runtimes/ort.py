@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.arrays import concatenate, split_samples
 from workbench.artifact import Artifact, Format, canonical, feed, is_fixed_to_one, stored
 from workbench.device import providers
 from workbench.device.conversion import typed
@@ -146,7 +147,7 @@ class OrtSession:
             for spec, array in zip(specs, fed.values(), strict=True)
         ):
             return fed
-        return [{k: v[i : i + 1] for k, v in fed.items()} for i in range(_length(fed))]
+        return list(split_samples(fed))
 
     def run(self, prepared: Any) -> Any:
         if isinstance(prepared, dict):
@@ -154,7 +155,7 @@ class OrtSession:
         if len(prepared) == 1:
             return self.session.run(self.names, prepared[0])
         runs = [self.session.run(self.names, one) for one in prepared]
-        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        return concatenate(runs)
 
     def outputs(self, raw: Any) -> list[Array]:
         return [canonical(*pair) for pair in zip(self.artifact.outputs, raw, strict=True)]
@@ -189,7 +190,3 @@ def _unloadable(artifact: Artifact, device: Device | None, error: Exception) -> 
         f"{type(error).__name__}: {why[:400]}",
         fix,
     )
-
-
-def _length(fed: Inputs) -> int:
-    return len(next(iter(fed.values())))

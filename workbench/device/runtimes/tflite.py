@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from workbench.arrays import concatenate
 from workbench.artifact import Artifact, canonical, feed, stored
 from workbench.device.conversion import dequantized, quantized
 from workbench.device.session import Array, Inputs
@@ -56,7 +57,7 @@ class TfliteSession:
         return found
 
     def outputs(self, raw: list[list[Array]]) -> list[Array]:
-        joined = [np.concatenate(parts) for parts in zip(*raw, strict=True)]
+        joined = concatenate(raw)
         return [
             canonical(spec, dequantized(array, detail["quantization"]))
             for array, detail, spec in zip(
