@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from workbench import cache as caches
+from workbench.artifact import TensorSpec
 from workbench.cache import Cache, describe_os_error, key_of, read_json, root, write_json
 from workbench.errors import StepError, WorkbenchError
 
@@ -280,3 +282,23 @@ def test_the_environment_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WB_CACHE", str(tmp_path / "mine"))
     assert root() == tmp_path / "mine"
     assert Cache().folder == tmp_path / "mine"
+
+
+def test_what_only_shows_results_is_where_the_keys_leave_it_out():
+    package = Path(caches.__file__).parent
+    missing = [name for name in caches.SHOWING if not (package / name).exists()]
+    assert missing in ([], ["library"])  # which only an installed package has
+
+
+def test_a_key_follows_every_field_of_a_value():
+    spec = TensorSpec(name="x", dtype="float32", shape=(None, 3))
+    others = [
+        replace(spec, dtype="int64"), replace(spec, shape=(None, 4)), replace(spec, stored="y"),
+        replace(spec, permutation=(0, 1)), replace(spec, head="softmax"),
+    ]  # fmt: skip
+    assert len({key_of("a", (each,)) for each in (spec, *others)}) == 6
+    assert key_of("a", (spec,)) == key_of("a", (replace(spec),))
+
+
+def test_a_key_takes_what_only_a_users_step_holds():
+    assert key_of({"kinds": {1}}) == key_of({"kinds": {1}}) != key_of({"kinds": {2}})

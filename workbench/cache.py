@@ -26,12 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from workbench.artifact import digest
+from workbench.codec import to_plain
 from workbench.errors import DiskFullError, StepError, WorkbenchError
 
 ENTRY = "entry.json"
-_SHOWING = (
-    "report", "tools", "sweep", "display.py", "cli.py", "cli_options.py", "cli_devices.py",
-    "cli_sweep.py", "commands.py", "library",
+# What shows results and makes none, as folders and files of the package: in no key.
+SHOWING = (
+    "cli", "doctor", "report", "sweep", "library", "display.py", "run/comparison.py",
+    "run/files_profile.py", "run/measured_files.py", "run/subjects.py", "run/verification.py",
+    "run/words.py", "quantization/explain/sensitivity_page.py",
+    "quantization/explain/sensitivity_table.py", "quantization/explain/sensitivity_text.py",
 )  # fmt: skip
 
 
@@ -70,8 +74,9 @@ def code_digest() -> str:
     """
     hashed = hashlib.sha256()
     package = Path(__file__).parent
+    showing = [package / name for name in SHOWING]
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] in _SHOWING:
+        if any(path.is_relative_to(place) for place in showing):
             continue
         hashed.update(str(path.relative_to(package)).encode())
         hashed.update(path.read_bytes())
@@ -79,9 +84,17 @@ def code_digest() -> str:
 
 
 def key_of(*parts: Any) -> str:
-    """A key for plain values: SHA-256 of their canonical JSON and of the workbench's code."""
-    text = json.dumps([code_digest(), *parts], sort_keys=True, default=str)
+    """A key for values: SHA-256 of their canonical JSON and of the workbench's code."""
+    text = json.dumps([code_digest(), *parts], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A value as the codec writes it; what only a user's step holds, as its text."""
+    try:
+        return to_plain(value)
+    except TypeError:
+        return str(value)
 
 
 def write_json(path: Path, data: Any, mode: int = 0o644) -> None:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workbench.artifact import Artifact, Format, digest
+from workbench.artifact import Artifact, Format, TensorSpec, digest
 from workbench.cache import key_of
 from workbench.codec import from_plain, to_plain
 from workbench.device.probe import versions
@@ -69,11 +69,10 @@ class Engine:
         """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""
         source = self.request.source
         source.check()
-        inputs = [spec.to_json() for spec in dataset.inputs]
         if source.kind == "onnx":
-            return self._copy_onnx(inputs)
+            return self._copy_onnx(dataset.inputs)
         packages = versions(("torch", "safetensors", *PACKAGES.get(source.kind, ())))
-        key = key_of("model", dataclasses.asdict(source), inputs, packages)
+        key = key_of("model", source, dataset.inputs, packages)
         if (facts := self._recorded("model", key, ModelFacts)) is not None:
             return facts, None
         try:
@@ -88,7 +87,7 @@ class Engine:
             ) from error
         return self._record("model", key, facts), None
 
-    def _copy_onnx(self, inputs: list[dict[str, Any]]) -> tuple[ModelFacts, Artifact]:
+    def _copy_onnx(self, inputs: tuple[TensorSpec, ...]) -> tuple[ModelFacts, Artifact]:
         """The user's ONNX file, read once and copied into the cache."""
         source, display = self.request.source, self.workspace.display
         digests = [digest(path) for path in signature.files(source.files[0])]

@@ -35,7 +35,7 @@ def step_key(
         dataclasses.asdict(step),
         [digest(path) for path in getattr(step, "sources", ()) if path.is_file()],
         subject.sha256 if isinstance(subject, Artifact) else model.fingerprint,
-        [spec.to_json() for spec in dataset.inputs],
+        dataset.inputs,
         calibration if step.needs_data else (calibration or evaluation) if looks else None,
         (device.quantization, device.architecture, device.provider),
         device.to_json() if getattr(step, "times_device", False) else None,

@@ -61,7 +61,7 @@ def latencies_of(
     key = key_of(
         "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
         probe.host(request.device.provider), probe.versions(RUNTIMES),
-        [spec.to_json() for spec in outcome.dataset.inputs],
+        outcome.dataset.inputs,
     )  # fmt: skip
     found = cache.record(key)
     if found is not None:
@@ -174,7 +174,7 @@ def placements_of(
         key = key_of(
             "placement", _identity(name, target, outcome), request.device.to_json(),
             probe.host(request.device.provider), probe.versions(RUNTIMES),
-            [spec.to_json() for spec in outcome.dataset.inputs],
+            outcome.dataset.inputs,
         )  # fmt: skip
         known = cache.record(key)
         if known is not None:

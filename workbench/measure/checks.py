@@ -81,7 +81,7 @@ class _Found:
 
     def __init__(self, request: Request, outcome: Outcome, cache: Cache) -> None:
         self.request = request
-        self.inputs = [spec.to_json() for spec in outcome.dataset.inputs]
+        self.inputs = outcome.dataset.inputs
         self.cache = cache
         self.measured = False
 

@@ -1,1 +1,1 @@
-"""The runtimes, one a file: what `device.runner.open_session` chooses among."""
+"""The runtimes, one a file: what `device.session.open_session` chooses among."""
