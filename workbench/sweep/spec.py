@@ -27,7 +27,7 @@ FILE = "sweep.json"
 class Spec:
     """One sweep, as plain values.
 
-    words: the arguments of `commands.request`, weights as text. row: the step whose file is a
+    words: the arguments of `run.words.request`, weights as text. row: the step whose file is a
     trial's point. search: grid, random, nsga2 or tpe. trials: how many. seed: of the search.
     """
 
