@@ -9,6 +9,7 @@ import pytest
 
 from tests import project
 from tests.nets import run_onnx
+from tests.run import report_form
 from workbench.artifact import TensorSpec
 from workbench.dataset.core import random_inputs
 from workbench.display import Quiet
@@ -152,6 +153,7 @@ def test_the_command_gives_latency_with_its_ratio_and_exits_with_0_though_files_
     assert ratio.low <= ratio.value <= ratio.high
     comparison.show(found, as_json=True)
     read = json.loads(capsys.readouterr().out)
+    report_form.check(read, "comparison")
     assert read["outputs"][0]["name"] == "logits"
     assert read["layers"]["first_below_threshold"] == found.layers.first.tensor  # type: ignore[union-attr]
     assert read["report"]["rows"][1]["figures"]["than_onnx"]["value"] == ratio.value

@@ -8,6 +8,7 @@ import pytest
 
 from tests import project
 from tests.nets import run_onnx
+from tests.run import report_form
 from workbench.display import Quiet
 from workbench.errors import DeviceError, InputError, ModelError
 from workbench.measure.latency import PRESETS, Preset
@@ -53,6 +54,11 @@ def test_every_file_is_measured_and_held_against_the_first(files: Path) -> None:
     assert broken.sqnr < 20
     assert report.figures["conv.onnx"].than_onnx is None
     assert nhwc.than_onnx is not None
+
+
+def test_the_form_of_the_report_stays(files: Path) -> None:
+    report = measured(files, "conv.onnx", "magic.onnx", "nhwc.onnx", data="images.toml")
+    report_form.check(json.loads(json.dumps(report.to_json())), "profile_of_files")
 
 
 def test_accuracy_is_that_of_the_labels(files: Path) -> None:

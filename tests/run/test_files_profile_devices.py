@@ -14,6 +14,7 @@ import pytest
 
 from tests.device import fakes
 from tests.device.transport import standin
+from tests.run import report_form
 from workbench.artifact import digest
 
 pytestmark = pytest.mark.process
@@ -93,6 +94,7 @@ def test_the_host_and_two_devices_stand_in_one_table(project):
         assert len(row["latency"]["processes"]) == 6
     for one in blocks[:2]:
         assert float(one["rows"][0]["figures"]["like_host_sqnr"]) > 100
+    report_form.check(report, "profile_on_three_devices")
     assert project.kept() == []
     assert Path(project.folder).is_dir()  # nothing ran that was a file's name
 

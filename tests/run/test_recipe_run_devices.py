@@ -11,6 +11,7 @@ import pytest
 
 from tests import project
 from tests.device.transport import standin
+from tests.run import report_form
 
 pytestmark = pytest.mark.process
 
@@ -77,6 +78,12 @@ def test_each_device_has_a_block_with_its_own_figures(report):
         assert rows["ort.to_ort"]["figures"]["than_onnx"] is not None
     assert report["rows"][0]["latency"] is None  # PyTorch runs on no phone
     assert report["devices"][0]["rows"][0]["latency"] is not None
+
+
+def test_the_form_of_the_report_stays(report, place):
+    written = json.loads((place / "run" / "report.json").read_text())
+    assert list(report) == ["folder", *written]
+    report_form.check(written, "recipe_on_two_devices")
 
 
 def test_the_devices_own_outputs_are_scored(report):
