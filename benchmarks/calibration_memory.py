@@ -34,8 +34,8 @@ out = folder / f"out-{samples}"
 out.mkdir()
 context = Context(folder=out, dataset=dataset.load(str(folder / "data.toml")), device=load("cpu"))
 QuantizeStatic(samples=samples).run(model, context)
-from workbench.jobs.work import _peak
-print(_peak())
+from workbench.jobs.timing import peak_memory
+print(peak_memory())
 """
 
 

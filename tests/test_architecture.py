@@ -44,11 +44,8 @@ KNOWN_CIRCLES = [
     ["workbench.tflite.attention_masks", "workbench.tflite.onnx_preparation"],
 ]  # fmt: skip
 KNOWN_CLIMBS = [
-    "workbench.jobs.worker -> workbench.sweep.trial",
     "workbench.measure.cached -> workbench.engine.outcome",
     "workbench.measure.cached -> workbench.engine.request",
-    "workbench.measure.cached -> workbench.jobs.work",
-    "workbench.measure.checks -> workbench.jobs.work",
     "workbench.model -> workbench.onnxgraph.signature",
     "workbench.model -> workbench.sources.hf",
     "workbench.model -> workbench.sources.live",
@@ -59,7 +56,6 @@ KNOWN_CLIMBS = [
     "workbench.quantization.explain.sensitivity_table -> workbench.report.data",
     "workbench.quantization.explain.sensitivity_table -> workbench.run.align",
     "workbench.quantization.explain.sensitivity_text -> workbench.report.words",
-    "workbench.run.recipe_run -> workbench.jobs.work",
 ]
 KNOWN_TWICE = ["Layer", "Line", "Record", "Samples", "Session"]
 

@@ -14,7 +14,7 @@ import torch
 
 from tests import nets
 from workbench.errors import ModelError
-from workbench.jobs.work import describe_model
+from workbench.jobs.description import describe_model
 from workbench.model import Model, ModelSource, load
 from workbench.sources import packages
 from workbench.steps import Export
@@ -231,8 +231,8 @@ def test_other_weights_are_another_model_to_the_cache(
     torch.manual_seed(1)
     config = transformers.BertConfig(vocab_size=100, num_labels=3, **SIZES)
     transformers.BertForSequenceClassification(config).save_pretrained(bare)
-    from workbench.jobs import work
+    from workbench.jobs.loaded import load_model
 
-    work.load_model.cache_clear()
+    load_model.cache_clear()
     second, _ = describe_model(source, data, tmp_path, lambda *_: None)
     assert second.fingerprint != first.fingerprint

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.artifact import TensorSpec
-
 if TYPE_CHECKING:
+    from workbench.dataset.loading import Data
     from workbench.device.profile import Device
     from workbench.model import ModelSource
     from workbench.recipe import Recipe
-
-Data = str | tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

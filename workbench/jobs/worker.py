@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -12,44 +13,33 @@ from typing import Any, BinaryIO
 from workbench.errors import StepError, WorkbenchError, pack
 from workbench.process import receive, send
 
-
-def jobs() -> dict[str, Callable[..., Any]]:
-    """Every job by name."""
-    from workbench.device import placement, providers
-    from workbench.inspect import guarded
-    from workbench.jobs import work
-    from workbench.measure import divergence, robustness
-
-    return {
-        "warm": work.warm,
-        "describe_dataset": work.describe_dataset,
-        "describe_model": work.describe_model,
-        "step": work.run_step,
-        "open": work.open_target,
-        "infer": work.infer_batch,
-        "drop": work.drop_target,
-        "latency": work.measure_latency,
-        "layers": divergence.layers,
-        "placement": placement.placed,
-        "provider": providers.start,
-        "probe": robustness.probe,
-        "saved_model": work.make_saved_model,
-        "flatbuffer": work.make_flatbuffer,
-        "trial_make": _trial("make"),
-        "trial_finish": _trial("finish"),
-        "inspect": guarded.inspect_file,
-        "xnnpack": guarded.delegate_file,
-    }
+# Every job by name, as `module:function`: a worker imports what it is asked for and nothing else.
+JOBS = {
+    "warm": "workbench.jobs.loaded:warm",
+    "describe_dataset": "workbench.jobs.description:describe_dataset",
+    "describe_model": "workbench.jobs.description:describe_model",
+    "step": "workbench.jobs.step:run_step",
+    "open": "workbench.jobs.inference:open_target",
+    "infer": "workbench.jobs.inference:infer_batch",
+    "drop": "workbench.jobs.inference:drop_target",
+    "latency": "workbench.jobs.timing:measure_latency",
+    "layers": "workbench.measure.divergence:layers",
+    "placement": "workbench.device.placement:placed",
+    "provider": "workbench.device.providers:start",
+    "probe": "workbench.measure.robustness:probe",
+    "saved_model": "workbench.tflite.tensorflow_jobs:make_saved_model",
+    "flatbuffer": "workbench.tflite.tensorflow_jobs:make_flatbuffer",
+    "trial_make": "workbench.sweep.trial:make",
+    "trial_finish": "workbench.sweep.trial:finish",
+    "inspect": "workbench.inspect.guarded:inspect_file",
+    "xnnpack": "workbench.inspect.guarded:delegate_file",
+}
 
 
-def _trial(name: str) -> Callable[..., Any]:
-    """A sweep's job, whose modules other workers need not import."""
-
-    def job(*arguments: Any, progress: Any) -> Any:
-        from workbench.sweep import trial
-
-        return getattr(trial, name)(*arguments, progress=progress)
-
+def job_function(name: str) -> Callable[..., Any]:
+    """The function of a job. Raises KeyError where there is none of that name."""
+    module, _, function = JOBS[name].partition(":")
+    job: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return job
 
 
@@ -62,11 +52,9 @@ def main() -> None:
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     requests = _Requests(source)
-    known: dict[str, Callable[..., Any]] | None = None
     while (request := requests.next()) is not None:
         name, arguments = request
-        known = known or jobs()
-        send(sink, _answer(known[name], arguments, sink))
+        send(sink, _answer(name, arguments, sink))
 
 
 class _Requests:
@@ -89,7 +77,7 @@ class _Requests:
         return self._queue.get()
 
 
-def _answer(job: Callable[..., Any], arguments: Any, sink: BinaryIO) -> tuple[str, Any]:
+def _answer(job: str, arguments: Any, sink: BinaryIO) -> tuple[str, Any]:
     lock = threading.Lock()
 
     def progress(fraction: float, note: str) -> None:
@@ -97,7 +85,7 @@ def _answer(job: Callable[..., Any], arguments: Any, sink: BinaryIO) -> tuple[st
             send(sink, ("progress", (fraction, note)))
 
     try:
-        return "result", job(*arguments, progress=progress)
+        return "result", job_function(job)(*arguments, progress=progress)
     except WorkbenchError as error:
         return "error", pack(error)
     except MemoryError:

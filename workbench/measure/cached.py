@@ -68,7 +68,7 @@ def latencies_of(
         display.done("latency", "cached")
         timed = {name: Latency.from_json(one) for name, one in found["latencies"].items()}
         return dict(timed), found["measured"]
-    from workbench.jobs.work import load_dataset
+    from workbench.dataset.loading import load_dataset
     from workbench.measure.host import latencies
 
     display.update("latency", 0.0)
@@ -128,7 +128,7 @@ def scores_of(
     if not missing:
         display.done("accuracy", "cached")
         return found
-    from workbench.jobs.work import load_dataset
+    from workbench.dataset.loading import load_dataset
     from workbench.measure.host import BATCH, accuracies
     from workbench.measure.recorded import Recorded, Recording, save
 
@@ -181,7 +181,7 @@ def placements_of(
             found[name] = Placement.from_json(known)
             continue
         if inputs is None:
-            from workbench.jobs.work import load_dataset
+            from workbench.dataset.loading import load_dataset
 
             inputs = dict(load_dataset(request.data).examples(1, request.source.seed))
         # A step's worker has imported what is asked here, for the files; it is asked for all.

@@ -87,7 +87,7 @@ class _Found:
 
     @cached_property
     def examples(self) -> Mapping[str, Any]:
-        from workbench.jobs.work import load_dataset
+        from workbench.dataset.loading import load_dataset
 
         return load_dataset(self.request.data).examples(BATCH, self.request.source.seed)
 

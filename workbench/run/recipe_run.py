@@ -185,8 +185,8 @@ def _away(
 
     timing: those of the targets that run there.
     """
+    from workbench.dataset.loading import load_dataset
     from workbench.device.bundle import RUNTIMES
-    from workbench.jobs.work import load_dataset
     from workbench.report import away
 
     host = profile.load("cpu")

@@ -16,7 +16,7 @@ from workbench.cache import Cache
 from workbench.device.profile import Device
 from workbench.device.providers import PROVIDERS
 from workbench.device.selection import chosen as chosen_devices
-from workbench.engine.request import Data, Request
+from workbench.engine.request import Request
 from workbench.errors import InputError, ModelError, RecipeError
 from workbench.file_format import format_of
 from workbench.measure.plan import MeasurePlan
@@ -26,6 +26,7 @@ from workbench.sources import torchscript
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from workbench.dataset.loading import Data
     from workbench.measure.latency import Preset
     from workbench.recipe import Recipe
     from workbench.run.recipe_run import Finished

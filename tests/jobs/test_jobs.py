@@ -11,7 +11,11 @@ from tests import nets
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device.profile import Device
 from workbench.errors import ModelError, StepError
-from workbench.jobs import work
+from workbench.jobs.description import describe_dataset, describe_model
+from workbench.jobs.inference import infer_batch, open_target
+from workbench.jobs.step import run_step
+from workbench.jobs.timing import measure_latency
+from workbench.jobs.worker import JOBS, job_function
 from workbench.model import ModelSource
 
 NETWORK = """
@@ -57,8 +61,13 @@ def source(project: Path) -> ModelSource:
     return ModelSource(spec="network.py:build", folder=project)
 
 
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_is_a_function(name: str) -> None:
+    assert callable(job_function(name))
+
+
 def test_a_dataset_is_described_by_its_splits(project: Path) -> None:
-    found = work.describe_dataset(str(project / "data.toml"), silent)
+    found = describe_dataset(str(project / "data.toml"), silent)
     calibration, evaluation = found.calibration, found.evaluation
     assert calibration is not None
     assert evaluation is not None
@@ -74,12 +83,12 @@ def test_a_dataset_is_described_by_its_splits(project: Path) -> None:
 
 def test_a_model_is_described_with_the_files_it_rests_on(project: Path) -> None:
     data = str(project / "data.toml")
-    found, _ = work.describe_model(source(project), data, Path(), silent)
+    found, _ = describe_model(source(project), data, Path(), silent)
     count = 4 * 27 + 4 + 144 * 10 + 10
     assert (found.parameters, found.bytes, found.classes) == (count, 4 * count, 10)
     assert str(project / "network.py") in found.depends
     assert not any(path.endswith(".npz") for path in found.depends)
-    again, _ = work.describe_model(source(project), data, project, silent)
+    again, _ = describe_model(source(project), data, project, silent)
     assert again.fingerprint == found.fingerprint
 
 
@@ -89,7 +98,7 @@ def test_an_onnx_file_is_described_as_its_artifact(project: Path) -> None:
     (project / "in").mkdir()
     specs = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 32, 32)),)
     given = ModelSource(spec="onnx/model.onnx", folder=project)
-    found, artifact = work.describe_model(given, specs, project / "in", silent)
+    found, artifact = describe_model(given, specs, project / "in", silent)
     assert artifact is not None
     assert artifact.path.parent == project / "in"
     assert artifact.path.is_file()
@@ -105,7 +114,7 @@ def steps(project: Path, *names: str, settings: tuple[str, ...] = ()) -> list[Ar
     for name in names:
         folder = project / name
         folder.mkdir()
-        subject = work.run_step(
+        subject = run_step(
             (str(project / "twice.py"), settings), name, subject, str(project / "data.toml"),
             DEVICE, folder, project / "work", 0, silent,
         )  # fmt: skip
@@ -133,12 +142,12 @@ def test_settings_reach_the_step_in_the_worker(project: Path) -> None:
 
 
 def test_an_opened_target_answers_until_the_next_is_opened(project: Path) -> None:
-    work.open_target(source(project), 1, {"image": nets.normal(1, 3, 8, 8)}, progress=silent)
+    open_target(source(project), 1, {"image": nets.normal(1, 3, 8, 8)}, progress=silent)
     some = {"image": nets.normal(6, 3, 8, 8, seed=9)}
-    (eager,) = work.infer_batch(some, silent)
+    (eager,) = infer_batch(some, silent)
     (exported,) = steps(project, "export")
-    work.open_target(exported, 1, None, progress=silent)
-    (onnx,) = work.infer_batch(some, silent)
+    open_target(exported, 1, None, progress=silent)
+    (onnx,) = infer_batch(some, silent)
     assert eager.shape == (6, 10)
     np.testing.assert_allclose(onnx, eager, rtol=1e-3, atol=1e-5)
 
@@ -147,7 +156,7 @@ def test_an_opened_target_answers_until_the_next_is_opened(project: Path) -> Non
 def test_latency_keeps_every_raw_sample(kind: str, project: Path) -> None:
     target = source(project) if kind == "eager" else steps(project, "export")[0]
     inputs = {"image": nets.normal(1, 3, 8, 8)}
-    found = work.measure_latency(target, inputs, DEVICE, 2, 12, 0.05, silent)
+    found = measure_latency(target, inputs, DEVICE, 2, 12, 0.05, silent)
     assert len(found["samples_ns"]) >= 12
     assert all(isinstance(one, int) and one > 500 for one in found["samples_ns"])
     assert found["load_ns"] > 0
@@ -162,7 +171,7 @@ def test_a_measuring_process_is_pinned_to_the_devices_cores(project: Path) -> No
     inputs = {"image": nets.normal(1, 3, 8, 8)}
     try:
         device = Device(name="testing", cores=(core,))
-        work.measure_latency(source(project), inputs, device, 0, 1, 0.0, silent)
+        measure_latency(source(project), inputs, device, 0, 1, 0.0, silent)
         assert os.sched_getaffinity(0) == {core}
     finally:
         os.sched_setaffinity(0, before)
@@ -170,11 +179,11 @@ def test_a_measuring_process_is_pinned_to_the_devices_cores(project: Path) -> No
 
 def test_random_inputs_stand_in_for_samples(project: Path) -> None:
     specs = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 8, 8)),)
-    found, _ = work.describe_model(source(project), specs, Path(), silent)
+    found, _ = describe_model(source(project), specs, Path(), silent)
     assert found.classes == 10
     narrow = (TensorSpec(name="image", dtype="float32", shape=(None, 3, 7, 7)),)
     with pytest.raises(ModelError, match="does not take the dataset's samples"):
-        work.describe_model(source(project), narrow, Path(), silent)
+        describe_model(source(project), narrow, Path(), silent)
 
 
 def test_a_step_that_fails_raises_its_own_error(project: Path) -> None:

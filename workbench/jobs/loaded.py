@@ -1,0 +1,25 @@
+"""What a process has loaded it keeps: the model that one job described, the next one exports."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from workbench import model as models
+from workbench.dataset.loading import Data, load_dataset
+from workbench.model import ModelSource
+from workbench.progress import Progress
+
+
+@lru_cache(maxsize=2)
+def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
+    return models.load(source, load_dataset(data).examples(8, source.seed), folder)
+
+
+def warm(modules: Sequence[str], progress: Progress) -> None:
+    """Import what a later job takes, while this process has nothing else to do."""
+    for name in modules:
+        importlib.import_module(name)
