@@ -14,7 +14,7 @@ import torch
 
 from tests import nets
 from workbench.artifact import Artifact, Format, TensorSpec
-from workbench.device import providers
+from workbench.device import provider_check, providers
 from workbench.device.profile import Device
 from workbench.device.providers import CPU, PROVIDERS, Provider
 from workbench.device.runtimes.ort import overheard, refused
@@ -103,9 +103,9 @@ def test_a_session_on_an_absent_provider_is_refused_not_run_on_the_cpu(
 def test_a_run_asks_for_the_provider_before_anything_else() -> None:
     pool = Pool()
     try:
-        providers.require(Device(name="cpu"), pool)
+        provider_check.require(Device(name="cpu"), pool)
         with pytest.raises(DependencyError, match=PROVIDERS[ABSENT[0]].ort):
-            providers.require(Device(name="x", provider=ABSENT[0]), pool)
+            provider_check.require(Device(name="x", provider=ABSENT[0]), pool)
     finally:
         pool.close()
 
@@ -118,7 +118,7 @@ def test_a_provider_that_is_there_starts_and_runs_beside_the_cpu(
         pytest.skip("onnxruntime here has the CPU alone")
     monkeypatch.setitem(PROVIDERS, "other", Provider(ort=other))
     device = Device(name="x", provider="other")
-    providers.start(device, lambda *_: None)
+    provider_check.start(device, lambda *_: None)
     session = open_session(onnx_file, 1, device=device)
     assert session.session.get_providers() == [other, CPU]  # type: ignore[attr-defined]
     (found,) = infer(session, IMAGES)
@@ -180,7 +180,7 @@ def test_what_native_code_says_is_heard_and_stderr_given_back(
 def test_openvino_that_does_not_start_is_an_error(options: dict[str, str], why: str) -> None:
     device = Device(name="x", provider="openvino", options=options)
     with pytest.raises(DeviceError, match="does not start") as caught:
-        providers.start(device, lambda *_: None)
+        provider_check.start(device, lambda *_: None)
     assert why in caught.value.why
 
 

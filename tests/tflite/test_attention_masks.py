@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tests import nets
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite import lowering as rewrites
 from workbench.tflite.attention_masks import bounded_masks
-from workbench.tflite.onnx_preparation import LEAST, outputs
+from workbench.tflite.lowering import LEAST
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
@@ -86,7 +87,7 @@ def test_a_mask_is_no_larger_than_it_takes(kind: str, tmp_path: Path) -> None:
         made.graph.initializer.remove(one)
     assert -200 < least(made) < -20
     assert f"bounded at {least(made):.0f}" in note
-    wanted, found = outputs(model, samples)[0], outputs(made, samples)[0]
+    wanted, found = run_samples(model, samples)[0], run_samples(made, samples)[0]
     assert nets.decibels(wanted, found) > LEAST
 
 

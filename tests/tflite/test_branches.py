@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
 from workbench.errors import StepError
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite.branches import both_branches
-from workbench.tflite.onnx_preparation import outputs
 
 REAL = TensorProto.FLOAT
 SAMPLES = {"x": nets.normal(12, 6)}
@@ -70,11 +70,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_result_is_that_of_the_branch_taken(case: str) -> None:
     given = CASES[case]()
-    wanted = outputs(given, SAMPLES)[0]
+    wanted = run_samples(given, SAMPLES)[0]
     made, note = both_branches(given, SAMPLES)
     onnx.checker.check_model(made, full_check=True)
     assert not any(node.op_type == "If" for node in made.graph.node)
-    np.testing.assert_array_equal(outputs(made, SAMPLES)[0], wanted)
+    np.testing.assert_array_equal(run_samples(made, SAMPLES)[0], wanted)
     assert (SAMPLES["x"].sum(1) > 0).any()  # both ways were gone
     assert (SAMPLES["x"].sum(1) < 0).any()
     assert note == f"both branches of {2 if 'other' in case else 1} If computed, one result taken"

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from tests import nets
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite import lowering as rewrites
-from workbench.tflite.onnx_preparation import outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
@@ -50,10 +50,10 @@ def check(
     rewrite: Callable[..., rewrites.Rewritten], model: onnx.ModelProto, samples: dict[str, Array]
 ) -> tuple[onnx.ModelProto, str]:
     """The rewritten model, valid and of equal outputs."""
-    wanted = outputs(model, samples)
+    wanted = run_samples(model, samples)
     made, note = rewrite(model, samples)
     onnx.checker.check_model(made, full_check=True)
-    for before, after in zip(wanted, outputs(made, samples), strict=True):
+    for before, after in zip(wanted, run_samples(made, samples), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
     return made, note
 

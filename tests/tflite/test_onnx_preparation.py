@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tests import nets
 from workbench.errors import StepError
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite import onnx_preparation
-from workbench.tflite.onnx_preparation import outputs, plainly_named, prepared
+from workbench.tflite.onnx_preparation import plainly_named, prepared
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
@@ -66,7 +67,7 @@ def test_a_graph_is_prepared_and_every_change_is_said(tmp_path: Path) -> None:
     assert len(notes) == 2
     (wanted,) = nets.run_onnx(path, *samples.values())
     np.testing.assert_allclose(expected[0], wanted, rtol=1e-4, atol=1e-6)
-    assert nets.decibels(wanted, outputs(model, samples)[0]) > onnx_preparation.LEAST
+    assert nets.decibels(wanted, run_samples(model, samples)[0]) > onnx_preparation.LEAST
     assert path.read_bytes() == before
 
 
@@ -124,7 +125,7 @@ def test_names_are_such_as_tensorflow_takes(tmp_path: Path) -> None:
     made = nets.exported(tmp_path, Two(), nets.dataset_of(**samples), ("a:0", "a:1"))
     model = onnx.load(made.path)
     swapped = dict(reversed(samples.items()))
-    wanted = outputs(model, samples)
+    wanted = run_samples(model, samples)
     plainly_named(model, swapped)
     onnx.checker.check_model(model)
     assert [value.name for value in model.graph.input] == ["wb_input_0", "wb_input_1"]
@@ -133,7 +134,7 @@ def test_names_are_such_as_tensorflow_takes(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     assert all(name[0].isalnum() and ":" not in name for name in names)
     renamed = dict(zip(("wb_input_0", "wb_input_1"), swapped.values(), strict=True))
-    for before, after in zip(wanted, outputs(model, renamed), strict=True):
+    for before, after in zip(wanted, run_samples(model, renamed), strict=True):
         np.testing.assert_array_equal(after, before)
 
 

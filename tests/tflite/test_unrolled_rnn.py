@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
 from workbench.errors import StepError
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite import unrolled_rnn as module
-from workbench.tflite.onnx_preparation import outputs
 from workbench.tflite.unrolled_rnn import unrolled
 
 LENGTH, WIDTH, HIDDEN = 5, 3, 4
@@ -128,4 +128,4 @@ def test_a_model_without_them_stays_as_it_is() -> None:
     before = model.SerializeToString()
     made, note = unrolled(model)
     assert (made.SerializeToString(), note) == (before, "")
-    assert outputs(made, {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[-1, -1]]
+    assert run_samples(made, {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[-1, -1]]

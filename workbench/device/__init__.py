@@ -1,5 +1,1 @@
-"""The device layer: profiles, probes and the runtimes that artifacts run in.
-
-Only the local machine so far. Other transports and runners go beside `runner`, behind the same
-`open_session`.
-"""
+"""Where artifacts run: profiles of devices, runtimes here, transports and runners elsewhere."""

@@ -13,7 +13,8 @@ from typing import Any
 from workbench.artifact import Artifact, Format
 from workbench.device import providers
 from workbench.device.profile import Device
-from workbench.device.session import Inputs, infer
+from workbench.device.runtimes.base import Inputs
+from workbench.device.session import infer
 from workbench.errors import DeviceError
 from workbench.model import ModelSource
 from workbench.progress import Progress

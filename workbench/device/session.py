@@ -6,29 +6,12 @@ keeps inside: layout and integer inputs and outputs are converted by the session
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
-
 from workbench.arrays import concatenate, split_samples
 from workbench.artifact import Artifact, Format
 from workbench.device.profile import Device
+from workbench.device.runtimes.base import Array, Inputs, Session
 from workbench.errors import DeviceError
 from workbench.model import ModelSource
-
-Array = NDArray[Any]
-Inputs = Mapping[str, Array]
-
-
-class Session(Protocol):
-    """A loaded model. `prepare` maps canonical inputs to what `run` takes; only `run` is timed."""
-
-    def prepare(self, inputs: Inputs) -> Any: ...
-
-    def run(self, prepared: Any) -> Any: ...
-
-    def outputs(self, raw: Any) -> list[Array]: ...
 
 
 def infer(session: Session, inputs: Inputs) -> list[Array]:

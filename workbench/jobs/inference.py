@@ -9,7 +9,8 @@ from typing import Any
 
 from workbench.artifact import Artifact
 from workbench.device.profile import Device
-from workbench.device.session import Session, infer, open_session
+from workbench.device.runtimes.base import Session
+from workbench.device.session import infer, open_session
 from workbench.errors import DeviceError, WorkbenchError, first_line
 from workbench.model import ModelSource
 from workbench.progress import Progress

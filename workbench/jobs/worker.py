@@ -25,7 +25,7 @@ JOBS = {
     "latency": "workbench.jobs.timing:measure_latency",
     "layers": "workbench.measure.divergence:layers",
     "placement": "workbench.device.placement:placed",
-    "provider": "workbench.device.providers:start",
+    "provider": "workbench.device.provider_check:start",
     "probe": "workbench.measure.robustness:probe",
     "saved_model": "workbench.tflite.tensorflow_jobs:make_saved_model",
     "flatbuffer": "workbench.tflite.tensorflow_jobs:make_flatbuffer",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workbench.arrays import split_samples
-from workbench.artifact import Artifact, TensorSpec
+from workbench.artifact import Artifact, fed
+from workbench.errors import DeviceError, first_line
 from workbench.onnxgraph import rewrites
 from workbench.onnxgraph.rewrites import Array, Weights
+from workbench.onnxgraph.session import working_session
 
 if TYPE_CHECKING:
     import onnx
@@ -55,8 +56,6 @@ def large_values(
     """
     import onnx
 
-    from workbench.device.session import infer, open_session
-
     inside = [name for node in model.graph.node for name in node.output if name]
     known = {value.name for value in model.graph.output}
     exposed = onnx.ModelProto()
@@ -66,15 +65,20 @@ def large_values(
     )
     path = folder / "values.onnx"
     onnx.save(exposed, path)
-    specs = tuple(TensorSpec(name=name, dtype="", shape=()) for name in inside)
-    session = open_session(replace(subject, path=path, outputs=specs), threads=0)
-    found = {name for name, array in examples.items() if _largest(array) > SAFE}
+    try:
+        session = working_session(path)
+    except Exception as error:
+        raise DeviceError(
+            f"ONNX Runtime cannot load {path.name}", f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    large = {name for name, array in examples.items() if _largest(array) > SAFE}
     for sample in split_samples(examples):
-        for name, value in zip(inside, infer(session, sample), strict=True):
+        values = session.run(inside, fed(subject.inputs, sample))
+        for name, value in zip(inside, values, strict=True):
             if isinstance(value, np.ndarray) and _largest(value) > SAFE:
-                found.add(name)
+                large.add(name)
     path.unlink()
-    return found
+    return large
 
 
 def _largest(array: Array, bound: float = FILLER) -> float:

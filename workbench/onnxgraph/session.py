@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from workbench.arrays import concatenate, split_samples
 
 if TYPE_CHECKING:
     import onnx
@@ -39,6 +44,14 @@ def working_session(
     else:
         given = model if isinstance(model, bytes) else model.SerializeToString()
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def run_samples(
+    model: onnx.ModelProto | bytes | Path, inputs: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """A model's outputs [N, ...] for inputs as the file takes them, one sample at a time."""
+    session = working_session(model)
+    return concatenate(session.run(None, sample) for sample in split_samples(inputs))
 
 
 def _share() -> int:

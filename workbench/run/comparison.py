@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import dataset as datasets
 from workbench.artifact import Format
-from workbench.device import profile, providers
+from workbench.device import profile, provider_check
 from workbench.device.selection import local_only
 from workbench.errors import InputError, WorkbenchError
 from workbench.inspect import artifacts
@@ -113,7 +113,7 @@ def command(
     else:
         dataset, origin = random_samples(artifacts.closed_inputs(own, given)), own.format
     with closing(Pool()) as pool:
-        providers.require(where, pool)
+        provider_check.require(where, pool)
         subjects = fitted(subjects, dataset, where, pool, origin, partial=True)
         wrong = [one.error for one in subjects if isinstance(one.error, InputError)]
         if wrong:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from workbench import dataset as datasets
 from workbench.cache import Cache
 from workbench.dataset.core import random_inputs
-from workbench.device import profile, providers
+from workbench.device import profile, provider_check
 from workbench.device.selection import chosen
 from workbench.errors import InputError
 from workbench.inspect import artifacts
@@ -72,7 +72,7 @@ def command(
             subjects = opened(paths)
             dataset = datasets.load(data) if data is not None else None
         for one in local:
-            providers.require(one, pool)
+            provider_check.require(one, pool)
         host = local[0] if local else profile.load("cpu")
         if dataset is None:
             subjects, own = _sized(subjects, given)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workbench.artifact import Artifact
 from workbench.cache import Cache, read_json, write_json
-from workbench.device import profile, providers
+from workbench.device import profile, provider_check
 from workbench.device.profile import Device
 from workbench.display import Display
 from workbench.engine.execution import Engine
@@ -110,7 +110,7 @@ def _ready(request: Request, plan: MeasurePlan, pool: Pool) -> tuple[Request, Me
     """Request and plan, the devices asked for what must be known before anything is made."""
     for device in plan.devices:
         if not device.remote:
-            providers.require(device, pool)
+            provider_check.require(device, pool)
     if not request.device.remote:
         return request, plan
     device = probed(request.device)

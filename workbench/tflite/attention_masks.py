@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.onnxgraph.rewrites import Weights
-from workbench.tflite.lowering import Inputs, Rewritten, copied
+from workbench.onnxgraph.session import run_samples
+from workbench.tflite.lowering import LEAST, Inputs, Rewritten, copied
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +33,6 @@ def bounded_masks(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
     where the outputs show a difference.
     """
     from workbench import parity
-    from workbench.tflite.onnx_preparation import LEAST, outputs
 
     bounds = dict(_bounds(model, inputs))
     if not bounds:
@@ -46,7 +46,7 @@ def bounded_masks(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
                 array = weights.get(name)
                 assert array is not None
                 node.input[place] = weights.add(f"{name}_bounded", np.maximum(array, least))
-    before, after = outputs(model, inputs), outputs(changed, inputs)
+    before, after = run_samples(model, inputs), run_samples(changed, inputs)
     if not parity.compare(before, after).sqnr >= LEAST:
         return model, ""
     return changed, f"attention masks bounded at {least:.0f}, for the range of their scores"
@@ -95,9 +95,7 @@ def _values(model: onnx.ModelProto, names: list[str], inputs: Inputs) -> list[Ar
     """Tensors inside a model, for real inputs."""
     import onnx
 
-    from workbench.tflite.onnx_preparation import outputs
-
     opened = copied(model)
     del opened.graph.output[:]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return outputs(opened, inputs)
+    return run_samples(opened, inputs)

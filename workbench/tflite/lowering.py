@@ -23,6 +23,9 @@ Array = NDArray[Any]
 Inputs = Mapping[str, Array]
 Rewritten = tuple["onnx.ModelProto", str]
 
+# The least SQNR between a rewritten graph and the file: rounding, in float32.
+LEAST = 90.0
+
 # Gelu is an operator of its own from here on.
 GELU_OPSET = 20
 # The axes of ReduceMean are an input from here on.

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from workbench.arrays import concatenate, split_samples
 from workbench.errors import StepError, first_line
 from workbench.onnxgraph.rewrites import name_nodes
-from workbench.onnxgraph.session import working_session
+from workbench.onnxgraph.session import run_samples
 from workbench.tflite.attention_masks import bounded_masks
 from workbench.tflite.branches import both_branches
 from workbench.tflite.lowering import (
+    LEAST,
     Inputs,
     Rewritten,
     counts_apart,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Rewrite = Callable[["onnx.ModelProto", Inputs], Rewritten]
 
-# The least SQNR between a rewritten graph and the file: rounding, in float32.
-LEAST = 90.0
-
 
 def prepared(
     path: Path, inputs: Inputs, wide: bool = False
@@ -60,7 +57,7 @@ def prepared(
 
     model = onnx.load(path)
     try:
-        expected = outputs(model, inputs)
+        expected = run_samples(model, inputs)
     except Exception as error:
         raise StepError(
             "ONNX Runtime cannot run the file on the dataset's samples", first_line(error),
@@ -81,18 +78,12 @@ def prepared(
                 f"{type(error).__name__}: {first_line(error)}",
                 "the branches for ONNX Runtime stand",
             ) from error
-        found = outputs(model, inputs)
+        found = run_samples(model, inputs)
         parity.check_sqnr(f"prepared for TFLite ({name})", expected, found, LEAST)
         if note:
             notes.append(note)
     _refuse(model)
     return model, expected, notes
-
-
-def outputs(model: onnx.ModelProto, inputs: Inputs) -> list[Array]:
-    """A model's outputs [N, …] in ONNX Runtime, one sample at a time."""
-    session = working_session(model)
-    return concatenate(session.run(None, sample) for sample in split_samples(inputs))
 
 
 def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:

@@ -136,8 +136,8 @@ def first_wrong(
     """
     import numpy as np
 
+    from workbench.onnxgraph.session import run_samples
     from workbench.tflite.lowering import opened
-    from workbench.tflite.onnx_preparation import outputs
 
     sample = {name: array[:1] for name, array in inputs.items()}
     asked, places = opened(model)
@@ -148,7 +148,7 @@ def first_wrong(
     try:
         network = convert(asked)
         results = network(given if len(given) > 1 else given[0])
-        wanted = outputs(asked, sample)
+        wanted = run_samples(asked, sample)
     except Exception:  # noqa: BLE001 - it was to explain an error, not to become one
         return ""
     results = results if isinstance(results, list | tuple) else [results]

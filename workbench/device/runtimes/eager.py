@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.arrays import concatenate
 from workbench.device.providers import torch_device
-from workbench.device.session import Array, Inputs
+from workbench.device.runtimes.base import Array, Inputs
 from workbench.model import ModelSource, flatten
 from workbench.sources.live import build, takes_batches
 

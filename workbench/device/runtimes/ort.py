@@ -17,7 +17,7 @@ from workbench.arrays import concatenate, split_samples
 from workbench.artifact import Artifact, Format, canonical, feed, is_fixed_to_one, stored
 from workbench.device import providers
 from workbench.device.conversion import typed
-from workbench.device.session import Array, Inputs
+from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, WorkbenchError, first_line
 
 if TYPE_CHECKING:

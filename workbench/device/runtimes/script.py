@@ -16,7 +16,7 @@ from workbench.artifact import (
     is_fixed_to_one,
     stored,
 )
-from workbench.device.session import Array, Inputs
+from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, ModelError, first_line
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from workbench.arrays import concatenate
 from workbench.artifact import Artifact, canonical, feed, stored
 from workbench.device.conversion import dequantized, quantized
-from workbench.device.session import Array, Inputs
+from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, first_line
 
 
