@@ -54,7 +54,7 @@ def overhead(trials: int) -> float:
     from workbench.sweep import loop
     from workbench.sweep.goals import Goal
     from workbench.sweep.space import Dimension
-    from workbench.sweep.spec import Record, Spec, own_storage
+    from workbench.sweep.spec import Spec, SweepRecord, own_storage
 
     figures: dict[str, Any] = {"bytes": 1000, "delta": {"value": 0.0, "low": -1.0, "high": 1.0}}
     answer = {"device": "cpu", "error": None, "devices": [],
@@ -90,7 +90,7 @@ def overhead(trials: int) -> float:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "sweep"
-        record = Record(folder=folder, spec=spec, storage=own_storage(folder), study="bench")
+        record = SweepRecord(folder=folder, spec=spec, storage=own_storage(folder), study="bench")
         study = loop.prepared(record, resume=False)
         started = time.perf_counter()
         loop.swept(record, study, Nothing(), lambda _trial: None, lambda _text: None)

@@ -9,7 +9,7 @@ import pytest
 
 from workbench.artifact import TensorSpec
 from workbench.dataset import Dataset, Split, random_dataset
-from workbench.dataset.arrays import Arrays, Samples
+from workbench.dataset.arrays import Arrays, IndexedSamples
 from workbench.dataset.core import random_inputs
 from workbench.dataset.preprocess import Preprocess
 from workbench.errors import DatasetError
@@ -69,7 +69,7 @@ def test_a_sample_that_is_not_finite_is_named(bad, size):
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_a_sample_of_another_shape_is_named_whatever_the_batch_size(size):
     items = [np.zeros(3)] * 5 + [np.zeros(4)] + [np.zeros(3)]
-    odd = Split("evaluation", Samples(items, "make.py:f"), np.arange(7), Preprocess())
+    odd = Split("evaluation", IndexedSamples(items, "make.py:f"), np.arange(7), Preprocess())
     with pytest.raises(DatasetError) as caught:
         list(odd.batches(size))
     assert "make.py:f, sample 5: input 'input' has shape (4,), others (3,)" in caught.value.what

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.device.profile import Device
-from workbench.device.quarantine import FAILURES, Quarantine, Record
+from workbench.device.quarantine import FAILURES, FailureRecord, Quarantine
 
 PHONE = Device(name="phone", transport="adb", serial="A1")
 
@@ -17,7 +17,7 @@ def test_failures_in_a_row_end_in_quarantine_and_one_success_ends_it(tmp_path):
     assert found.quarantined
     assert f"reason {FAILURES}" in str(found)
     known.succeeded(PHONE)
-    assert known.record(PHONE) == Record()
+    assert known.record(PHONE) == FailureRecord()
 
 
 def test_a_profile_of_another_name_is_the_same_device(tmp_path):
@@ -32,4 +32,4 @@ def test_a_damaged_record_is_none(tmp_path):
     known.failed(PHONE, "offline")
     for path in (tmp_path / "devices").iterdir():
         path.write_text('{"failures": "many"}')
-    assert known.record(PHONE) == Record()
+    assert known.record(PHONE) == FailureRecord()

@@ -15,7 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.nets import Array, normal
 from workbench.artifact import Artifact, Format, Pixels
 from workbench.errors import DeviceError
-from workbench.measure.divergence import BEST, FLOAT, QUANTIZED, Divergence, Layer, layers
+from workbench.measure.divergence import (
+    BEST,
+    FLOAT,
+    QUANTIZED,
+    Divergence,
+    TensorDivergence,
+    layers,
+)
 from workbench.onnxgraph import signature
 
 SIZE = 6
@@ -55,7 +62,7 @@ def compared(one: Artifact, other: Artifact, samples: int = 4) -> Divergence:
     return layers(one, other, {"x": normal(samples, SIZE)}, lambda fraction, note: None)
 
 
-def by_tensor(found: Divergence) -> dict[str, Layer]:
+def by_tensor(found: Divergence) -> dict[str, TensorDivergence]:
     return {layer.tensor: layer for layer in found.layers}
 
 

@@ -11,13 +11,13 @@ from tests.report import decided, reports
 from workbench.errors import StepError
 from workbench.measure.robustness import Batching, Misuse, Robustness
 from workbench.report import checklist
-from workbench.report.checklist import Finding, Line, Verified
+from workbench.report.checklist import ChecklistLine, Finding, Verified
 from workbench.report.data import Report
 
 NAMES = ("exports", "outputs match", "optimized", "batching", "error handling", "files verified")
 
 
-def line(report: Report, name: str) -> Line:
+def line(report: Report, name: str) -> ChecklistLine:
     return next(one for one in checklist.lines(report) if one.name == name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.sweep.goals import Goal, Limit
 from workbench.sweep.space import Dimension
-from workbench.sweep.spec import Record, Spec, own_storage
+from workbench.sweep.spec import Spec, SweepRecord, own_storage
 
 WORDS = {
     "name": "mobile-int8", "model": None, "weights": None, "data": None, "settings": [],
@@ -28,9 +28,9 @@ def spec(**changes: Any) -> Spec:
     return Spec(**{**known, **changes})
 
 
-def record(folder: Any, one: Spec | None = None) -> Record:
+def record(folder: Any, one: Spec | None = None) -> SweepRecord:
     one = one or spec()
-    return Record(folder=folder, spec=one, storage=own_storage(folder), study="study")
+    return SweepRecord(folder=folder, spec=one, storage=own_storage(folder), study="study")
 
 
 def limit(kind: str, high: float) -> Limit:

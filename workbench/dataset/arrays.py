@@ -118,7 +118,7 @@ def open_npz(path: Path, names: Sequence[str], labels: str | None) -> tuple[dict
         return arrays, open_npy(Path(folder) / f"{labels}.npy") if labels else None
 
 
-class Samples:
+class IndexedSamples:
     """A user's object with `__len__` and `__getitem__(i)`: a sample, or (sample, label).
 
     A sample is an array, or a dict of named arrays. Labels are all of them or none.
@@ -196,4 +196,4 @@ def _source_of(samples: Any, origin: str) -> Any:
             "samples are read more than once and in any order",
             "return arrays, or an object with __len__ and __getitem__",
         )
-    return Samples(samples, origin)
+    return IndexedSamples(samples, origin)

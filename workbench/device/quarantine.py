@@ -13,7 +13,7 @@ FAILURES = 3  # in a row, after which a device is put in quarantine
 
 
 @dataclass(frozen=True)
-class Record:
+class FailureRecord:
     """What is remembered of a device: failed runs in a row, since when, and why the last did."""
 
     failures: int = 0
@@ -34,20 +34,20 @@ class Quarantine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "devices"
 
-    def record(self, device: Device) -> Record:
+    def record(self, device: Device) -> FailureRecord:
         data = read_json(self._path(device))
         if not isinstance(data, dict):
-            return Record()
+            return FailureRecord()
         try:
-            return Record(int(data["failures"]), str(data["since"]), str(data["why"]))
+            return FailureRecord(int(data["failures"]), str(data["since"]), str(data["why"]))
         except (KeyError, TypeError, ValueError):
-            return Record()
+            return FailureRecord()
 
-    def failed(self, device: Device, why: str) -> Record:
+    def failed(self, device: Device, why: str) -> FailureRecord:
         """One more failure in a row."""
         before = self.record(device)
         since = before.since or datetime.now().astimezone().isoformat(timespec="seconds")
-        found = Record(before.failures + 1, since, why)
+        found = FailureRecord(before.failures + 1, since, why)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self._path(device), vars(found))
         return found

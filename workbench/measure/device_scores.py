@@ -27,7 +27,7 @@ Inputs = Mapping[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class EvaluationSamples:
     """The evaluation samples whose outputs come back from devices: inputs and labels [N]."""
 
     inputs: Inputs
@@ -37,7 +37,7 @@ class Samples:
         return batch_size(self.inputs)
 
 
-def chosen(dataset: Dataset, count: int) -> Samples | None:
+def chosen(dataset: Dataset, count: int) -> EvaluationSamples | None:
     """Evenly spread evaluation samples, as many as there are at most; None without any."""
     split = dataset.evaluation
     if split is None or not count:
@@ -45,7 +45,7 @@ def chosen(dataset: Dataset, count: int) -> Samples | None:
     at = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))
     batches = list(replace(split, indices=np.asarray(split.indices)[at]).batches(len(at)))
     (batch,) = batches
-    return Samples(inputs=batch.inputs, labels=batch.labels)
+    return EvaluationSamples(inputs=batch.inputs, labels=batch.labels)
 
 
 def host_outputs(
@@ -101,7 +101,7 @@ def scored(
     here: Mapping[str, list[Array] | WorkbenchError],
     heads: Mapping[str, str],
     reference: str,
-    samples: Samples | None,
+    samples: EvaluationSamples | None,
     dataset: Dataset | None,
 ) -> dict[str, Scored | WorkbenchError]:
     """Scores of every artifact that gave outputs, by label.
@@ -133,7 +133,7 @@ def scored(
 
 
 def reference_scores(
-    original: list[Array], samples: Samples, dataset: Dataset | None, head: str = ""
+    original: list[Array], samples: EvaluationSamples, dataset: Dataset | None, head: str = ""
 ) -> Scores:
     """The original's own scores on the samples."""
     scores = accuracy.score(original, original, samples.labels, head, head)
@@ -144,7 +144,7 @@ def _with_metric(
     scores: Scores,
     made: Sequence[Array],
     original: Sequence[Array],
-    samples: Samples,
+    samples: EvaluationSamples,
     dataset: Dataset | None,
 ) -> Scores:
     if dataset is None or dataset.metric is None or samples.labels is None:

@@ -33,7 +33,7 @@ BEST = {8: 49.9, 11: 68.0, 24: 146.2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class TensorDivergence:
     """A tensor of both graphs, and how near they are there.
 
     tensor: its name in the reference. node, operator: what makes it there; an input of the graph
@@ -72,18 +72,18 @@ class Divergence:
     nor outputs, of: how many such float tensors the reference has, weights not counted.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[TensorDivergence, ...]
     inside: int
     of: int
     threshold: float
     samples: int
 
     @property
-    def first(self) -> Layer | None:
+    def first(self) -> TensorDivergence | None:
         """The first tensor below the threshold."""
         return next((layer for layer in self.layers if not layer.sqnr >= self.threshold), None)
 
-    def worst(self, count: int) -> tuple[Layer, ...]:
+    def worst(self, count: int) -> tuple[TensorDivergence, ...]:
         """The layers that lose most, the largest drop first."""
         ranked = sorted(self.layers, key=lambda layer: -layer.drop)
         return tuple(layer for layer in ranked[:count] if layer.drop >= LEAST)
@@ -154,7 +154,7 @@ def _add(sums: dict[str, Array], name: str, left: Array, right: Array) -> None:
 
 def _layers(
     graph: Layered, other: Layered, pairs: Mapping[str, str], sums: Mapping[str, Array], best: float
-) -> Iterator[Layer]:
+) -> Iterator[TensorDivergence]:
     """The layers in the reference's order; `pairs` are the other's names of its tensors."""
     quality = {
         name: sqnr(float(signal), float(noise)) if math.isfinite(noise) else -math.inf
@@ -167,7 +167,7 @@ def _layers(
         if node is not None and node.op_type == "DequantizeLinear":
             node = other.makers.get(pairs[name], node)  # which layer's output it is
         before = min((quality[one] for one in graph.sources(name, quality)), default=math.inf)
-        yield Layer(
+        yield TensorDivergence(
             tensor=name,
             node=node.name if node is not None else "",
             operator=node.op_type if node is not None else "",

@@ -89,7 +89,7 @@ class Layered:
                 waiting += self.makers[one].input
         return found
 
-    def session(self, names: Sequence[str]) -> Session:
+    def session(self, names: Sequence[str]) -> LayerSession:
         """A session that gives these tensors, on a copy of the file."""
         import onnx
 
@@ -102,10 +102,10 @@ class Layered:
         path = self.folder / "model.onnx"
         large = self.model.ByteSize() > 1 << 30  # a protobuf message ends at 2 GiB
         onnx.save(self.model, path, save_as_external_data=large, location="weights.bin")
-        return Session(self.artifact, path, self)
+        return LayerSession(self.artifact, path, self)
 
 
-class Session:
+class LayerSession:
     """ONNX Runtime on the copy, without optimization."""
 
     def __init__(self, artifact: Artifact, path: Path, graph: Layered) -> None:

@@ -34,7 +34,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ChecklistLine:
     """One line: what is asked, the run's verdict, its evidence, and each artifact's part."""
 
     name: str
@@ -65,11 +65,11 @@ class Verified:
     differing: tuple[str, ...] = ()
 
 
-def lines(report: Report) -> tuple[Line, ...]:
+def lines(report: Report) -> tuple[ChecklistLine, ...]:
     """The checklist of a run, in the order in which one would go through it."""
     rows = [row for row in report.rows if row.path]
 
-    def line(name: str, asks: str, judge: Judge, headline: Headline) -> Line:
+    def line(name: str, asks: str, judge: Judge, headline: Headline) -> ChecklistLine:
         return _line(name, asks, report, rows, judge, headline)
 
     return (
@@ -121,7 +121,7 @@ def method() -> Iterator[tuple[str, str]]:
 
 def _line(
     name: str, asks: str, report: Report, rows: list[Row], judge: Judge, headline: Headline
-) -> Line:
+) -> ChecklistLine:
     findings = []
     for row in rows:
         verdict, evidence = judge(report, row)
@@ -129,7 +129,7 @@ def _line(
     known = [one.verdict for one in findings if one.verdict in _ORDER]
     verdict = max(known, key=_ORDER.__getitem__) if known else NOT_MEASURED
     said = [_counts(findings), headline(report, rows)]
-    return Line(
+    return ChecklistLine(
         name=name,
         asks=asks,
         verdict=verdict,
@@ -153,7 +153,7 @@ def _counts(findings: list[Finding]) -> str:
     return f"of {total} artifacts {', '.join(parts)}"
 
 
-def _exports(report: Report) -> Line:
+def _exports(report: Report) -> ChecklistLine:
     findings = []
     for row in report.rows:
         if row.path:
@@ -176,7 +176,7 @@ def _exports(report: Report) -> Line:
     failed = [one for one in findings if one.verdict == NO]
     made = [one for one in findings if one.verdict == YES]
     verdict = (ATTENTION if made else NO) if failed else (YES if made else NOT_MEASURED)
-    return Line(
+    return ChecklistLine(
         name="exports",
         asks="did every step write a file that reads back?",
         verdict=verdict,
@@ -185,15 +185,17 @@ def _exports(report: Report) -> Line:
     )
 
 
-def _verified(report: Report) -> Line:
+def _verified(report: Report) -> ChecklistLine:
     found = report.verified
     name, asks = "files verified", "are the files in the folder those that were made?"
     if found is None:
-        return Line(name=name, asks=asks, verdict=NOT_MEASURED, evidence="nothing was read back")
+        return ChecklistLine(
+            name=name, asks=asks, verdict=NOT_MEASURED, evidence="nothing was read back"
+        )
     if found.differing:
         evidence = f"{few(list(found.differing))}: not what was written"
-        return Line(name=name, asks=asks, verdict=NO, evidence=evidence)
-    return Line(
+        return ChecklistLine(name=name, asks=asks, verdict=NO, evidence=evidence)
+    return ChecklistLine(
         name=name,
         asks=asks,
         verdict=YES,

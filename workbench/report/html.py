@@ -25,7 +25,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     row: Row
     cells: tuple[Cell, ...]
     facts: dict[str, str]
@@ -38,7 +38,7 @@ class Block:
     title: str
     report: Report
     headings: list[tuple[str, str]]
-    lines: list[Line]
+    lines: list[ReportLine]
     caption: str
     host: dict[str, str]
 
@@ -91,7 +91,7 @@ def _block(report: Report) -> Block:
     )
 
 
-def _line(report: Report, row: Row) -> Line:
+def _line(report: Report, row: Row) -> ReportLine:
     figures = report.figures[row.key]
     names = headings(report)
     kinds = [""] * len(names)
@@ -126,7 +126,7 @@ def _line(report: Report, row: Row) -> Line:
         "time by operator": words.operators(row.operators),
         "process spread": f"{100 * row.latency.spread:.1f} %" if row.latency else "",
     }
-    return Line(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})
+    return ReportLine(row, tuple(shown), {name: fact for name, fact in facts.items() if fact})
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from workbench.run.words import check_samples, chosen_preset
 
 if TYPE_CHECKING:
     from workbench.display import Display
-    from workbench.measure.divergence import Divergence, Layer
+    from workbench.measure.divergence import Divergence, TensorDivergence
 
 LAYERS = 4  # samples on which layers are compared
 WORST = 5  # layers in the table
@@ -269,7 +269,7 @@ def _show_layers(found: Comparison) -> None:
         print(f"    {line}")
 
 
-def _table(worst: tuple[Layer, ...]) -> list[str]:
+def _table(worst: tuple[TensorDivergence, ...]) -> list[str]:
     rows = [("layer", "SQNR before", "after", "drop")]
     for layer in worst:
         rows.append((layer.title, words.decibels(layer.before), words.decibels(layer.sqnr),

@@ -16,7 +16,7 @@ from workbench.sweep import goals, space
 from workbench.sweep.local_executor import Executor, Local, room
 from workbench.sweep.loop import alone, prepared, swept
 from workbench.sweep.result import Result, figure, loaded, summary, write
-from workbench.sweep.spec import Record, Spec, own_storage, read, repeated, row_of
+from workbench.sweep.spec import Spec, SweepRecord, own_storage, read, repeated, row_of
 
 if TYPE_CHECKING:
     from workbench.display import Display
@@ -83,7 +83,7 @@ def command(
 ) -> Result:
     """Run a sweep, and write its front. Raises InputError before any work where words are wrong."""
     folder = out.expanduser() if out is not None else Path("runs") / spec.name
-    record = Record(
+    record = SweepRecord(
         folder=folder, spec=spec, storage=storage or own_storage(folder), study=spec.name
     )
     if resume and out is None and not folder.is_dir():
@@ -129,7 +129,7 @@ def _sayer(display: Display) -> Callable[[str], None]:
 
 
 def _teller(
-    record: Record, display: Display, say: Callable[[str], None]
+    record: SweepRecord, display: Display, say: Callable[[str], None]
 ) -> Callable[[Trial], None]:
     ended = [0]
     display.plan({"sweep": 60.0 * record.spec.trials})

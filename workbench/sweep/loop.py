@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.errors import DiskFullError, InputError, WorkbenchError
 from workbench.sweep.local_executor import Executor, Local
-from workbench.sweep.spec import FILE, Record, read
+from workbench.sweep.spec import FILE, SweepRecord, read
 from workbench.sweep.study import Study, Trial
 
 # So many trials that all end with one error, and none without: the next would too.
@@ -20,7 +20,7 @@ ALIKE = 3
 Told = Callable[[Trial], None]
 
 
-def prepared(record: Record, *, resume: bool) -> Study:
+def prepared(record: SweepRecord, *, resume: bool) -> Study:
     """The sweep's study and its folder, new or gone on with. Raises InputError where the folder is
     not as asked, or the storage does not answer.
     """
@@ -55,7 +55,7 @@ def prepared(record: Record, *, resume: bool) -> Study:
 
 
 @contextmanager
-def alone(record: Record) -> Iterator[None]:
+def alone(record: SweepRecord) -> Iterator[None]:
     """Hold a sweep's folder; a process that dies lets go of it. Raises InputError where held."""
     from filelock import FileLock, Timeout
 
@@ -73,7 +73,7 @@ def alone(record: Record) -> Iterator[None]:
 
 
 def swept(
-    record: Record, study: Study, executor: Executor, told: Told, notice: Callable[[str], None]
+    record: SweepRecord, study: Study, executor: Executor, told: Told, notice: Callable[[str], None]
 ) -> None:
     """Run a sweep's trials until there are as many as it asks for; those begun before, again.
 
@@ -88,7 +88,7 @@ class _Sweep:
     """measuring: where trials are finished that were made elsewhere, or must be measured alone."""
 
     def __init__(
-        self, record: Record, study: Study, executor: Executor, measuring: Local, told: Told
+        self, record: SweepRecord, study: Study, executor: Executor, measuring: Local, told: Told
     ) -> None:
         self.record, self.study, self.told = record, study, told
         self.spec = record.spec.to_json()

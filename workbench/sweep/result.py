@@ -15,7 +15,7 @@ from workbench.intervals import Estimate
 from workbench.report import words
 from workbench.sweep.front import Ranked, ranked
 from workbench.sweep.goals import Goal
-from workbench.sweep.spec import Record
+from workbench.sweep.spec import SweepRecord
 from workbench.sweep.study import Trial, trials_of
 
 ORDER = {"front": 0, "near": 1, "dominated": 2, "over": 3, "failed": 4, "running": 5}
@@ -42,7 +42,7 @@ class Point:
 class Result:
     """A sweep's record and trials."""
 
-    record: Record
+    record: SweepRecord
     trials: tuple[Trial, ...]
 
     @property
@@ -163,7 +163,7 @@ def summary(result: Result) -> list[str]:
     return lines
 
 
-def loaded(record: Record) -> Result:
+def loaded(record: SweepRecord) -> Result:
     return Result(record, tuple(trials_of(record.storage, record.study)))
 
 

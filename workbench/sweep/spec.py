@@ -93,7 +93,7 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class SweepRecord:
     """A sweep's folder: what it is, and where its trials are kept."""
 
     folder: Path
@@ -118,13 +118,13 @@ def own_storage(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / 'study.db'}"
 
 
-def read(folder: Path) -> Record:
+def read(folder: Path) -> SweepRecord:
     """A sweep's record. Raises InputError where a folder has none."""
     data = read_json(folder / FILE)
     if not isinstance(data, dict) or "spec" not in data:
         what = "there is no folder" if not folder.exists() else "no sweep is in"
         raise InputError(f"{what} {folder}", "", "give the folder that 'wb sweep' printed")
-    return Record(
+    return SweepRecord(
         folder=folder,
         spec=Spec.from_json(data["spec"]),
         storage=data["storage"] or own_storage(folder),

@@ -39,7 +39,7 @@ SAMPLES = 32  # calibration samples that the layers are tried on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerRow:
     """A line of the table. place: in the network's order. milliseconds: in float and in INT8, None
     where not measured.
     """
@@ -84,7 +84,7 @@ class Table:
     device: str
     samples: tuple[int, int]
     whole: OutputDistance
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRow, ...]
     prefix: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -220,7 +220,7 @@ def _measured(
     times, why = _times(ready, placement, plan, device)
     display.done("times", "done" if times else "failed")
     layers = [
-        Layer(found=one, place=place, milliseconds=times.get(one.layer))
+        LayerRow(found=one, place=place, milliseconds=times.get(one.layer))
         for place, one in enumerate(found)
     ]
     first = noisy_prefix(ready.network, placement, ready.weighed_stats)

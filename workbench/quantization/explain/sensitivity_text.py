@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from workbench.report import words
 
 if TYPE_CHECKING:
-    from workbench.quantization.explain.sensitivity_table import Layer, Table
+    from workbench.quantization.explain.sensitivity_table import LayerRow, Table
     from workbench.quantization.search.output_distance import OutputDistance
 
 BAR = 16  # characters of the longest bar
@@ -26,7 +26,7 @@ LEGEND = (
 )
 
 
-def cells(layer: Layer) -> tuple[str, ...]:
+def cells(layer: LayerRow) -> tuple[str, ...]:
     """A layer's figures as text, all but the bar, in the order of the headings."""
     one = layer.found
     same = words.NOTHING if one.alone.agreement is None else f"{one.alone.agreement:.1f} %"
