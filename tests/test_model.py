@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,8 @@ import pytest
 import torch
 
 from tests import nets
-from workbench.artifact import Artifact
 from workbench.errors import ModelError
-from workbench.model import Model, ModelSource, flatten, load, parse_inputs
-
-FACTORY = """
-import torch
-
-def build():
-    return torch.nn.Linear(8, 4)
-"""
+from workbench.model import Model, ModelSource, flatten, parse_inputs
 
 
 @pytest.mark.parametrize(
@@ -55,58 +46,6 @@ def test_a_name_never_leads_out_of_a_folder() -> None:
                  "hf:../..", "hf:/", "hf:", "hf:~", "timm:../x", "torchvision:a/../b"):  # fmt: skip
         assert not set(ModelSource(spec=spec).name) & set("/\\\0 ")
         assert ModelSource(spec=spec).name.strip(".")
-
-
-def test_check_compares_the_digest_before_anything_opens_the_file(tmp_path: Path) -> None:
-    weights = tmp_path / "weights.pt"
-    weights.write_bytes(b"not a checkpoint at all")
-    right = hashlib.sha256(weights.read_bytes()).hexdigest()
-    for given in (right, right.upper(), f"sha256:{right}"):
-        ModelSource(spec="a.py:b", weights=weights, sha256=given).check()
-    with pytest.raises(ModelError, match="not the file expected") as caught:
-        ModelSource(spec="a.py:b", weights=weights, sha256="0" * 64).check()
-    assert right in caught.value.why
-
-
-def test_a_wrong_digest_stops_the_load_before_the_factory_runs(tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(
-        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n" + FACTORY
-    )
-    weights = tmp_path / "weights.pt"
-    weights.write_bytes(b"garbage that torch would refuse")
-    source = ModelSource(spec="model.py:build", weights=weights, sha256="1" * 64, folder=tmp_path)
-    with pytest.raises(ModelError, match="not the file expected"):
-        load(source, {"x": nets.normal(2, 8)}, tmp_path)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("spec", ["absent.onnx", "absent.py:build"])
-def test_a_file_that_is_not_there_is_named(spec: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"there is no file .*absent"):
-        load(ModelSource(spec=spec, folder=tmp_path), {"x": nets.normal(2, 8)}, tmp_path)
-    with pytest.raises(ModelError, match=r"there is no file .*lost\.pt"):
-        ModelSource(spec=__file__, weights=tmp_path / "lost.pt").check()
-
-
-def test_a_digest_without_a_file_is_refused() -> None:
-    with pytest.raises(ModelError, match="no file to check"):
-        ModelSource(spec="package:build", sha256="0" * 64).check()
-
-
-def test_load_gives_a_module_or_an_artifact(tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(FACTORY)
-    examples = {"x": nets.normal(4, 8)}
-    model = load(ModelSource(spec="model.py:build", folder=tmp_path), examples, tmp_path)
-    assert isinstance(model, Model)
-    assert model.input_names == ("x",)
-    made = nets.exported(tmp_path / "onnx", model.module, nets.dataset_of(**examples))
-    source = ModelSource(spec="onnx/model.onnx", folder=tmp_path)
-    artifact = load(source, examples, tmp_path)
-    assert isinstance(artifact, Artifact)
-    assert artifact.path.read_bytes() != b""
-    (found,) = nets.run_onnx(artifact.path, examples["x"])
-    np.testing.assert_allclose(found, model(examples)[0], rtol=1e-4, atol=1e-5)
-    assert made.path.is_file()
 
 
 def a_model(module: torch.nn.Module) -> Model:

@@ -1,6 +1,7 @@
-"""`Model`: a live torch module in eval mode with what is known of it, and where models come from.
+"""`Model`: a live torch module in eval mode with its examples, and `ModelSource`: its origin.
 
-A `ModelSource` is the portable half: plain values that any process can `load` the model from.
+The source is the portable half: plain values that any process can load the model from, with
+`workbench.sources.loading`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.arrays import batch_size, concatenate, split_samples
-from workbench.artifact import Artifact, TensorSpec, digest
+from workbench.artifact import TensorSpec
 from workbench.errors import ModelError
 
 if TYPE_CHECKING:
@@ -76,40 +77,6 @@ class ModelSource:
         if place.endswith(".py") and parts[-1] in ("model", "models", "net"):
             word = (self.folder / place).resolve().parent.name
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", word).strip("-.") or "model"
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that the source names itself."""
-        own = [self.folder / self.spec] if self.is_file else []
-        if self.kind == "hf":
-            from workbench.sources.hf import local_files
-
-            own = local_files(self)
-        return tuple(own + ([self.weights] if self.weights else []))
-
-    def _hint(self, path: Path) -> str:
-        if self.kind != "torchscript" or path == self.weights:
-            return ""
-        return "--model takes TorchScript; weights go to --weights, with their factory as --model"
-
-    def check(self) -> None:
-        """That named files are there and have the digest asked for, before anything opens them.
-
-        Raises ModelError.
-        """
-        for path in self.files:
-            if not path.is_file():
-                raise ModelError(f"there is no file {path}", "", self._hint(path))
-        if self.sha256 is not None:
-            if not self.files:
-                raise ModelError("--sha256 is given, but no file to check", "", "give --weights")
-            found = digest(self.files[-1])
-            if found != self.sha256.lower().removeprefix("sha256:"):
-                raise ModelError(
-                    f"{self.files[-1]} is not the file expected",
-                    f"its SHA-256 is {found}",
-                    "fetch the file again, or correct --sha256",
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,58 +165,3 @@ def parse_inputs(texts: list[str]) -> tuple[TensorSpec, ...]:
             raise ModelError(f"--input {match['name']} is given twice")
         specs.append(TensorSpec(name=match["name"], dtype=dtype, shape=(None, *sizes[1:])))
     return tuple(specs)
-
-
-def declared_inputs(source: ModelSource) -> tuple[TensorSpec, ...]:
-    """The inputs that an ONNX or `.pt2` file declares, for a run without samples.
-
-    Raises ModelError where the file cannot be read, or leaves an axis besides the batch open.
-    """
-    source.check()
-    path = source.files[0]
-    specs = _pt2_inputs(path) if source.kind == "pt2" else _onnx_inputs(path)
-    for spec in specs:
-        if None in spec.shape[1:]:
-            raise ModelError(
-                f"{path}: input {spec} has open axes",
-                "without samples there is nothing to fill them",
-                f"give --data FILE.toml, or --input {spec.name}:1x…",
-            )
-    return specs
-
-
-def _onnx_inputs(path: Path) -> tuple[TensorSpec, ...]:
-    import onnx
-
-    from workbench.onnxgraph import signature
-
-    try:
-        return signature.signature(onnx.load(path, load_external_data=False))[0]
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be read as ONNX", f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _pt2_inputs(path: Path) -> tuple[TensorSpec, ...]:
-    from workbench.sources import pt2_archive
-
-    specs = pt2_archive.read(path).inputs
-    return tuple(replace(spec, shape=(None, *spec.shape[1:])) for spec in specs)
-
-
-def load(
-    source: ModelSource, examples: Mapping[str, NDArray[Any]], folder: Path
-) -> Model | Artifact:
-    """The model that a source names: a live module, or an ONNX file (copied into `folder`).
-
-    `examples` are named inputs [N, ...] that it must take. Raises ModelError.
-    """
-    source.check()
-    if source.kind == "onnx":
-        from workbench.sources.onnx_model import load_onnx
-
-        return load_onnx(source, examples, folder)
-    from workbench.sources.live import load_module
-
-    return load_module(source, examples)

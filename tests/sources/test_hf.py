@@ -15,8 +15,9 @@ import torch
 from tests import nets
 from workbench.errors import ModelError
 from workbench.jobs.description import describe_model
-from workbench.model import Model, ModelSource, load
+from workbench.model import Model, ModelSource
 from workbench.sources import packages
+from workbench.sources.loading import check_files, load, source_files
 from workbench.steps import Export
 
 pytestmark = [
@@ -211,11 +212,11 @@ def test_the_folders_files_are_the_sources(folder: Path, tmp_path: Path) -> None
     bare = copied(folder, tmp_path / "bare")
     source = ModelSource(spec="hf:./bare", folder=tmp_path)
     assert source.name == "bare"
-    assert [path.name for path in source.files] == ["config.json", "model.safetensors"]
+    assert [path.name for path in source_files(source)] == ["config.json", "model.safetensors"]
     found = hashlib.sha256((bare / "model.safetensors").read_bytes()).hexdigest()
-    ModelSource(spec="hf:./bare", folder=tmp_path, sha256=found).check()
+    check_files(ModelSource(spec="hf:./bare", folder=tmp_path, sha256=found))
     with pytest.raises(ModelError, match="not the file expected"):
-        ModelSource(spec="hf:./bare", folder=tmp_path, sha256="0" * 64).check()
+        check_files(ModelSource(spec="hf:./bare", folder=tmp_path, sha256="0" * 64))
 
 
 def test_other_weights_are_another_model_to_the_cache(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import DependencyError
-from workbench.model import ModelSource, load
+from workbench.model import ModelSource
 from workbench.sources import packages
+from workbench.sources.loading import load
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ import torch
 from tests import nets
 from workbench.device.session import infer, open_session
 from workbench.errors import InputError, ModelError
-from workbench.model import ModelSource, declared_inputs, load
+from workbench.model import ModelSource
+from workbench.sources.loading import declared_inputs, load
 from workbench.sources.pt2 import _no_pickles, open_program
 from workbench.steps import Export
 

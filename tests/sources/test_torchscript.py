@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tests import nets
 from workbench.device.session import infer, open_session
 from workbench.errors import ModelError, StepError
-from workbench.model import Model, ModelSource, load
+from workbench.model import Model, ModelSource
+from workbench.sources.loading import load
 from workbench.sources.torchscript import open_archive
 from workbench.steps import Export
 

@@ -11,7 +11,8 @@ import torch
 
 from tests import nets
 from workbench.errors import ModelError
-from workbench.model import Model, ModelSource, load
+from workbench.model import Model, ModelSource
+from workbench.sources.loading import load
 
 IMAGES = {"image": nets.normal(4, 3, 64, 64)}
 TIMM, TORCHVISION = "mobilenetv3_small_050", "squeezenet1_1"

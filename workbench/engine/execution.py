@@ -22,6 +22,7 @@ from workbench.model import PACKAGES, ModelSource
 from workbench.onnxgraph import signature
 from workbench.process import close_all
 from workbench.recipe import ORIGINAL, Located
+from workbench.sources import loading
 from workbench.workspace import Workspace
 
 Subject = Artifact | ModelSource
@@ -68,7 +69,7 @@ class Engine:
     def describe_model(self, dataset: DatasetFacts) -> tuple[ModelFacts, Artifact | None]:
         """The model's fingerprint and size; for an ONNX file, the artifact it is copied to."""
         source = self.request.source
-        source.check()
+        loading.check_files(source)
         if source.kind == "onnx":
             return self._copy_onnx(dataset.inputs)
         packages = versions(("torch", "safetensors", *PACKAGES.get(source.kind, ())))
@@ -81,7 +82,7 @@ class Engine:
             if not source.is_file or "signal" not in error.why:
                 raise
             raise ModelError(  # a damaged file can crash its reader
-                f"{source.files[0]} cannot be loaded",
+                f"{loading.source_files(source)[0]} cannot be loaded",
                 f"its reader died: {error.why.partition(';')[0]}",
                 "the file is damaged: get it again",
             ) from error
@@ -90,7 +91,7 @@ class Engine:
     def _copy_onnx(self, inputs: tuple[TensorSpec, ...]) -> tuple[ModelFacts, Artifact]:
         """The user's ONNX file, read once and copied into the cache."""
         source, display = self.request.source, self.workspace.display
-        digests = [digest(path) for path in signature.files(source.files[0])]
+        digests = [digest(path) for path in signature.files(loading.source_files(source)[0])]
         key = key_of("source", digests, inputs, versions(("onnx",)))
 
         def build(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from workbench.engine.facts import DatasetFacts, ModelFacts, SplitFacts
 from workbench.jobs.loaded import load_model
 from workbench.model import Model, ModelSource
 from workbench.progress import Progress
+from workbench.sources import loading
 from workbench.usercode import Dependencies, watched
 
 # dB: other kernels for other batches round differently, and no more than that.
@@ -73,7 +74,7 @@ def describe_model(
     load_dataset(data).examples(8, source.seed)
     with watched(dependencies):
         loaded = load_model(source, data, folder)
-    depends = {str(path) for path in (*dependencies.paths, *source.files)}
+    depends = {str(path) for path in (*dependencies.paths, *loading.source_files(source))}
     if isinstance(loaded, Artifact):
         facts = ModelFacts(
             fingerprint=loaded.sha256,
@@ -87,7 +88,7 @@ def describe_model(
     # Weights and structure do not tell what forward does: its sources count too.
     code = {*_class_files(module.module), *(p for p in dependencies.paths if p.suffix == ".py")}
     if source.is_file:
-        code |= {*source.files}
+        code |= {*loading.source_files(source)}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
     mixing = _mixes_samples(module)
     facts = ModelFacts(

@@ -8,15 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workbench import model as models
 from workbench.dataset.loading import Data, load_dataset
 from workbench.model import ModelSource
 from workbench.progress import Progress
+from workbench.sources import loading
 
 
 @lru_cache(maxsize=2)
 def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
-    return models.load(source, load_dataset(data).examples(8, source.seed), folder)
+    return loading.load(source, load_dataset(data).examples(8, source.seed), folder)
 
 
 def warm(modules: Sequence[str], progress: Progress) -> None:

@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench import model as models
 from workbench.artifact import Artifact
 from workbench.device.profile import Device
 from workbench.device.session import open_session
 from workbench.errors import ModelError
 from workbench.jobs.inference import running_target
-from workbench.model import ModelSource
+from workbench.model import PACKAGES, ModelSource
 from workbench.progress import Progress
 
 
@@ -68,7 +67,7 @@ def _import_runtime(target: Artifact | ModelSource) -> None:
         kind = target.kind if isinstance(target, ModelSource) else target.format
         if kind == "pt2":
             import torch.export.pt2_archive._package  # the reader and its schema
-        if kind in models.PACKAGES:
+        if kind in PACKAGES:
             from workbench.sources import packages
 
             packages.warm(kind)

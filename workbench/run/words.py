@@ -20,8 +20,9 @@ from workbench.engine.request import Request
 from workbench.errors import InputError, ModelError, RecipeError
 from workbench.file_format import format_of
 from workbench.measure.plan import MeasurePlan
-from workbench.model import ModelSource, declared_inputs, parse_inputs
+from workbench.model import ModelSource, parse_inputs
 from workbench.sources import torchscript
+from workbench.sources.loading import check_files, declared_inputs, source_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -177,8 +178,8 @@ def _source(
         why = "weights alone do not say what network they are of" if suffix else ""
         raise ModelError(f"--model does not understand '{model}'", why, f"give {MODELS}")
     if source.kind in ("pt2", "torchscript"):
-        source.check()
-        (torchscript.check if source.kind == "torchscript" else format_of)(source.files[0])
+        check_files(source)
+        (torchscript.check if source.kind == "torchscript" else format_of)(source_files(source)[0])
     return source
 
 
