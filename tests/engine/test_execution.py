@@ -9,10 +9,11 @@ import pytest
 
 from workbench.artifact import Artifact, Format
 from workbench.cache import Cache
+from workbench.dataset.facts import DatasetFacts, SplitFacts
 from workbench.device.profile import Device
 from workbench.display import Quiet
 from workbench.engine.execution import Engine
-from workbench.engine.facts import DatasetFacts, ModelFacts, SplitFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.keys import step_key
 from workbench.engine.outcome import Outcome, StepResult
 from workbench.engine.request import Request

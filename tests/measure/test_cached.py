@@ -11,10 +11,11 @@ from tests.device.test_placement import chain
 from workbench import recipe as recipes
 from workbench.artifact import Artifact, Format
 from workbench.cache import Cache
+from workbench.dataset.facts import DatasetFacts
 from workbench.device.profile import Device
 from workbench.device.providers import CPU
 from workbench.display import Quiet
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.outcome import Outcome, StepResult
 from workbench.engine.request import Request
 from workbench.measure.cached import latencies_of, placements_of

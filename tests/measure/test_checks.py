@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from workbench import inspect
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
+from workbench.dataset.facts import DatasetFacts
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.outcome import Outcome
 from workbench.engine.request import Request
 from workbench.measure import checks

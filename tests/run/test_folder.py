@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 
 from tests.report import reports
 from workbench.artifact import Artifact, Format, TensorSpec
+from workbench.dataset.facts import DatasetFacts
 from workbench.device.profile import Device
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.outcome import Outcome, StepResult
 from workbench.engine.request import Request
 from workbench.model import ModelSource

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from workbench.artifact import Artifact, Format, TensorSpec, digest
 from workbench.cache import key_of
 from workbench.codec import from_plain, to_plain
+from workbench.dataset.facts import DatasetFacts
 from workbench.device.probe import versions
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.keys import step_key
 from workbench.engine.outcome import Outcome, StepResult
 from workbench.engine.request import Request

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from workbench.artifact import Artifact, digest
 from workbench.cache import key_of
+from workbench.dataset.facts import DatasetFacts
 from workbench.device.probe import versions
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.engine.facts import ModelFacts
 from workbench.engine.request import Request
 from workbench.model import ModelSource
 from workbench.recipe import Located

@@ -8,7 +8,8 @@ from typing import Any
 
 from workbench.artifact import Artifact, digest
 from workbench.codec import to_plain
-from workbench.engine.facts import DatasetFacts, ModelFacts
+from workbench.dataset.facts import DatasetFacts
+from workbench.engine.facts import ModelFacts
 from workbench.errors import WorkbenchError
 from workbench.recipe import Located
 

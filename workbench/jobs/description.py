@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from workbench import parity
 from workbench.arrays import batch_size, concatenate, split_samples
 from workbench.artifact import Artifact, digest
 from workbench.cache import key_of
+from workbench.dataset.facts import DatasetFacts, dataset_facts
 from workbench.dataset.loading import Data, load_dataset
-from workbench.engine.facts import DatasetFacts, ModelFacts, SplitFacts
+from workbench.engine.facts import ModelFacts
 from workbench.jobs.loaded import load_model
 from workbench.model import Model, ModelSource
 from workbench.progress import Progress
@@ -30,39 +32,10 @@ def describe_dataset(name: str, progress: Progress) -> DatasetFacts:
     with watched(dependencies):
         dataset = load_dataset(name)
         dataset.check()
-        splits = {}
-        for split in (dataset.calibration, dataset.evaluation):
-            if split is not None:
-                labels = split.labels
-                numeric = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
-                splits[split.name] = SplitFacts(
-                    samples=len(split),
-                    fingerprint=split.fingerprint,
-                    labelled=labels is not None,
-                    highest_label=int(labels.max()) if numeric and labels is not None else None,
-                )
-        first = dataset.evaluation or dataset.calibration
-        raw = first.source.sample(int(first.indices[0])) if first is not None else {}
+        facts = dataset_facts(dataset, (dataset.calibration, dataset.evaluation))
     depends = set(dependencies.paths)
     depends |= {path.parent for path in dependencies.paths}  # a file added or removed shows there
-    return DatasetFacts(
-        name=dataset.name,
-        metric=dataset.metric_name,
-        metric_digest=_source_digest(dataset.metric),
-        splits=splits,
-        inputs=dataset.inputs,
-        preprocess=first.preprocess if first is not None else None,
-        raw={name: (str(array.dtype), array.shape) for name, array in raw.items()},
-        depends=tuple(sorted(str(path) for path in depends)),
-    )
-
-
-def _source_digest(function: Any) -> str | None:
-    """The digest of the file that a user's function is in: another metric, other scores."""
-    try:
-        return digest(Path(inspect.getfile(inspect.unwrap(function))))
-    except (TypeError, OSError):
-        return None
+    return replace(facts, depends=tuple(sorted(str(path) for path in depends)))
 
 
 def describe_model(

@@ -17,8 +17,8 @@ from workbench.artifact import Artifact, TensorSpec
 from workbench.dataset import Dataset
 from workbench.dataset.arrays import Arrays
 from workbench.dataset.core import Split
+from workbench.dataset.facts import DatasetFacts
 from workbench.dataset.preprocess import Preprocess
-from workbench.engine.facts import DatasetFacts
 from workbench.inspect import Facts
 from workbench.report import samples
 

@@ -13,7 +13,7 @@ from tests import toolchains
 from tests.report.samples import cases
 from tests.report.samples.test_cpp import NAMES, strange
 from workbench.artifact import Artifact, Format, TensorSpec
-from workbench.engine.facts import DatasetFacts
+from workbench.dataset.facts import DatasetFacts
 from workbench.inspect import Facts, Tensor
 from workbench.report import samples
 

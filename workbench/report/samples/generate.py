@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from workbench.artifact import Artifact
-    from workbench.engine.facts import DatasetFacts
+    from workbench.dataset.facts import DatasetFacts
     from workbench.inspect.facts import Facts
 
 FOLDER = "samples"

@@ -15,7 +15,7 @@ from workbench.errors import DatasetError
 from workbench.inspect.facts import Facts, Tensor, printable
 
 if TYPE_CHECKING:
-    from workbench.engine.facts import DatasetFacts
+    from workbench.dataset.facts import DatasetFacts
 
 
 @dataclass(frozen=True, kw_only=True)
