@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -224,6 +225,26 @@ def test_a_pool_reuses_a_worker_that_succeeded_and_drops_one_that_failed(tmp_pat
     finally:
         pool.close()
     assert gone(pids[2])
+
+
+def test_a_lent_worker_is_kept_after_an_error_and_replaced_after_a_crash(tmp_path: Path) -> None:
+    with contextlib.closing(Pool()) as pool:
+        with pool.lend() as worker:
+            worker.call("warm", ("json",))
+            first = worker._worker
+            with pytest.raises(StepError):
+                worker.call("warm", ("no_such_module_at_all",))
+            assert worker._worker is first
+            assert first is not None
+            first._process.kill()
+            with pytest.raises(CrashError):
+                worker.call("warm", ("json",))
+            worker.call("warm", ("json",))
+            second = worker._worker
+            assert second is not first
+        assert pool._idle == [second]
+        pool.trim(0)
+        assert pool._idle == []
 
 
 @pytest.mark.parametrize(("runs", "seconds"), [(25, 0.0), (3, 0.3)])

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
-from workbench.errors import CrashError, StepError, unpack
+from workbench.errors import CrashError, StepError, WorkbenchError, unpack
 from workbench.progress import Progress
 
 HEADER = struct.Struct("<Q")
@@ -240,11 +240,67 @@ class Pool:
         self.give(worker)
 
     def give(self, worker: Worker) -> None:
+        """Take back a worker that can do another job."""
         with self._lock:
             self._idle.append(worker)
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[RenewedWorker]:
+        """A worker for jobs that may crash it, of which the others are to go on."""
+        lent = RenewedWorker(self)
+        try:
+            yield lent
+        finally:
+            lent.give_back()
+
+    def trim(self, count: int) -> None:
+        """End the idle workers over `count`, those that waited longest."""
+        with self._lock:
+            extra = max(0, len(self._idle) - count)
+            ended, self._idle = self._idle[:extra], self._idle[extra:]
+        for worker in ended:
+            worker.close()
 
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:
             worker.close()
+
+
+class RenewedWorker:
+    """A pool's worker for one job after another; one that a job crashed is replaced for the next.
+
+    The worker is kept after an error that is not a crash: its process is as it was.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._worker: Worker | None = None
+
+    def call(self, job: str, *arguments: Any) -> Any:
+        """A job's result. Raises the WorkbenchError that it raised, or CrashError."""
+        if self._worker is None:
+            self._worker = self._pool.take(job)
+        try:
+            return self._worker.call(job, *arguments)
+        except CrashError:
+            self.close()
+            raise
+        except WorkbenchError:
+            raise
+        except BaseException:  # Ctrl-C: it may be in the middle of anything
+            self.close()
+            raise
+
+    def give_back(self) -> None:
+        """Let the pool have its worker again."""
+        if self._worker is not None:
+            self._pool.give(self._worker)
+            self._worker = None
+
+    def close(self) -> None:
+        """End the worker, where there is one; the next job gets another."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None

@@ -20,12 +20,6 @@ class Dying:
 
     ending = ""
 
-    def __enter__(self) -> Dying:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def call(self, *_: object) -> None:
         raise CrashError("a worker process died", self.ending)
 
@@ -39,9 +33,8 @@ def test_a_reader_that_died_is_a_damaged_file(
     ending: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Dying, "ending", ending)
-    monkeypatch.setattr(guarded, "Worker", Dying)
     with pytest.raises(ModelError, match="cannot be read as an ORT file") as caught:
-        guarded.read(tmp_path / "x.ort", Format.ORT)
+        guarded.read(tmp_path / "x.ort", Format.ORT, Dying())
     import re
 
     assert re.search(said, caught.value.why)
@@ -51,9 +44,17 @@ def test_a_worker_that_could_not_start_is_not_the_files_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Dying, "ending", "exit code 1; it last said: ImportError")
-    monkeypatch.setattr(guarded, "Worker", Dying)
     with pytest.raises(CrashError):
-        guarded.read(tmp_path / "x.ort", Format.ORT)
+        guarded.read(tmp_path / "x.ort", Format.ORT, Dying())
+
+
+def test_a_reader_is_limited_and_its_process_is_not_afterwards() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with guarded._limited():
+        assert 0 < resource.getrlimit(resource.RLIMIT_DATA)[0] < 1 << 50
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.process

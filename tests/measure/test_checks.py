@@ -21,6 +21,7 @@ from workbench.engine.outcome import Outcome
 from workbench.engine.request import Request
 from workbench.measure import checks
 from workbench.model import ModelSource
+from workbench.process import Pool
 from workbench.recipe import Recipe
 from workbench.steps import Simplify
 
@@ -50,6 +51,7 @@ def run(tmp_path: Path):
         device=Device(name="testing"),
     )  # fmt: skip
     cache = Cache(tmp_path / "cache")
+    pool = Pool()
 
     def find(targets: dict[str, Artifact], start: Artifact) -> tuple[dict, str]:
         dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
@@ -57,9 +59,10 @@ def run(tmp_path: Path):
             model=ModelFacts(fingerprint="f"), dataset=dataset, results=(), start=start
         )
         display = Told()
-        return checks.checks_of(request, outcome, targets, cache, display), display.state
+        return checks.checks_of(request, outcome, targets, cache, pool, display), display.state
 
-    return find
+    yield find
+    pool.close()
 
 
 class Told(Quiet):

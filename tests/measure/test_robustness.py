@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from workbench.device.profile import Device
 from workbench.errors import DeviceError
 from workbench.measure.robustness import Batching, Misuse, Robustness, robustness
 from workbench.onnxgraph import signature
+from workbench.process import Pool, RenewedWorker
 
 pytestmark = pytest.mark.process
 
@@ -37,13 +39,19 @@ def onnx_file(path: Path, *nodes: onnx.NodeProto, shape: tuple = ("N", 8), kind:
                     outputs=outputs)  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def worker():
+    with closing(Pool()) as pool, pool.lend() as lent:
+        yield lent
+
+
 def outcomes(found: Robustness) -> dict[str, str]:
     return {one.case: one.outcome for one in found.misuses}
 
 
-def test_a_sound_file(tmp_path: Path):
+def test_a_sound_file(tmp_path: Path, worker: RenewedWorker):
     artifact = onnx_file(tmp_path / "a.onnx", helper.make_node("Tanh", ["x"], ["y"]))
-    found = robustness(artifact, {"x": normal(3, 8)}, CPU)
+    found = robustness(artifact, {"x": normal(3, 8)}, CPU, worker)
     assert found.batching.equal
     assert found.batching.samples == 3
     assert found.batching.fixed == 0
@@ -57,7 +65,7 @@ def test_a_sound_file(tmp_path: Path):
     assert Robustness.from_json(found.to_json()) == found
 
 
-def test_a_sample_that_its_neighbours_change(tmp_path: Path):
+def test_a_sample_that_its_neighbours_change(tmp_path: Path, worker: RenewedWorker):
     """As in dynamic quantization, whose scales are those of the whole batch."""
     nodes = (
         helper.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),
@@ -65,7 +73,7 @@ def test_a_sample_that_its_neighbours_change(tmp_path: Path):
         helper.make_node("Add", ["d", "m"], ["y"]),
     )
     x = normal(3, 8)
-    found = robustness(onnx_file(tmp_path / "a.onnx", *nodes), {"x": x}, CPU)
+    found = robustness(onnx_file(tmp_path / "a.onnx", *nodes), {"x": x}, CPU, worker)
     assert not found.batching.equal
     assert found.batching.samples == 3
     # Alone each is its own mean, and 2 m - x is x.
@@ -73,23 +81,23 @@ def test_a_sample_that_its_neighbours_change(tmp_path: Path):
     assert found.batching.difference == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_that_does_not_run_though_its_axis_is_open(tmp_path: Path):
+def test_a_batch_that_does_not_run_though_its_axis_is_open(tmp_path: Path, worker: RenewedWorker):
     baked = helper.make_tensor("s", TensorProto.INT64, [2], [1, 8])
     node = helper.make_node("Reshape", ["x", "s"], ["y"])
     artifact = onnx_file(tmp_path / "a.onnx", node, weights=(baked,))
-    batching = robustness(artifact, {"x": normal(2, 8)}, CPU).batching
+    batching = robustness(artifact, {"x": normal(2, 8)}, CPU, worker).batching
     assert batching.samples == 0
     assert "reshape" in batching.said.lower()
 
 
-def test_a_batch_of_one_is_all_that_some_files_take(tmp_path: Path):
+def test_a_batch_of_one_is_all_that_some_files_take(tmp_path: Path, worker: RenewedWorker):
     node = helper.make_node("Tanh", ["x"], ["y"])
     artifact = onnx_file(tmp_path / "a.onnx", node, shape=(1, 8))
-    found = robustness(artifact, {"x": normal(3, 8)}, CPU)
+    found = robustness(artifact, {"x": normal(3, 8)}, CPU, worker)
     assert found.batching == Batching(fixed=1)
 
 
-def test_integers_and_open_axes(tmp_path: Path):
+def test_integers_and_open_axes(tmp_path: Path, worker: RenewedWorker):
     """No NaN to give, and no axis to be wrong about: another rank is."""
     nodes = (
         helper.make_node("Add", ["x", "mask"], ["s"]),
@@ -99,7 +107,7 @@ def test_integers_and_open_axes(tmp_path: Path):
         tmp_path / "a.onnx", *nodes, shape=("N", "T"), kind=TensorProto.INT64, more=("mask",)
     )
     ids = np.arange(24).reshape(3, 8)
-    found = robustness(artifact, {"x": ids, "mask": ids}, CPU)
+    found = robustness(artifact, {"x": ids, "mask": ids}, CPU, worker)
     assert outcomes(found) == {
         "wrong shape": "refused", "wrong dtype": "refused", "missing input": "refused",
         "NaN inputs": "not tried",
@@ -117,13 +125,13 @@ class Deadly(nn.Module):
         return x * 2
 
 
-def test_a_crash_is_found_and_the_other_cases_stand(tmp_path: Path):
+def test_a_crash_is_found_and_the_other_cases_stand(tmp_path: Path, worker: RenewedWorker):
     path = tmp_path / "model.pt"
     torch.jit.script(Deadly()).save(str(path))
     spec = TensorSpec(name="x", dtype="float32", shape=(None, 8))
     artifact = Artifact(path=path, format=Format.TORCHSCRIPT, precision="float32", inputs=(spec,),
                         outputs=(spec,))  # fmt: skip
-    found = robustness(artifact, {"x": normal(3, 8)}, CPU)
+    found = robustness(artifact, {"x": normal(3, 8)}, CPU, worker)
     assert found.batching.equal
     assert outcomes(found)["missing input"] == "refused"
     # TorchScript checks neither shapes nor types by itself.
@@ -133,11 +141,11 @@ def test_a_crash_is_found_and_the_other_cases_stand(tmp_path: Path):
     assert "SIGSEGV" in dead.said
 
 
-def test_a_file_that_does_not_open_is_an_error(tmp_path: Path):
+def test_a_file_that_does_not_open_is_an_error(tmp_path: Path, worker: RenewedWorker):
     artifact = onnx_file(tmp_path / "a.onnx", helper.make_node("Tanh", ["x"], ["y"]))
     artifact.path.write_bytes(artifact.path.read_bytes()[:40])
     with pytest.raises(DeviceError, match="cannot load"):
-        robustness(artifact, {"x": normal(3, 8)}, CPU)
+        robustness(artifact, {"x": normal(3, 8)}, CPU, worker)
 
 
 def test_json_keeps_an_infinite_ratio():

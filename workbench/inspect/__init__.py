@@ -7,16 +7,23 @@ other formats are read in a worker with a deadline: a damaged one can crash or h
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.artifact import Format
 from workbench.file_format import format_of
 from workbench.inspect.facts import Facts, Tensor
 
+if TYPE_CHECKING:
+    from workbench.process import RenewedWorker
+
 __all__ = ["Facts", "Tensor", "read"]
 
 
-def read(path: Path) -> Facts:
-    """The facts of a model file of any format. Raises ModelError for one that cannot be read."""
+def read(path: Path, worker: RenewedWorker | None = None) -> Facts:
+    """The facts of a model file of any format. Raises ModelError for one that cannot be read.
+
+    worker: where all formats but ONNX are read; without, one of its own.
+    """
     kind = format_of(path)
     if kind is Format.ONNX:
         from workbench.inspect import onnx_file
@@ -24,4 +31,4 @@ def read(path: Path) -> Facts:
         return onnx_file.read(path)
     from workbench.inspect import guarded
 
-    return guarded.read(path, kind)
+    return guarded.read(path, kind, worker)

@@ -12,7 +12,7 @@ from pathlib import Path
 from workbench.artifact import Format
 from workbench.errors import CrashError, ModelError, WorkbenchError, first_line
 from workbench.inspect.facts import Facts
-from workbench.process import Worker
+from workbench.process import Pool, RenewedWorker
 from workbench.progress import Progress
 
 SECONDS = 120  # the longest that a reader may take
@@ -23,24 +23,28 @@ _NAMES = {
 }  # fmt: skip
 
 
-def read(path: Path, kind: Format) -> Facts:
-    """The facts of a file, read in a worker. Raises ModelError, also where the reader died."""
-    with Worker() as worker:
-        try:
-            facts: Facts = worker.call("inspect", path, kind)
-        except CrashError as error:
-            if "signal" not in error.why:  # nothing that a file can do to a reader
-                raise
-            raise ModelError(
-                f"{path} cannot be read as {_NAMES[kind]}",
-                f"its reader died: {_cause(error)}",
-                "the file is damaged: get it again",
-            ) from error
+def read(path: Path, kind: Format, worker: RenewedWorker | None = None) -> Facts:
+    """The facts of a file, read in a worker. Raises ModelError, also where the reader died.
+
+    worker: one that other jobs on the file share; without, one of its own.
+    """
+    if worker is None:
+        with contextlib.closing(Pool()) as pool, pool.lend() as own:
+            return read(path, kind, own)
+    try:
+        facts: Facts = worker.call("inspect", path, kind)
+    except CrashError as error:
+        if "signal" not in error.why:  # nothing that a file can do to a reader
+            raise
+        raise ModelError(
+            f"{path} cannot be read as {_NAMES[kind]}",
+            f"its reader died: {_cause(error)}",
+            "the file is damaged: get it again",
+        ) from error
     if kind is not Format.TFLITE:
         return facts
     try:
-        with Worker() as worker:
-            taken: str = worker.call("xnnpack", path)
+        taken: str = worker.call("xnnpack", path)
     except ModelError:
         raise
     except WorkbenchError as error:
@@ -90,18 +94,31 @@ def delegate_file(path: Path, progress: Progress) -> str:
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
     """An end after SECONDS, and to memory where a size in the file is absurd: the process dies."""
+    alarm = getattr(signal, "alarm", None)  # Windows has none
+    with _memory_limit():
+        if alarm is None:
+            yield
+            return
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        alarm(SECONDS)
+        try:
+            yield
+        finally:
+            alarm(0)
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """No more memory than the machine has, where the system has such limits; as before after it."""
+    unlimited = None
     with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         import resource
 
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    alarm = getattr(signal, "alarm", None)  # Windows has none
-    if alarm is None:
-        yield
-        return
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    alarm(SECONDS)
+        unlimited = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, unlimited[1]))
     try:
         yield
     finally:
-        alarm(0)
+        if unlimited is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, unlimited)

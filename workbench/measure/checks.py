@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.engine.request import Request
     from workbench.inspect.facts import Facts
     from workbench.measure.host import Target
+    from workbench.process import Pool, RenewedWorker
 
 RUNTIMES = ("torch", "onnx", "onnxruntime", "ai-edge-litert")
 
@@ -46,10 +47,12 @@ def checks_of(
     outcome: Outcome,
     targets: Mapping[str, Target],
     cache: Cache,
+    pool: Pool,
     display: Display,
 ) -> dict[str, Checks]:
     """Checks of every artifact among the targets; what is missing is found, and kept.
 
+    What a file may crash runs in one of two workers of the pool, begun anew only after a crash.
     No error ends a row: it is said where the figure would stand.
     """
     artifacts = {name: one for name, one in targets.items() if isinstance(one, Artifact)}
@@ -66,9 +69,14 @@ def checks_of(
     made: dict[str, Checks] = {}
     before = found.facts(first)[0] if first is not None else None
     nodes = sum(before.operators.values()) if before is not None else None
+
+    def checks_in_a_worker(artifact: Artifact) -> Checks:
+        with pool.lend() as worker:
+            return found.checks(artifact, worker)
+
     with ThreadPoolExecutor(2) as threads:
         for done, (name, checks) in enumerate(
-            zip(artifacts, threads.map(found.checks, artifacts.values()), strict=True), 1
+            zip(artifacts, threads.map(checks_in_a_worker, artifacts.values()), strict=True), 1
         ):
             made[name] = replace(checks, nodes_before=nodes)
             display.update("checks", done / len(artifacts))
@@ -95,9 +103,9 @@ class _Found:
         keys = self._facts_key(artifact), self._robustness_key(artifact)
         return any(self.cache.record(key) is None for key in keys)
 
-    def checks(self, artifact: Artifact) -> Checks:
-        facts, why = self.facts(artifact)
-        tried, failed = self._robustness(artifact)
+    def checks(self, artifact: Artifact, worker: RenewedWorker) -> Checks:
+        facts, why = self.facts(artifact, worker)
+        tried, failed = self._robustness(artifact, worker)
         return Checks(
             facts=facts,
             ir=ir_version(artifact.path) if artifact.format is Format.ONNX else 0,
@@ -106,7 +114,9 @@ class _Found:
             missing=tuple(said for said in (why, failed) if said),
         )
 
-    def facts(self, artifact: Artifact) -> tuple[Facts | None, str]:
+    def facts(
+        self, artifact: Artifact, worker: RenewedWorker | None = None
+    ) -> tuple[Facts | None, str]:
         from workbench import inspect
 
         key = self._facts_key(artifact)
@@ -115,7 +125,7 @@ class _Found:
             return facts_from_json(record, artifact.path), ""
         self.measured = True
         try:
-            found = inspect.read(artifact.path)
+            found = inspect.read(artifact.path, worker)
         except WorkbenchError as error:
             return None, f"the file could not be inspected: {error.what}"
         except Exception as error:  # noqa: BLE001 - a fault in looking must not cost what was made
@@ -123,14 +133,16 @@ class _Found:
         self.cache.store(key, found.to_json())
         return found, ""
 
-    def _robustness(self, artifact: Artifact) -> tuple[Robustness | None, str]:
+    def _robustness(
+        self, artifact: Artifact, worker: RenewedWorker
+    ) -> tuple[Robustness | None, str]:
         key = self._robustness_key(artifact)
         record = self.cache.record(key)
         if record is not None:
             return Robustness.from_json(record), ""
         self.measured = True
         try:
-            found = robustness(artifact, self.examples, self.request.device)
+            found = robustness(artifact, self.examples, self.request.device, worker)
         except DatasetError:
             raise
         except WorkbenchError as error:

@@ -138,7 +138,6 @@ class _Sessions:
         self.targets, self.pool, self.device = targets, pool, device
         self.failed: dict[str, WorkbenchError] = {}
         self._workers: dict[str, Worker] = {}
-        self._lent: set[str] = set()
 
     def open(self, examples: Mapping[str, NDArray[Any]]) -> None:
         """Load every target, on one thread each: there is a process for every one."""
@@ -146,9 +145,6 @@ class _Sessions:
             # PyTorch goes to the worker that has described the model, and so has imported it.
             like = "describe_model" if isinstance(target, ModelSource) else "step"
             self._workers[name] = worker = self.pool.take(like)
-            # Those that the pool did not have end here: it would grow by one for every target.
-            if worker.jobs and _leaves_nothing(target, self.device):
-                self._lent.add(name)
             worker.start("open", target, 1, examples, self.device)
         for name in self.targets:
             with self._noting(name):
@@ -170,8 +166,10 @@ class _Sessions:
         return found
 
     def give_back(self) -> None:
-        """Let the pool have its processes again, where they are as they were."""
-        for name in self._lent - set(self.failed):
+        """Let the pool have those processes that are as they were: the next job begins sooner."""
+        for name in self._alive():
+            if not _leaves_nothing(self.targets[name], self.device):
+                continue
             with self._noting(name):
                 self._workers[name].call("drop")
                 self.pool.give(self._workers.pop(name))

@@ -1,8 +1,8 @@
 """What an artifact does with a batch, and with inputs that are wrong: measured, not assumed.
 
-Each artifact is tried in a process of its own, so that a crash of its runtime is a finding. What is
-called is the runtime's bare call with the arrays that the file takes: a session's own conversions
-would hide what an app meets.
+Artifacts are tried in a worker process, so that a crash of a runtime is a finding. What is called
+is the runtime's bare call with the arrays that the file takes: a session's own conversions would
+hide what an app meets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from workbench.errors import CrashError, WorkbenchError, first_line
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
+    from workbench.process import RenewedWorker
     from workbench.progress import Progress
 
 Array = NDArray[Any]
@@ -27,6 +28,7 @@ Array = NDArray[Any]
 BATCH = 3
 # Kernels sum in another order for another batch: float outputs may differ in their last digits.
 EQUAL = 1e-4  # of the largest output
+OPENING, CLOSING = "opening", "closing"
 CASES = ("wrong shape", "wrong dtype", "missing input", "NaN inputs")
 REFUSED, ACCEPTED, CRASHED, NOT_TRIED = "refused", "accepted", "crashed", "not tried"
 
@@ -83,46 +85,36 @@ class Robustness:
         )
 
 
-def robustness(target: Artifact, inputs: Mapping[str, Array], device: Device) -> Robustness:
+def robustness(
+    target: Artifact, inputs: Mapping[str, Array], device: Device, worker: RenewedWorker
+) -> Robustness:
     """Try an artifact with samples [N, ...], N of at least one. A crash ends a case, not the rest.
 
     Raises the WorkbenchError of a file that cannot be opened.
     """
-    from workbench.process import Worker
+    worker.call("probe", target, device, inputs, OPENING)
 
-    worker = Worker()
-    try:
-        worker.call("probe", target, device, inputs, "")
+    def outcome(case: str) -> Any:
+        """What the case gave, or the error that ended it."""
+        try:
+            return worker.call("probe", target, device, inputs, case)
+        except WorkbenchError as error:
+            return error
 
-        def tried(case: str) -> Any:
-            """What the case gave, or the error that ended it."""
-            nonlocal worker
-            try:
-                return worker.call("probe", target, device, inputs, case)
-            except CrashError as error:
-                worker.close()
-                worker = Worker()
-                return error
-            except WorkbenchError as error:
-                return error
-
-        found = tried("batch")
-        if isinstance(found, WorkbenchError):
-            crashed = "it crashed: " if isinstance(found, CrashError) else ""
-            batching = Batching(said=f"{crashed}{found.why or found.what}")
-        else:
-            batching = found
-        misuses = []
-        for case in CASES:
-            found = tried(case)
-            if isinstance(found, CrashError):
-                found = Misuse(case=case, outcome=CRASHED, said=found.why)
-            elif isinstance(found, WorkbenchError):
-                found = Misuse(case=case, outcome=NOT_TRIED, said=found.what)
-            misuses.append(found)
-        return Robustness(batching=batching, misuses=tuple(misuses))
-    finally:
-        worker.close()
+    batching = outcome("batch")
+    if isinstance(batching, WorkbenchError):
+        crashed = "it crashed: " if isinstance(batching, CrashError) else ""
+        batching = Batching(said=f"{crashed}{batching.why or batching.what}")
+    misuses = []
+    for case in CASES:
+        misuse = outcome(case)
+        if isinstance(misuse, CrashError):
+            misuse = Misuse(case=case, outcome=CRASHED, said=misuse.why)
+        elif isinstance(misuse, WorkbenchError):
+            misuse = Misuse(case=case, outcome=NOT_TRIED, said=misuse.what)
+        misuses.append(misuse)
+    outcome(CLOSING)
+    return Robustness(batching=batching, misuses=tuple(misuses))
 
 
 _open: dict[str, Any] = {}
@@ -135,14 +127,18 @@ def probe(
     case: str,
     progress: Progress,
 ) -> Batching | Misuse | None:
-    """The worker's side: open the artifact, once in a process, and try one case with it."""
+    """The worker's side: open the artifact, kept from case to case, and try one case with it."""
     from workbench.device.session import open_session
 
+    if case == CLOSING:
+        _open.clear()
+        return None
     key = str(target.path)
     if key not in _open:
+        _open.clear()
         _open[key] = open_session(target, 1, inputs, device)
     session = _open[key]
-    if not case:
+    if case == OPENING:
         return None
     if case == "batch":
         return _batched(target, session, inputs)

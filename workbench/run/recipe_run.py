@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
@@ -164,9 +165,10 @@ def _measured(
         timed, when = latencies_of(one, plan.preset, outcome, timing, cache, display)
         placements = placements_of(one, outcome, targets, cache, pool)
         scored = scores_of(one, outcome, targets, cache, pool, display)
-        checks = checks_of(one, outcome, targets, cache, display)
+        checks = checks_of(one, outcome, targets, cache, pool, display)
         rows = rows_from(one, outcome, timed, scored, placements, checks)
         found[device.name] = report_of(one, plan.preset, outcome, rows)
+    pool.trim(os.cpu_count() or 1)  # scoring had one for each file: the next run starts with two
     return [found[device.name] for device in devices], when
 
 
@@ -191,7 +193,7 @@ def _away(
 
     host = profile.load("cpu")
     here = dataclasses.replace(request, device=host)
-    checks = checks_of(here, outcome, targets, cache, display)
+    checks = checks_of(here, outcome, targets, cache, pool, display)
     bare = report_of(here, plan.preset, outcome, rows_from(here, outcome, {}, {}, {}, checks))
     runs = {
         key: one
