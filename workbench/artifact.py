@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workbench.codec import from_plain, to_plain
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,19 +43,6 @@ class Pixels:
     factor: tuple[float, ...]
     offset: tuple[float, ...]
     reversed: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "factor": list(self.factor), "offset": list(self.offset), "reversed": self.reversed
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Pixels:
-        return cls(
-            factor=tuple(data["factor"]),
-            offset=tuple(data["offset"]),
-            reversed=data["reversed"],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,29 +80,6 @@ class TensorSpec:
     def inverse(self) -> tuple[int, ...]:
         """The permutation from the file's order back to the canonical one."""
         return tuple(sorted(range(len(self.permutation)), key=self.permutation.__getitem__))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "stored": self.stored,
-            "permutation": list(self.permutation),
-            "pixels": self.pixels.to_json() if self.pixels else None,
-            "head": self.head,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TensorSpec:
-        return cls(
-            name=data["name"],
-            dtype=data["dtype"],
-            shape=tuple(data["shape"]),
-            stored=data["stored"],
-            permutation=tuple(data["permutation"]),
-            pixels=Pixels.from_json(data["pixels"]) if data["pixels"] else None,
-            head=data["head"],
-        )
 
     def __str__(self) -> str:
         shape = "x".join("?" if size is None else str(size) for size in self.shape)
@@ -224,28 +189,12 @@ class Artifact:
     def to_json(self) -> dict[str, Any]:
         """Plain values; paths by name only, for the folder is the reader's to know."""
         return {
+            **to_plain(self),
             "path": self.path.name,
-            "format": str(self.format),
-            "precision": self.precision,
-            "inputs": [spec.to_json() for spec in self.inputs],
-            "outputs": [spec.to_json() for spec in self.outputs],
-            "history": list(self.history),
             "companions": [path.name for path in self.companions],
-            "notes": list(self.notes),
-            "intermediate": self.intermediate,
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any], folder: Path) -> Artifact:
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Artifact:
         """The artifact that `to_json` described, with its files in `folder`."""
-        return cls(
-            path=folder / data["path"],
-            format=Format(data["format"]),
-            precision=data["precision"],
-            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
-            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
-            history=tuple(data["history"]),
-            companions=tuple(folder / name for name in data["companions"]),
-            notes=tuple(data["notes"]),
-            intermediate=data.get("intermediate", False),
-        )
+        return from_plain(data, cls).moved(folder)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.inspect.files import graph, save_onnx
-from workbench.inspect import Tensor, read
+from workbench.codec import from_plain, to_plain
+from workbench.inspect import Facts, Tensor, read
 from workbench.inspect.facts import precision, printable
 
 CASES = [
@@ -42,6 +44,14 @@ def test_names_are_safe_to_print() -> None:
     assert printable("conv/1:0 ünï") == "conv/1:0 ünï"
     assert printable("\x1b[31mred\n") == "�[31mred�"
     assert len(printable("x" * 5000)) == 120
+
+
+def test_facts_survive_json(tmp_path) -> None:
+    text = graph("g (float[N, 3] x, float y) => (float[N, 3] z) { z = Add (x, y) }")
+    facts = read(save_onnx(tmp_path, text))
+    unranked = Tensor(name="u", dtype="int8", shape=(), quantization=(0.1, -3), ranked=False)
+    facts = replace(facts, outputs=(*facts.outputs, unranked))
+    assert from_plain(json.loads(json.dumps(to_plain(facts))), Facts) == facts
 
 
 def test_as_json(tmp_path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from workbench import inspect
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
 from workbench.dataset.facts import DatasetFacts
@@ -106,12 +104,6 @@ def test_a_file_that_does_not_open_says_why_and_stops_no_other(run, tmp_path: Pa
     assert found["bad"].robustness is None
     assert "could not be inspected" in found["bad"].missing[0]
     assert found["bad"].missing[1].startswith("batching and error handling: ")
-
-
-def test_facts_survive_json(tmp_path: Path):
-    facts = inspect.read(file(tmp_path / "a.onnx").path)
-    read = checks.facts_from_json(json.loads(json.dumps(facts.to_json())), facts.path)
-    assert read == facts
 
 
 @pytest.mark.parametrize("version", [3, 8, 13])

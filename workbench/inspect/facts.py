@@ -13,19 +13,22 @@ from workbench.codec import to_plain
 
 def printable(text: str, longest: int = 120) -> str:
     """A name out of a foreign file, safe to print: no control characters, not endless."""
-    kept = "".join(
+    visible = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
-    return kept if len(kept) <= longest else f"{kept[: longest - 1]}…"
+    return visible if len(visible) <= longest else f"{visible[: longest - 1]}…"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """An input or output as the file declares it; None is an open axis.
+    """An input or output as the file declares it.
 
-    `dtype` is numpy's name, "unknown" where the file has none. `quantization` is (scale, zero
-    point) where there is one for the whole tensor. Where not even the rank is declared, `ranked`
-    is False and `shape` says nothing.
+    Attributes:
+        name: as the file has it, which may not be safe to print: see `printable`.
+        dtype: numpy's name, "unknown" where the file has none.
+        shape: None is an open axis.
+        quantization: (scale, zero point) where there is one pair for the whole tensor.
+        ranked: False where not even the rank is declared; `shape` says nothing then.
     """
 
     name: str
@@ -39,12 +42,23 @@ class Tensor:
 class Facts:
     """What a model file holds.
 
-    opsets: operator set versions by domain, empty where the format has none. operators: how often
-    each occurs, bodies of control flow included, domain-qualified where it is not the default.
-    parameters: elements of the weights, shared ones once; scales, zero points and index tensors
-    are none. macs: multiply-accumulates of convolutions, matrix products, recurrent layers and
-    attention for one sample. None where they cannot be known; `notes` says why. takes: what of the
-    file each accelerator or delegate takes.
+    Attributes:
+        path: the file.
+        format: by the file's content, whatever its name.
+        bytes: of the file itself; `notes` tells those of files beside it.
+        sha256: of the file itself, as hexadecimal.
+        inputs: in the file's order.
+        outputs: in the file's order.
+        opsets: operator set versions by domain, empty where the format has none.
+        operators: how often each occurs, bodies of control flow included, domain-qualified where
+            it is not the default.
+        parameters: elements of the weights, shared ones once; scales, zero points and index
+            tensors are none. None where they cannot be known; `notes` says why.
+        macs: multiply-accumulates of convolutions, matrix products, recurrent layers and attention
+            for one sample. None where they cannot be known; `notes` says why.
+        precision: in a word, as `int8` or `dynamic-int8`; `mixed` where none has two thirds.
+        takes: what of the file each accelerator or delegate takes, in words.
+        notes: what else a user should know, a line each.
     """
 
     path: Path
@@ -107,13 +121,15 @@ def precision(
     `weights` are elements by dtype. `activations` is the integer dtype that activations are
     quantized to, "dynamic" where that happens at run time, "" where they stay float.
     """
-    found = shares(weights)
-    if not found:  # nothing is stored: what flows through it
+    fractions = shares(weights)
+    if not fractions:  # nothing is stored: what flows through it
         kinds = [kind for kind in (family(tensor.dtype) for tensor in io) if kind]
         return (family(activations) or (kinds[0] if kinds else "unknown")), ""
-    listing = ", ".join(f"{share:.0%} {kind}" for kind, share in found.items() if share >= 0.005)
+    listing = ", ".join(
+        f"{share:.0%} {kind}" for kind, share in fractions.items() if share >= 0.005
+    )
     note = f"weights: {listing}" if "," in listing else ""
-    main, share = next(iter(found.items()))
+    main, share = next(iter(fractions.items()))
     quantized = main.startswith("int")
     if share < MAIN or (activations and not quantized) or activations == "mixed":
         return "mixed", note or f"weights: {main}, activations quantized"

@@ -48,7 +48,7 @@ class Tally:
         return (f"MACs unknown: {reason}{often}{remainder}{f'; {more}' if more else ''}",)
 
 
-def known(shape: Shape) -> tuple[int, ...]:
+def known_shape(shape: Shape) -> tuple[int, ...]:
     """The shape, all of whose axes are known. Raises UnknownError."""
     if shape is None:
         raise UnknownError("a shape is not known")
@@ -60,17 +60,17 @@ def known(shape: Shape) -> tuple[int, ...]:
 
 def convolution(output: Shape, weights: Shape) -> int:
     """Weights [out channels, in channels of a group, *kernel], in any order after the first."""
-    return prod(known(output)) * prod(known(weights)[1:])
+    return prod(known_shape(output)) * prod(known_shape(weights)[1:])
 
 
-def transposed_convolution(taken: Shape, weights: Shape) -> int:
+def transposed_convolution(data: Shape, weights: Shape) -> int:
     """Weights [in channels, out channels of a group, *kernel]: each input meets them all."""
-    return prod(known(taken)) * prod(known(weights)[1:])
+    return prod(known_shape(data)) * prod(known_shape(weights)[1:])
 
 
 def matmul(left: Shape, right: Shape) -> int:
     """numpy's matmul: [..., M, K] by [..., K, N], leading axes broadcast."""
-    a, b = known(left), known(right)
+    a, b = known_shape(left), known_shape(right)
     if not a or not b:
         raise UnknownError("a matrix product of scalars")
     a = (1, *a) if len(a) == 1 else a
@@ -86,10 +86,10 @@ def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> list[int]:
     return [b if a == 1 else a for a, b in pairs]
 
 
-def recurrent(taken: Shape, *weights: Shape) -> int:
+def recurrent(data: Shape, *weights: Shape) -> int:
     """Every weight once a time step: input [time, batch, features], the first two in any order."""
-    time, batch = known(taken)[:2]
-    return time * batch * sum(prod(known(shape)) for shape in weights)
+    time, batch = known_shape(data)[:2]
+    return time * batch * sum(prod(known_shape(shape)) for shape in weights)
 
 
 def attention(batch: int, queries: int, keys: int, query_width: int, value_width: int) -> int:
@@ -104,6 +104,6 @@ def einsum(equation: str, shapes: Sequence[Shape]) -> int:
         raise UnknownError(f"Einsum of '{equation}'")
     sizes: dict[str, int] = {}
     for letters, shape in zip(operands, shapes, strict=True):
-        for letter, size in zip(letters, known(shape), strict=False):
+        for letter, size in zip(letters, known_shape(shape), strict=False):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return prod(sizes.values())

@@ -33,14 +33,23 @@ _FORMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What one execution provider takes: nodes of all, in partitions; and a word, where judged."""
+    """What one execution provider takes of a graph.
+
+    Attributes:
+        taken: nodes that it takes.
+        nodes: of the graph.
+        partitions: pieces that the nodes it takes fall into.
+        word: "yes", "maybe" or "no", where the checker judges.
+        fixed: whether that holds only after the open axes are fixed.
+        refused: operators that it does not have.
+    """
 
     taken: int
     nodes: int
     partitions: int
-    word: str = ""  # "yes", "maybe" or "no"
-    fixed: bool = False  # only after the open axes are fixed
-    refused: tuple[str, ...] = ()  # operators that it does not have
+    word: str = ""
+    fixed: bool = False
+    refused: tuple[str, ...] = ()
 
     @property
     def counts(self) -> str:
@@ -119,9 +128,9 @@ def _lift(graph: onnx.GraphProto) -> None:
         if name not in names:
             graph.initializer.add().CopyFrom(tensor)
             graph.initializer[-1].name = name
-    kept = [node for node in graph.node if not stored.keys() & set(node.output)]
-    if len(kept) < len(graph.node):
-        copies = [type(node).FromString(node.SerializeToString()) for node in kept]
+    remaining = [node for node in graph.node if not stored.keys() & set(node.output)]
+    if len(remaining) < len(graph.node):
+        copies = [type(node).FromString(node.SerializeToString()) for node in remaining]
         del graph.node[:]
         graph.node.extend(copies)
 
@@ -157,7 +166,7 @@ def xnnpack(model: onnx.ModelProto, shapes: Shapes, opset: int) -> Verdict:
     _lift(graph)
     listed = _Listed(graph, shapes, opset)
     info = tool(_CHECKER).check_partitioning(graph, listed, False)
-    left = Counter(
+    unsupported = Counter(
         f"{node.domain}:{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
         for node in graph.node
         # Those stay behind with the operators between them, which are named.
@@ -168,7 +177,7 @@ def xnnpack(model: onnx.ModelProto, shapes: Shapes, opset: int) -> Verdict:
         taken=info.num_supported_nodes,
         nodes=info.num_nodes,
         partitions=info.num_partitions,
-        refused=tuple(name for name, _ in left.most_common()),
+        refused=tuple(name for name, _ in unsupported.most_common()),
     )
 
 
@@ -203,12 +212,12 @@ class _Listed:
         return self._has(node)
 
     def _produced_by_supported(self, node: onnx.NodeProto) -> bool:
-        before = self.producers.get(node.input[0]) if node.input else None
-        if before is None:
+        producer = self.producers.get(node.input[0]) if node.input else None
+        if producer is None:
             return False
-        if before.op_type in ("Relu", "Clip"):
-            before = self.producers.get(before.input[0]) if before.input else None
-        return before is not None and self._has(before)
+        if producer.op_type in ("Relu", "Clip"):
+            producer = self.producers.get(producer.input[0]) if producer.input else None
+        return producer is not None and self._has(producer)
 
     def _has(self, node: onnx.NodeProto) -> bool:
         """Whether the documented list has the operator, and the node what that requires."""
@@ -250,12 +259,14 @@ class _Listed:
 
     def softmax(self, node: onnx.NodeProto) -> bool:
         """Any below opset 13; from there on, over the last axis."""
-        axis = next((one.i for one in node.attribute if one.name == "axis"), -1)
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
         rank = self.rank(node, 0)
         return self.opset < 13 or axis == -1 or (rank is not None and axis == rank - 1)
 
     def resize(self, node: onnx.NodeProto) -> bool:
-        mode = next((one.s for one in node.attribute if one.name == "mode"), b"nearest")
+        mode = next(
+            (attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest"
+        )
         return mode == b"linear" and self.rank(node, 0) in (2, 4)
 
     def product(self, node: onnx.NodeProto) -> bool:

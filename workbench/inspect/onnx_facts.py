@@ -57,12 +57,24 @@ def qualified(node: onnx.NodeProto) -> str:
 
 
 def opsets(model: onnx.ModelProto) -> dict[str, int]:
-    return {printable(one.domain) or "ai.onnx": one.version for one in model.opset_import}
+    """The operator set versions that the file imports, by domain."""
+    return {
+        printable(imported.domain) or "ai.onnx": imported.version for imported in model.opset_import
+    }
 
 
 @dataclass
-class Known:
-    """What `study` finds."""
+class GraphFacts:
+    """What `study` reads of a graph: the fields of `Facts` of these names.
+
+    Attributes:
+        operators: how often each occurs, the most frequent first.
+        parameters: elements of the weights.
+        macs: multiply-accumulates for one sample, None where they cannot be known.
+        precision: in a word, as `int8`.
+        takes: what each execution provider takes of the graph, in words.
+        notes: what else a user should know, a line each.
+    """
 
     operators: dict[str, int]
     parameters: int
@@ -72,7 +84,7 @@ class Known:
     notes: list[str] = field(default_factory=list)
 
 
-def study(model: onnx.ModelProto) -> Known:
+def study(model: onnx.ModelProto) -> GraphFacts:
     """Operators, parameters, MACs, precision and what takes the model. `model` is stripped."""
     kinds = Counter(qualified(node) for graph in graphs(model.graph) for node in graph.node)
     weights = _weights(model.graph)
@@ -86,7 +98,7 @@ def study(model: onnx.ModelProto) -> Known:
             tally, shapes = again, more
     io = [tensor_of(value) for value in inputs(model.graph)]
     word, note = precision(weights, _activations(model), io)
-    found = Known(
+    facts = GraphFacts(
         operators=dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
         parameters=sum(weights.values()),
         macs=tally.total,
@@ -94,22 +106,22 @@ def study(model: onnx.ModelProto) -> Known:
         takes={},
         notes=[note] if note else [],
     )
-    found.notes += tally.notes(f"open: {', '.join(left_open)}" if left_open else "")
-    _ask(model, shapes, found)
-    return found
+    facts.notes += tally.notes(f"open: {', '.join(left_open)}" if left_open else "")
+    _add_providers(model, shapes, facts)
+    return facts
 
 
-def _ask(model: onnx.ModelProto, shapes: dict[str, Shape], found: Known) -> None:
+def _add_providers(model: onnx.ModelProto, shapes: dict[str, Shape], facts: GraphFacts) -> None:
     """What each execution provider takes, where its checker can say so."""
     if not model.graph.node:
         return
     try:
         for provider, verdict in mobile.verdicts(model).items():
-            found.takes[provider] = _phrase(verdict)
+            facts.takes[provider] = _phrase(verdict)
         version = opsets(model).get("ai.onnx", 0)
-        found.takes["XNNPACK"] = _phrase(mobile.xnnpack(model, shapes, version))
+        facts.takes["XNNPACK"] = _phrase(mobile.xnnpack(model, shapes, version))
     except Exception as error:  # noqa: BLE001 - a checker that fails must not cost the other facts
-        found.notes.append(f"NNAPI, CoreML and XNNPACK not all checked: {type(error).__name__}")
+        facts.notes.append(f"NNAPI, CoreML and XNNPACK not all checked: {type(error).__name__}")
 
 
 def _phrase(verdict: mobile.Verdict) -> str:
@@ -131,9 +143,9 @@ _SCALES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def _scale_places(node: onnx.NodeProto) -> tuple[int, ...]:
+def _scale_inputs(node: onnx.NodeProto) -> tuple[int, ...]:
     if node.op_type == "QLinearConcat":  # the output's pair, then triples
-        return (0, 1, *(place for place in range(2, len(node.input)) if (place - 2) % 3))
+        return (0, 1, *(index for index in range(2, len(node.input)) if (index - 2) % 3))
     default = (1, 2, 3, 4) if node.op_type.startswith("QLinear") else ()
     return _SCALES.get(node.op_type, default)
 
@@ -141,20 +153,20 @@ def _scale_places(node: onnx.NodeProto) -> tuple[int, ...]:
 def _weights(graph: onnx.GraphProto) -> Counter[str]:
     """Elements of the stored weights by dtype; index tensors, scales and zero points are none."""
     scales, others, counts = set[str](), set[str](), Counter[str]()
-    for one in graphs(graph):
-        for node in one.node:
-            places = _scale_places(node)
+    for inner in graphs(graph):
+        for node in inner.node:
+            scale_inputs = _scale_inputs(node)
             packed = onnx_macs.packed_weights(node)
             if packed is not None:  # several a byte, in a shape that does not tell how many
                 kind, elements = packed
                 counts[kind] += elements
                 scales.add(node.input[1])
-            for place, name in enumerate(node.input):
-                if packed is None or place != 1:
-                    (scales if place in places else others).add(name)
+            for index, name in enumerate(node.input):
+                if packed is None or index != 1:
+                    (scales if index in scale_inputs else others).add(name)
     left_out = scales - others
-    for one in graphs(graph):
-        for name, tensor in constants(one).items():
+    for inner in graphs(graph):
+        for name, tensor in constants(inner).items():
             kind = dtype(tensor.data_type)
             if name not in left_out and kind not in ("int64", "bool", "string", "unknown"):
                 counts[kind] += prod(tensor.dims)
@@ -198,32 +210,32 @@ def single_sample(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    ones, left = set[str](), []
+    batch_names, open_axes = set[str](), []
     for value in inputs(single.graph):
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
+        for position, axis in enumerate(value.type.tensor_type.shape.dim):
             if axis.HasField("dim_value") and axis.dim_value >= 0:
                 continue
             name = axis.dim_param
             named = _BATCH.fullmatch(name) is not None
-            if named or (place == 0 and _NOT_BATCH.fullmatch(name) is None):
-                ones |= {name} - {""}
+            if named or (position == 0 and _NOT_BATCH.fullmatch(name) is None):
+                batch_names |= {name} - {""}
                 axis.dim_value = 1
     for value in inputs(single.graph):
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
-            if axis.dim_param in ones:
+        for position, axis in enumerate(value.type.tensor_type.shape.dim):
+            if axis.dim_param in batch_names:
                 axis.dim_value = 1
             elif not axis.HasField("dim_value") or axis.dim_value < 0:
                 label = f" ({printable(axis.dim_param)})" if axis.dim_param else ""
-                left.append(f"axis {place}{label} of {printable(value.name)}")
+                open_axes.append(f"axis {position}{label} of {printable(value.name)}")
     for graph in graphs(single.graph):
         for value in (*graph.value_info, *graph.output):
             for axis in value.type.tensor_type.shape.dim:
-                if axis.dim_param in ones:
+                if axis.dim_param in batch_names:
                     axis.dim_value = 1
     try:
-        return onnx.shape_inference.infer_shapes(single, data_prop=True), left
+        return onnx.shape_inference.infer_shapes(single, data_prop=True), open_axes
     except Exception:  # noqa: BLE001 - a graph that contradicts itself: the shapes it declares stay
-        return single, left
+        return single, open_axes
 
 
 def _thorough(single: onnx.ModelProto) -> onnx.ModelProto:
@@ -240,15 +252,15 @@ def _thorough(single: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(single)
     for graph in graphs(copy.graph):
         # It would compute with the weights that `strip` emptied: as inputs they have but a shape.
-        kept = []
+        initializers = []
         for tensor in graph.initializer:
             if any(getattr(tensor, kind) for kind in _VALUES) or not prod(tensor.dims):
-                kept.append(tensor)
+                initializers.append(tensor)
             else:
                 declared = onnx.helper.make_tensor_value_info
                 graph.input.append(declared(tensor.name, tensor.data_type, tensor.dims))
         del graph.initializer[:]
-        graph.initializer.extend(kept)
+        graph.initializer.extend(initializers)
     try:
         module = mobile.tool("symbolic_shape_infer")
         logging.getLogger(module.__name__).disabled = True
@@ -258,7 +270,7 @@ def _thorough(single: onnx.ModelProto) -> onnx.ModelProto:
         while inference.run_:
             inference._infer_impl()
         inference._update_output_from_vi()
-        found: onnx.ModelProto = inference.out_mp_
+        inferred: onnx.ModelProto = inference.out_mp_
     except Exception:  # noqa: BLE001 - it asserts, and raises bare exceptions
         return single
-    return found
+    return inferred

@@ -35,26 +35,26 @@ def read(path: Path) -> Facts:
         raise ModelError(
             f"{path} cannot be read as ONNX", "it is damaged: a name in it is not UTF-8", ""
         )
-    notes = external(model, path)
+    notes = note_external_files(model, path)
     if model.functions:
         model, note = _inlined(model)
         notes.append(note)
     onnx_facts.strip(model)
-    known = onnx_facts.study(model)
+    graph_facts = onnx_facts.study(model)
     return Facts(
         path=path,
         format=Format.ONNX,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        inputs=tuple(onnx_facts.tensor_of(one) for one in walk.inputs(model.graph)),
-        outputs=tuple(onnx_facts.tensor_of(one) for one in model.graph.output),
+        inputs=tuple(onnx_facts.tensor_of(value) for value in walk.inputs(model.graph)),
+        outputs=tuple(onnx_facts.tensor_of(value) for value in model.graph.output),
         opsets=onnx_facts.opsets(model),
-        operators=known.operators,
-        parameters=known.parameters,
-        macs=known.macs,
-        precision=known.precision,
-        takes=known.takes,
-        notes=(*notes, *known.notes),
+        operators=graph_facts.operators,
+        parameters=graph_facts.parameters,
+        macs=graph_facts.macs,
+        precision=graph_facts.precision,
+        takes=graph_facts.takes,
+        notes=(*notes, *graph_facts.notes),
     )
 
 
@@ -69,21 +69,23 @@ def _inlined(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
         return model, f"{count} local functions, not written out: {first_line(error)[:80]}"
 
 
-def external(model: onnx.ModelProto, path: Path) -> list[str]:
+def note_external_files(model: onnx.ModelProto, path: Path) -> list[str]:
     """A note on the files beside an ONNX file that hold its tensors.
 
     Raises ModelError for a location outside the file's folder.
     """
-    places: dict[str, Path] = {}
+    locations: dict[str, Path] = {}
     for tensor in _tensors(model.graph):
         for entry in tensor.external_data:
             if entry.key == "location":
-                places[entry.value] = _inside(path, entry.value)
-    if not places:
+                locations[entry.value] = _inside(path, entry.value)
+    if not locations:
         return []
-    missing = sorted(printable(name) for name, place in places.items() if not place.is_file())
-    size = sum(place.stat().st_size for place in places.values() if place.is_file())
-    notes = [f"weights in {len(places)} more file{'s' * (len(places) > 1)}: {size / 1e6:.2f} MB"]
+    missing = sorted(printable(name) for name, file in locations.items() if not file.is_file())
+    size = sum(file.stat().st_size for file in locations.values() if file.is_file())
+    notes = [
+        f"weights in {len(locations)} more file{'s' * (len(locations) > 1)}: {size / 1e6:.2f} MB"
+    ]
     if missing:
         notes.append(f"missing beside it: {', '.join(missing[:5])}: the model cannot be run")
     return notes
@@ -95,8 +97,8 @@ def _inside(path: Path, location: str) -> Path:
     forms = (PurePosixPath(location), PureWindowsPath(location))
     refused = any(form.is_absolute() or form.drive or ".." in form.parts for form in forms)
     try:
-        place = (folder / location).resolve()
-        refused = refused or not place.is_relative_to(folder)
+        target = (folder / location).resolve()
+        refused = refused or not target.is_relative_to(folder)
     except (OSError, ValueError, RuntimeError):  # a NUL in it; links in a circle
         refused = True
     if refused or not location:
@@ -105,16 +107,16 @@ def _inside(path: Path, location: str) -> Path:
             f"an external tensor is at '{printable(location)}'",
             "put the weights beside the model and save it again, with a location in its folder",
         )
-    return place
+    return target
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
     """Every tensor that a graph stores, in the bodies of its nodes too."""
-    for one in walk.graphs(graph):
-        yield from one.initializer
-        for sparse in one.sparse_initializer:
+    for inner in walk.graphs(graph):
+        yield from inner.initializer
+        for sparse in inner.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-        for node in one.node:
+        for node in inner.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.inspect import macs
 from workbench.inspect.facts import printable
-from workbench.inspect.macs import Tally, UnknownError, known
+from workbench.inspect.macs import Tally, UnknownError, known_shape
 from workbench.onnxgraph.walk import bodies, constants, sizes
 
 if TYPE_CHECKING:
@@ -23,23 +23,29 @@ class Node:
 
     def __init__(self, proto: onnx.NodeProto, shapes: dict[str, Shape]) -> None:
         self.proto = proto
-        self.taken = [shapes.get(name) if name else None for name in proto.input]
-        self.given = [shapes.get(name) if name else None for name in proto.output]
+        self.input_shapes = [shapes.get(name) if name else None for name in proto.input]
+        self.output_shapes = [shapes.get(name) if name else None for name in proto.output]
 
-    def has(self, place: int) -> bool:
-        return place < len(self.proto.input) and bool(self.proto.input[place])
+    def has(self, index: int) -> bool:
+        """Whether the node takes an input of that index: a trailing or empty one is left out."""
+        return index < len(self.proto.input) and bool(self.proto.input[index])
 
-    def shape(self, place: int) -> Shape:
-        if not self.has(place):
+    def shape(self, index: int) -> Shape:
+        """The shape of an input, None where it is not known. Raises UnknownError without one."""
+        if not self.has(index):
             raise UnknownError("an input is missing")
-        return self.taken[place]
+        return self.input_shapes[index]
 
     @property
     def output(self) -> Shape:
-        return self.given[0] if self.given else None
+        """The shape of the first output, None where it is not known."""
+        return self.output_shapes[0] if self.output_shapes else None
 
     def integer(self, name: str, default: int = 0) -> int:
-        return next((one.i for one in self.proto.attribute if one.name == name), default)
+        """The attribute of that name, a whole number."""
+        return next(
+            (attribute.i for attribute in self.proto.attribute if attribute.name == name), default
+        )
 
 
 def _conv(weights: int) -> Callable[[Node], int]:
@@ -54,7 +60,7 @@ def _matmul(left: int, right: int) -> Callable[[Node], int]:
     """MatMul and Gemm, with `transA`/`transB` where the operator has them."""
 
     def count(node: Node) -> int:
-        a, b = known(node.shape(left)), known(node.shape(right))
+        a, b = known_shape(node.shape(left)), known_shape(node.shape(right))
         if node.integer("transBatchA") or node.integer("transBatchB"):
             raise UnknownError("a matrix product with its batch transposed")
         if node.integer("transA") and len(a) > 1:
@@ -72,22 +78,22 @@ def _recurrent(node: Node) -> int:
 
 def _einsum(node: Node) -> int:
     equation = next((a.s for a in node.proto.attribute if a.name == "equation"), b"")
-    return macs.einsum(equation.decode("utf-8", "replace"), node.taken)
+    return macs.einsum(equation.decode("utf-8", "replace"), node.input_shapes)
 
 
 def packed_weights(node: onnx.NodeProto) -> tuple[str, int] | None:
     """dtype and number of MatMulNBits' weights, which are packed several a byte."""
     if node.op_type != "MatMulNBits" or len(node.input) < 2:
         return None
-    given = {one.name: one.i for one in node.attribute}
-    return f"int{given.get('bits', 4)}", given.get("K", 0) * given.get("N", 0)
+    integers = {attribute.name: attribute.i for attribute in node.attribute}
+    return f"int{integers.get('bits', 4)}", integers.get("K", 0) * integers.get("N", 0)
 
 
 def _n_bits(node: Node) -> int:
     """MatMulNBits: [..., K] by packed [K, N]."""
     if node.integer("K") < 1:
         raise UnknownError("MatMulNBits without its K")
-    return prod(known(node.shape(0))) * node.integer("N")
+    return prod(known_shape(node.shape(0))) * node.integer("N")
 
 
 def _joint_attention(past: int) -> Callable[[Node], int]:
@@ -96,8 +102,8 @@ def _joint_attention(past: int) -> Callable[[Node], int]:
     def count(node: Node) -> int:
         if node.has(past):
             raise UnknownError("attention over what came before")
-        batch, length, _ = known(node.shape(0))
-        weights = known(node.shape(1))
+        batch, length, _ = known_shape(node.shape(0))
+        weights = known_shape(node.shape(1))
         sizes = next((a.ints for a in node.proto.attribute if a.name == "qkv_hidden_sizes"), ())
         query, _, value = tuple(sizes) or (weights[1] // 3,) * 3
         projected = batch * length * prod(weights)
@@ -110,7 +116,7 @@ def _multi_head(node: Node) -> int:
     """com.microsoft's MultiHeadAttention: query, key and value apart, [B, length, width]."""
     if node.has(6) or node.has(7):
         raise UnknownError("attention over what came before")
-    query, key, value = (known(node.shape(place)) for place in range(3))
+    query, key, value = (known_shape(node.shape(index)) for index in range(3))
     if not len(query) == len(key) == len(value) == 3:
         raise UnknownError("attention over packed or cached keys")
     return macs.attention(query[0], query[1], key[1], query[2], value[2])
@@ -120,7 +126,7 @@ def _attention(node: Node) -> int:
     """ONNX's Attention (opset 23): [B, heads, length, size], or [B, length, heads * size]."""
     if node.has(4) or node.has(5):
         raise UnknownError("attention over what came before")
-    query, key, value = (known(node.shape(place)) for place in range(3))
+    query, key, value = (known_shape(node.shape(index)) for index in range(3))
     if len(query) == 4:
         batch, heads, length, size = query
         return macs.attention(batch, length, key[2], heads * size, heads * value[3])
@@ -206,9 +212,9 @@ def _add_control(kind: str, inner: list[Tally], tally: Tally) -> None:
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
     """Shapes by tensor name; None where the file and the inference leave the rank open."""
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape"):
-            found[value.name] = sizes(tensor.shape)
-    return found | {name: tuple(tensor.dims) for name, tensor in constants(graph).items()}
+            shapes[value.name] = sizes(tensor.shape)
+    return shapes | {name: tuple(tensor.dims) for name, tensor in constants(graph).items()}

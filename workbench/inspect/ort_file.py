@@ -30,22 +30,22 @@ def read(path: Path) -> Facts:
     if stored is None or stored.Graph() is None:
         raise ModelError(f"{path} cannot be read as an ORT file", "it has no graph")
     model = _Rebuilt(len(data)).model(stored)
-    known = onnx_facts.study(model)
+    graph_facts = onnx_facts.study(model)
     version = printable((session.OrtVersion() or b"?").decode())
     return Facts(
         path=path,
         format=Format.ORT,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        inputs=tuple(onnx_facts.tensor_of(one) for one in walk.inputs(model.graph)),
-        outputs=tuple(onnx_facts.tensor_of(one) for one in model.graph.output),
+        inputs=tuple(onnx_facts.tensor_of(value) for value in walk.inputs(model.graph)),
+        outputs=tuple(onnx_facts.tensor_of(value) for value in model.graph.output),
         opsets=onnx_facts.opsets(model),
-        operators=known.operators,
-        parameters=known.parameters,
-        macs=known.macs,
-        precision=known.precision,
-        takes=known.takes,
-        notes=(f"ORT format {version}", *known.notes),
+        operators=graph_facts.operators,
+        parameters=graph_facts.parameters,
+        macs=graph_facts.macs,
+        precision=graph_facts.precision,
+        takes=graph_facts.takes,
+        notes=(f"ORT format {version}", *graph_facts.notes),
     )
 
 
@@ -81,11 +81,11 @@ class _Rebuilt:
     def model(self, stored: Any) -> onnx.ModelProto:
         import onnx
 
-        made = onnx.ModelProto(ir_version=stored.IrVersion())
+        model = onnx.ModelProto(ir_version=stored.IrVersion())
         for opset in self._each(stored, "OpsetImport"):
-            made.opset_import.add(domain=_text(opset.Domain()), version=opset.Version())
-        self._graph(stored.Graph(), made.graph)
-        return made
+            model.opset_import.add(domain=_text(opset.Domain()), version=opset.Version())
+        self._graph(stored.Graph(), model.graph)
+        return model
 
     def _graph(self, stored: Any, graph: onnx.GraphProto) -> None:
         values = {_text(argument.Name()): argument for argument in self._each(stored, "NodeArgs")}

@@ -23,10 +23,10 @@ def read(path: Path) -> Facts:
     from workbench.sources.pt2 import open_program
 
     program = open_program(path).exported
-    made = {node.name: node for node in program.graph.nodes}
+    nodes = {node.name: node for node in program.graph.nodes}
     signature = program.graph_signature
-    inputs = tuple(_tensor(name, made.get(name)) for name in signature.user_inputs)
-    outputs = tuple(_tensor(name, made.get(str(name))) for name in signature.user_outputs)
+    inputs = tuple(_tensor(name, nodes.get(name)) for name in signature.user_inputs)
+    outputs = tuple(_tensor(name, nodes.get(str(name))) for name in signature.user_outputs)
     weights = elements([*program.state_dict.values(), *program.constants.values()])
     operators = Counter(
         name for graph in _graphs(program) for node in graph.nodes if (name := _operator(node))

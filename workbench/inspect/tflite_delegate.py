@@ -29,12 +29,12 @@ def taken(path: Path) -> str:
             ) from error
         raise DeviceError("it does not load", why.partition(". ")[0]) from error
     own = [node for node in nodes if node["op_name"] != "DELEGATE"]
-    groups = [_replaced(own, one) for one in nodes if one["op_name"] == "DELEGATE"]
+    groups = [_replaced(own, node) for node in nodes if node["op_name"] == "DELEGATE"]
     inside = set().union(*groups)
-    left = Counter(node["op_name"] for node in own if node["index"] not in inside)
+    refused_kinds = Counter(node["op_name"] for node in own if node["index"] not in inside)
     several = "" if len(groups) == 1 else "s"
     text = f"{len(inside)}/{len(own)} nodes, {len(groups)} partition{several}"
-    refused = [name for name, _ in left.most_common()]
+    refused = [name for name, _ in refused_kinds.most_common()]
     if refused:
         more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
         text += f"; not {', '.join(refused[:6])}{more}"

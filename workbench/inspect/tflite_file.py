@@ -13,7 +13,7 @@ from workbench.artifact import Format
 from workbench.errors import ModelError
 from workbench.inspect import macs
 from workbench.inspect.facts import Facts, Tensor, precision, printable
-from workbench.inspect.macs import Tally, UnknownError, known
+from workbench.inspect.macs import Tally, UnknownError, known_shape
 
 Shape = tuple[int | None, ...]
 
@@ -168,8 +168,8 @@ class _Graph:
             if name not in _PRODUCTS:
                 continue
             data, weights = _PLACES.get(name, (0, 1))
-            taken = self.flat.integers(operator, "Inputs")
-            kinds = [self.flat.types.get(self.tensors[taken[position]].Type(), "")
+            inputs = self.flat.integers(operator, "Inputs")
+            kinds = [self.flat.types.get(self.tensors[inputs[position]].Type(), "")
                      for position in (data, weights)]  # fmt: skip
             if kinds[0].startswith(("int", "uint")):
                 dtypes.add(kinds[0])
@@ -208,11 +208,11 @@ class _Operator:
         shape = self.graph.flat.shape(self.graph.tensors[indices[position]])
         return (1, *shape[1:]) if shape and shape[0] is None else shape
 
-    def taken(self, position: int) -> Shape | None:
+    def input_shape(self, position: int) -> Shape | None:
         return self._shape(self.inputs, position)
 
     @property
-    def given(self) -> Shape | None:
+    def output_shape(self) -> Shape | None:
         return self._shape(self.outputs, 0)
 
     def option(self, kind: str, field: str) -> Any:
@@ -227,32 +227,38 @@ class _Operator:
 
 def _depthwise(operator: _Operator) -> int:
     """Weights [1, height, width, channels]."""
-    return prod(known(operator.given)) * prod(known(operator.taken(1))[1:3])
+    return prod(known_shape(operator.output_shape)) * prod(
+        known_shape(operator.input_shape(1))[1:3]
+    )
 
 
 def _transposed(operator: _Operator) -> int:
     """TRANSPOSE_CONV: weights [out, height, width, in], then the data [N, H, W, in]."""
-    return prod(known(operator.taken(2))) * prod(known(operator.taken(1))[:3])
+    return prod(known_shape(operator.input_shape(2))) * prod(
+        known_shape(operator.input_shape(1))[:3]
+    )
 
 
 def _conv_3d(operator: _Operator) -> int:
     """Weights [depth, height, width, in, out]."""
-    return prod(known(operator.given)) * prod(known(operator.taken(1))[:4])
+    return prod(known_shape(operator.output_shape)) * prod(known_shape(operator.input_shape(1))[:4])
 
 
 def _transposed_3d(operator: _Operator) -> int:
     """Weights [depth, height, width, out, in], then the data."""
-    return prod(known(operator.taken(2))) * prod(known(operator.taken(1))[:4])
+    return prod(known_shape(operator.input_shape(2))) * prod(
+        known_shape(operator.input_shape(1))[:4]
+    )
 
 
 def _fully_connected(operator: _Operator) -> int:
     """Weights [out, in]: every one of them for each row."""
-    out, width = known(operator.taken(1))
-    return prod(known(operator.taken(0))) // width * width * out
+    out, width = known_shape(operator.input_shape(1))
+    return prod(known_shape(operator.input_shape(0))) // width * width * out
 
 
 def _batch_matmul(operator: _Operator) -> int:
-    left, right = known(operator.taken(0)), known(operator.taken(1))
+    left, right = known_shape(operator.input_shape(0)), known_shape(operator.input_shape(1))
     if operator.option("BatchMatMulOptions", "AdjX"):
         left = (*left[:-2], left[-1], left[-2])
     if operator.option("BatchMatMulOptions", "AdjY"):
@@ -265,15 +271,15 @@ def _sequence(*positions: int) -> Callable[[_Operator], int]:
 
     def count(operator: _Operator) -> int:
         weights = [
-            shape for position in positions if (shape := operator.taken(position)) is not None
+            shape for position in positions if (shape := operator.input_shape(position)) is not None
         ]
-        return macs.recurrent(operator.taken(0), *weights)
+        return macs.recurrent(operator.input_shape(0), *weights)
 
     return count
 
 
 _PRODUCTS: dict[str, Callable[[_Operator], int]] = {
-    "CONV_2D": lambda one: macs.convolution(one.given, one.taken(1)),
+    "CONV_2D": lambda operator: macs.convolution(operator.output_shape, operator.input_shape(1)),
     "DEPTHWISE_CONV_2D": _depthwise,
     "TRANSPOSE_CONV": _transposed,
     "CONV_3D": _conv_3d,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Artifact, Format
 from workbench.cache import Cache, key_of
+from workbench.codec import from_plain, to_plain
 from workbench.device import probe
 from workbench.errors import DatasetError, WorkbenchError
 from workbench.measure.robustness import BATCH, Robustness, robustness
@@ -122,7 +123,7 @@ class _Found:
         key = self._facts_key(artifact)
         record = self.cache.record(key)
         if record is not None:
-            return facts_from_json(record, artifact.path), ""
+            return replace(from_plain(record, inspect.Facts), path=artifact.path), ""
         self.measured = True
         try:
             found = inspect.read(artifact.path, worker)
@@ -130,7 +131,7 @@ class _Found:
             return None, f"the file could not be inspected: {error.what}"
         except Exception as error:  # noqa: BLE001 - a fault in looking must not cost what was made
             return None, f"the file could not be inspected: unexpected {type(error).__name__}"
-        self.cache.store(key, found.to_json())
+        self.cache.store(key, to_plain(found))
         return found, ""
 
     def _robustness(
@@ -158,39 +159,6 @@ class _Found:
             "robustness", artifact.sha256, artifact.to_json(), self.inputs,
             self.request.device.to_json(), probe.versions(RUNTIMES),
         )  # fmt: skip
-
-
-def facts_from_json(data: Mapping[str, Any], path: Path) -> Facts:
-    """`Facts.to_json` read back, of the file at `path`."""
-    from workbench.inspect.facts import Facts, Tensor
-
-    def tensors(found: list[dict[str, Any]]) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(
-                name=one["name"],
-                dtype=one["dtype"],
-                shape=tuple(one["shape"] or ()),
-                quantization=tuple(one["quantization"]) if one["quantization"] else None,
-                ranked=one["shape"] is not None,
-            )
-            for one in found
-        )
-
-    return Facts(
-        path=path,
-        format=Format(data["format"]),
-        bytes=data["bytes"],
-        sha256=data["sha256"],
-        inputs=tensors(data["inputs"]),
-        outputs=tensors(data["outputs"]),
-        opsets=data["opsets"],
-        operators=data["operators"],
-        parameters=data["parameters"],
-        macs=data["macs"],
-        precision=data["precision"],
-        takes=data["takes"],
-        notes=tuple(data["notes"]),
-    )
 
 
 def ir_version(path: Path) -> int:
