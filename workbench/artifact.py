@@ -36,8 +36,11 @@ class Format(StrEnum):
 class Pixels:
     """How 8-bit pixels, channels last, become an input's values: pixel * factor + offset.
 
-    factor, offset: one for all channels, or one a channel in the canonical order. reversed:
-    the pixels' channels stand in the opposite order (RGB pixels for a model that takes BGR).
+    Attributes:
+        factor: one for all channels, or one for each in the canonical order.
+        offset: as factor.
+        reversed: whether the pixels' channels stand in the opposite order, as RGB pixels do for a
+            model that takes BGR.
     """
 
     factor: tuple[float, ...]
@@ -47,13 +50,19 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """One input or output: canonical name, dtype (numpy's name) and shape; None is a dynamic axis.
+    """One input or output: the canonical tensor, as the model was given, and how the file keeps it.
 
-    `stored` is the tensor's name in the file where that differs. `permutation` gives the axes of
-    the canonical tensor in the file's order: (0, 2, 3, 1) for NCHW kept as NHWC. `pixels` says
-    that the file takes uint8 pixels for this input. `head` is what the file applies to an output
-    of the original: "softmax" over axis 1, or "argmax", the index of the class, in whose place
-    the canonical tensor has ones and zeros [N, classes].
+    Attributes:
+        name: the canonical name.
+        dtype: numpy's name.
+        shape: of the canonical tensor; None is a dynamic axis.
+        stored: the tensor's name in the file where that differs.
+        permutation: the axes of the canonical tensor in the file's order: (0, 2, 3, 1) for NCHW
+            kept as NHWC.
+        pixels: how the uint8 pixels that the file takes for this input become its values.
+        head: what the file applies to an output of the original: "softmax" over axis 1, or
+            "argmax", the index of the class, in whose place the canonical tensor has ones and
+            zeros [N, classes].
     """
 
     name: str
@@ -135,8 +144,8 @@ def canonical(spec: TensorSpec, array: Array) -> Array:
     if spec.head == "argmax":
         classes = spec.shape[1]
         assert classes is not None
-        chosen: Array = (array[:, None] == np.arange(classes)).astype(np.float32)
-        return chosen
+        one_hot: Array = (array[:, None] == np.arange(classes)).astype(np.float32)
+        return one_hot
     return array.transpose(spec.inverse) if spec.permutation else array
 
 
@@ -155,7 +164,16 @@ def digest(path: Path) -> str:
 class Artifact:
     """One deployable file. Size and SHA-256 are derived from it, never stored instead of it.
 
-    intermediate: made for the next step alone, and no file to ship: tables leave it out.
+    Attributes:
+        path: the file.
+        format: of the file.
+        precision: in a word, as `float32` or `int8`.
+        inputs: in the file's order.
+        outputs: in the file's order.
+        history: names of the steps that made it, the first one first.
+        companions: files beside it that it needs or that tell of it.
+        notes: what a user should know of it, a line each.
+        intermediate: made for the next step alone, and no file to ship: tables leave it out.
     """
 
     path: Path

@@ -34,9 +34,16 @@ PACKAGES = {"hf": ("transformers",), "timm": ("timm", "torchvision"),
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """What was asked for with --model, --weights, --sha256, --seed and --task, as plain values.
+    """Where a model comes from: --model, --weights, --sha256, --seed and --task as plain values.
 
-    task: of an `hf:` model, as `image-classification`; '' where its config tells.
+    Attributes:
+        spec: a file, `file.py:factory`, `package.module:factory`, or `hf:`, `timm:` or
+            `torchvision:` with a name.
+        weights: a state dict's file, for a factory or a package's model.
+        sha256: that the last of the source's files must have, as hexadecimal.
+        folder: what relative paths in `spec` start from.
+        seed: of the random numbers that a bare factory draws its weights from.
+        task: of an `hf:` model, as `image-classification`; '' where its config tells.
     """
 
     spec: str
@@ -65,25 +72,31 @@ class ModelSource:
         if self.is_file:
             return Path(self.spec).stem
         if self.kind in PACKAGES:
-            place = self.spec.partition(":")[2].partition("@")[0].rstrip("/\\")
-            last = re.split(r"[/\\:]", place)[-1]
+            path = self.spec.partition(":")[2].partition("@")[0].rstrip("/\\")
+            last = re.split(r"[/\\:]", path)[-1]
             if last in ("", ".", "..", "~"):
-                last = (self.folder / Path(place).expanduser()).resolve().name
+                last = (self.folder / Path(path).expanduser()).resolve().name
             return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-.") or "model"
-        place, _, function = self.spec.rpartition(":")
-        parts = re.split(r"[./\\]", place.removesuffix(".py"))
+        module, _, function = self.spec.rpartition(":")
+        parts = re.split(r"[./\\]", module.removesuffix(".py"))
         plain = [part for part in parts if part and part not in ("model", "models", "net", "..")]
         word = plain[-1] if plain else function
-        if place.endswith(".py") and parts[-1] in ("model", "models", "net"):
-            word = (self.folder / place).resolve().parent.name
+        if module.endswith(".py") and parts[-1] in ("model", "models", "net"):
+            word = (self.folder / module).resolve().parent.name
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", word).strip("-.") or "model"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A torch module in eval mode, with example inputs [N, ...] by name in call order.
+    """A torch module in eval mode, with inputs that it takes.
 
-    batch: 1 where the module takes one sample at a time, as a program exported so; None for any.
+    Attributes:
+        module: called with its inputs by position.
+        example_inputs: [N, ...] by name, in call order.
+        output_names: in the exporter's order, that of `flatten`.
+        notes: what a user should know of how it was loaded, a line each.
+        batch: 1 where the module takes one sample at a time, as a program exported so; None for
+            any number.
     """
 
     module: torch.nn.Module
@@ -94,6 +107,7 @@ class Model:
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """The inputs' names in call order."""
         return tuple(self.example_inputs)
 
     @property
@@ -117,8 +131,8 @@ class Model:
         if self.batch == 1 and batch_size(inputs) > 1:
             return concatenate([self(sample) for sample in split_samples(inputs)])
         with torch.inference_mode():
-            given = [torch.from_numpy(inputs[name]) for name in self.input_names]
-            return [tensor.numpy() for _, tensor in flatten(self.module(*given))]
+            tensors = [torch.from_numpy(inputs[name]) for name in self.input_names]
+            return [tensor.numpy() for _, tensor in flatten(self.module(*tensors))]
 
 
 def _bytes() -> Any:

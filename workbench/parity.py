@@ -19,8 +19,10 @@ Arrays = Sequence[NDArray[Any]]
 class Parity:
     """Differences of a candidate's outputs from a reference's, over all outputs together.
 
-    max_abs: the largest absolute difference. sqnr: 10 log10(Σ reference² / Σ difference²) in dB,
-    infinite where the two are equal. close: every element within the tolerances.
+    Attributes:
+        max_abs: the largest absolute difference.
+        sqnr: 10 log10(Σ reference² / Σ difference²) in dB, infinite where the two are equal.
+        close: whether every element is within the tolerances.
     """
 
     max_abs: float
@@ -38,15 +40,15 @@ def compare(reference: Arrays, candidate: Arrays, rtol: float = 1e-3, atol: floa
         raise StepError("the outputs have other shapes", f"{shapes[1]} instead of {shapes[0]}")
     signal = noise = largest = 0.0
     close = True
-    for before, after in zip(reference, candidate, strict=True):
-        wanted, found = before.astype(np.float64), after.astype(np.float64)
-        difference = np.abs(found - wanted)
+    for reference_output, candidate_output in zip(reference, candidate, strict=True):
+        expected, actual = reference_output.astype(np.float64), candidate_output.astype(np.float64)
+        difference = np.abs(actual - expected)
         if not np.isfinite(difference).all():
             return Parity(math.inf, -math.inf, False)
-        signal += float((wanted**2).sum())
+        signal += float((expected**2).sum())
         noise += float((difference**2).sum())
         largest = max(largest, float(difference.max(initial=0.0)))
-        close = close and bool((difference <= atol + rtol * np.abs(wanted)).all())
+        close = close and bool((difference <= atol + rtol * np.abs(expected)).all())
     return Parity(largest, sqnr(signal, noise), close)
 
 
@@ -59,11 +61,11 @@ def headed(outputs: Arrays, head: str) -> list[NDArray[Any]]:
         return list(outputs)
     first = outputs[0].astype(np.float64)
     if head == "argmax":
-        found = np.arange(first.shape[1]) == first.argmax(1)[:, None]
+        values = np.arange(first.shape[1]) == first.argmax(1)[:, None]
     else:
         powers = np.exp(first - first.max(1, keepdims=True))
-        found = powers / powers.sum(1, keepdims=True)
-    return [found.astype(np.float32), *outputs[1:]]
+        values = powers / powers.sum(1, keepdims=True)
+    return [values.astype(np.float32), *outputs[1:]]
 
 
 def sqnr(signal: float, noise: float) -> float:
@@ -75,24 +77,24 @@ def sqnr(signal: float, noise: float) -> float:
 
 def check(what: str, reference: Arrays, candidate: Arrays, rtol: float, atol: float) -> Parity:
     """`compare`, raising StepError where an element is not within the tolerances."""
-    found = compare(reference, candidate, rtol, atol)
-    if not found.close:
+    parity = compare(reference, candidate, rtol, atol)
+    if not parity.close:
         raise StepError(
             f"{what}: the outputs differ from the original's",
-            f"largest difference {found.max_abs:.3g}, SQNR {found.sqnr:.1f} dB; "
+            f"largest difference {parity.max_abs:.3g}, SQNR {parity.sqnr:.1f} dB; "
             f"allowed rtol {rtol:g}, atol {atol:g}",
             "try another opset, and check that the model has no randomness in eval mode",
         )
-    return found
+    return parity
 
 
 def check_sqnr(what: str, reference: Arrays, candidate: Arrays, least: float) -> Parity:
     """`compare`, raising StepError where the SQNR is below `least` dB."""
-    found = compare(reference, candidate)
-    if not found.sqnr >= least:
+    parity = compare(reference, candidate)
+    if not parity.sqnr >= least:
         raise StepError(
             f"{what}: the outputs differ from those of the file it was made from",
-            f"SQNR {found.sqnr:.1f} dB, at least {least:g} expected",
+            f"SQNR {parity.sqnr:.1f} dB, at least {least:g} expected",
             "the converter does not keep this model's meaning; report it with the run's manifest",
         )
-    return found
+    return parity

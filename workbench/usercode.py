@@ -71,20 +71,20 @@ def _from_file(file: str, relative_to: Path) -> Any:
     return module
 
 
-def _from_package(place: str) -> Any:
+def _from_package(module: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise InputError(
-                f"there is no module {place}",
+                f"there is no module {module}",
                 str(error),
                 "install it, or run wb in the folder that holds it",
             ) from error
         raise InputError(
-            f"{place} fails when imported", f"{type(error).__name__}: {error}"
+            f"{module} fails when imported", f"{type(error).__name__}: {error}"
         ) from error
 
 

@@ -49,7 +49,7 @@ class Arrays:
             raise DatasetError(f"{origin}: arrays of different lengths", listing)
         self.arrays = dict(arrays)
         self.labels = labels
-        self.place = origin
+        self.origin = origin
         self._reads = 0
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Arrays:
 
     def where(self, index: int) -> str:
         """The row's place, for a message."""
-        return f"{self.place}, row {index}"
+        return f"{self.origin}, row {index}"
 
     def identity(self, index: int) -> bytes:
         """A digest of the row's content."""
@@ -126,7 +126,7 @@ class IndexedSamples:
 
     def __init__(self, items: Any, origin: str, name: str = "input") -> None:
         self.items = items
-        self.place = origin
+        self.origin = origin
         self.name = name
         self.labelled = bool(len(items)) and isinstance(items[0], tuple) and len(items[0]) == 2
 
@@ -157,7 +157,7 @@ class IndexedSamples:
 
     def where(self, index: int) -> str:
         """The item's place, for a message."""
-        return f"{self.place}, sample {index}"
+        return f"{self.origin}, sample {index}"
 
     def identity(self, index: int) -> bytes:
         """A digest of the item's content."""

@@ -20,7 +20,11 @@ Array = NDArray[Any]
 
 
 class Source(Protocol):
-    """Random access to raw samples; one may be read many times, and not all at once."""
+    """Random access to raw samples; one may be read many times, and not all at once.
+
+    Attributes:
+        labels: [N], or None.
+    """
 
     labels: Array | None
 
@@ -38,7 +42,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays [N, ...] by input name, labels [N] or None, and the first sample's number."""
+    """Samples that stand together.
+
+    Attributes:
+        inputs: arrays [N, ...] by input name.
+        labels: [N], or None.
+        start: the first sample's number in its split.
+    """
 
     inputs: dict[str, Array]
     labels: Array | None
@@ -50,7 +60,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """Some of a source's samples, in a fixed order, preprocessed as they are read."""
+    """Some of a source's samples, in a fixed order, preprocessed as they are read.
+
+    Attributes:
+        name: `calibration` or `evaluation`.
+        source: where the samples come from.
+        indices: numbers of the samples in the source, int [N].
+        preprocess: what makes inputs of them.
+    """
 
     name: str
     source: Source
@@ -132,7 +149,13 @@ class Split:
 class Dataset:
     """Named samples in disjoint calibration and evaluation splits.
 
-    `metric` is a function `(predictions, labels) -> float`, higher is better, in place of top-1.
+    Attributes:
+        name: that of its file.
+        calibration: the split that ranges are taken from, or None.
+        evaluation: the split that outputs are scored on, or None.
+        metric: a function `(predictions, labels) -> float`, higher is better, in place of top-1.
+        metric_name: as the dataset's file names it, `metrics.py:f1`.
+        specs: the inputs, where there are no samples.
     """
 
     name: str

@@ -88,8 +88,8 @@ def _centre(image: Any, side: int, path: Path) -> Any:
             "",
             "give preprocess.resize, or a smaller crop",
         )
-    left, top = round((image.size[0] - side) / 2), round((image.size[1] - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    x, y = round((image.size[0] - side) / 2), round((image.size[1] - side) / 2)
+    return image.crop((x, y, x + side, y + side))
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -20,10 +20,16 @@ LAYOUTS = ("NCHW", "NHWC")
 class Preprocess:
     """How a sample becomes a model's input; each field is a key of `[preprocess]`.
 
-    resize: the shorter side in pixels. crop: the centred square's side. scale: divided by.
-    mean, std: per channel, after scale. layout: the model's. stored: the layout of a numpy
-    source, guessed from the number of channels where it is absent. inputs: the names it applies
-    to, all by default.
+    Attributes:
+        resize: the shorter side in pixels.
+        crop: the side in pixels of the square cut out of the centre.
+        channels: RGB, BGR or L, of images.
+        scale: what values are divided by.
+        mean: what is subtracted, after `scale`: one for all channels, or one for each.
+        std: what is divided by then, as mean.
+        layout: NCHW or NHWC, as the model takes it.
+        stored: the layout of a numpy source, guessed from the number of channels where absent.
+        inputs: the names it applies to, all by default.
     """
 
     resize: int | None = None

@@ -82,8 +82,8 @@ def training() -> Digits:
 
 def calibration(pixels: bool = False) -> Digits:
     """256 of the training images, chosen with a fixed seed."""
-    chosen = np.random.default_rng(SEED).permutation(_training_indices())[:CALIBRATION]
-    return Digits(sorted(chosen.tolist()), pixels)
+    indices = np.random.default_rng(SEED).permutation(_training_indices())[:CALIBRATION]
+    return Digits(sorted(indices.tolist()), pixels)
 
 
 def evaluation(pixels: bool = False) -> Digits:

@@ -107,10 +107,10 @@ def train(phases: tuple[tuple[int, int, float], ...] = PHASES) -> nn.Module:
             # The last, incomplete batch is left out; another permutation leaves out other images.
             order = torch.randperm(len(samples), generator=random)[: batches * BATCH]
             for first in range(0, len(order), BATCH):
-                chosen = order[first : first + BATCH]
-                images = augment(samples[chosen], size, random)
+                rows = order[first : first + BATCH]
+                images = augment(samples[rows], size, random)
                 logits = model(images.contiguous(memory_format=torch.channels_last))
-                loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=SMOOTHING)
+                loss = functional.cross_entropy(logits, labels[rows], label_smoothing=SMOOTHING)
                 for group in optimizer.param_groups:
                     group["lr"] = highest * rate((step + 1) / (batches * epochs))
                 optimizer.zero_grad()

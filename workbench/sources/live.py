@@ -155,7 +155,7 @@ def _try(model: Model) -> tuple[tuple[str, ...], list[torch.Tensor]]:
         raise ModelError("the model returns no tensors")
     if len(named) == 1:
         return (named[0][0] or "output",), [named[0][1]]
-    taken: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for number, (name, tensor) in enumerate(named):
-        taken[name if name and name not in taken else f"output_{number}"] = tensor
-    return tuple(taken), list(taken.values())
+        tensors[name if name and name not in tensors else f"output_{number}"] = tensor
+    return tuple(tensors), list(tensors.values())

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Program:
-    """An exported program, its inputs in call order, and the module that runs it by position.
+    """An exported program, checked.
 
-    None in an input's shape is a dynamic axis.
+    Attributes:
+        exported: what torch read.
+        inputs: in call order; None in a shape is a dynamic axis.
+        module: runs the program by position.
     """
 
     exported: torch.export.ExportedProgram

@@ -36,9 +36,14 @@ _Signature = tuple[tuple[TensorSpec, ...], tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A checked program. `data` is what torch may load; `keywords` are the last inputs' names in
-    the call, where they are not positional. `pickled` are records of old archives, whose pickles
-    are to be opened with weights_only=True before torch sees them.
+    """A checked program.
+
+    Attributes:
+        data: an archive that torch may load.
+        inputs: in call order; None in a shape is a dynamic axis.
+        keywords: the last inputs' names in the call, where they are not positional.
+        pickled: records of old archives, whose pickles are to be opened with weights_only=True
+            before torch sees them.
     """
 
     data: bytes
@@ -79,7 +84,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Archive:
         )
     program = json.loads(archive.read(records[f"models/{name}.json"]))
     inputs, keywords = _sanitized(path, program)
-    kept: dict[str, bytes] = {
+    checked: dict[str, bytes] = {
         f"models/{name}.json": json.dumps(program).encode(),
         f"data/sample_inputs/{name}.pt": b"",  # a pickle in the original; shapes are in the graph
     }
@@ -87,18 +92,18 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Archive:
     for folder, kind in (("weights", "weight"), ("constants", "tensor")):
         legacy = f"data/{folder}/{name}.pt"
         if legacy in records:  # torch 2.8
-            kept[legacy] = archive.read(records[legacy])
-            pickled.append(kept[legacy])
+            checked[legacy] = archive.read(records[legacy])
+            pickled.append(checked[legacy])
             continue
         listing = f"data/{folder}/{name}_{folder}_config.json"
-        kept[listing] = archive.read(records[listing])
-        for record in _payloads(path, json.loads(kept[listing]), kind):
-            kept[f"data/{folder}/{record}"] = archive.read(records[f"data/{folder}/{record}"])
+        checked[listing] = archive.read(records[listing])
+        for record in _payloads(path, json.loads(checked[listing]), kind):
+            checked[f"data/{folder}/{record}"] = archive.read(records[f"data/{folder}/{record}"])
     for plain in ("archive_format", "archive_version", "byteorder", ".data/version"):
         if plain in records:
-            kept[plain] = archive.read(records[plain])
+            checked[plain] = archive.read(records[plain])
     return Archive(
-        data=_written(kept), inputs=inputs, keywords=keywords, pickled=tuple(pickled)
+        data=_written(checked), inputs=inputs, keywords=keywords, pickled=tuple(pickled)
     )  # fmt: skip
 
 
