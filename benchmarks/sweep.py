@@ -51,6 +51,7 @@ def swept(folder: Path, cache: str, values: list[int], jobs: int) -> float:
 
 def overhead(trials: int) -> float:
     """Seconds a trial where making and measuring take none."""
+    from workbench.run.run_options import RunOptions
     from workbench.sweep import loop
     from workbench.sweep.goals import Goal
     from workbench.sweep.space import Dimension
@@ -75,18 +76,14 @@ def overhead(trials: int) -> float:
         def close(self) -> None:
             pass
 
-    words: dict[str, Any] = {
-        "name": "mobile-int8", "model": None, "weights": None, "data": None, "settings": [],
-        "inputs": [], "devices": [], "sha256": None, "seed": 0, "presets": {"none": True},
-        "task": "", "samples": 64,
-    }  # fmt: skip
     space = (
         Dimension(name="quantize.samples", low=8, high=128, whole=True),
         Dimension(name="quantize.preset", values=("fast", "balanced", "best")),
     )
     spec = Spec(
-        words=words, space=space, goals=(Goal("size"), Goal("drop")), limits=(),
-        row="ort.to_ort", search="tpe", trials=trials,
+        run=RunOptions(recipe="mobile-int8", preset="none"), space=space,
+        goals=(Goal("size"), Goal("drop")), limits=(), row="ort.to_ort",
+        search="tpe", trials=trials,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "sweep"

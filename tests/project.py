@@ -24,8 +24,8 @@ from workbench.cache import Cache
 from workbench.display import Quiet
 from workbench.measure.latency import PRESETS, Preset
 from workbench.process import Pool
-from workbench.run import words
 from workbench.run.recipe_run import execute
+from workbench.run.run_options import RunOptions
 
 NET = """
 import torch
@@ -163,10 +163,11 @@ class Runs:
     ) -> dict[str, Any]:
         """The run's report.json, and its folder. Raises WorkbenchError as `execute` does."""
         with contextlib.chdir(self.folder):
-            request, plan = words.request(
-                name, model, Path(weights) if weights else None, data, list(settings),
-                list(inputs), list(devices), None, 0, {}, samples=samples,
-            )  # fmt: skip
+            request, plan = RunOptions(
+                recipe=name, model=model, weights=Path(weights) if weights else None, data=data,
+                settings=tuple(settings), inputs=tuple(inputs), devices=tuple(devices),
+                samples=samples,
+            ).resolve()  # fmt: skip
             with contextlib.closing(Cache(self.folder / "cache")) as cache:
                 finished = execute(
                     request, replace(plan, preset=preset), cache, Quiet(),

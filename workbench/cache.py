@@ -34,7 +34,7 @@ ENTRY = "entry.json"
 SHOWING = (
     "cli", "doctor", "report", "sweep", "library", "display.py", "run/comparison.py",
     "run/files_profile.py", "run/measured_files.py", "run/subjects.py", "run/verification.py",
-    "run/words.py", "quantization/explain/sensitivity_page.py",
+    "run/run_options.py", "quantization/explain/sensitivity_page.py",
     "quantization/explain/sensitivity_table.py", "quantization/explain/sensitivity_text.py",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from workbench.errors import InputError, did_you_mean
+from workbench.errors import InputError, RecipeError, did_you_mean
 
 Kind = Literal["recipes", "calibration", "devices"]
 
@@ -73,3 +73,19 @@ def recipe_summaries() -> dict[str, str]:
             text = f"cannot be read: {error}"
         found[name] = text.strip().partition("\n")[0]
     return found
+
+
+def copy_recipe(name: str, source: str) -> Path:
+    """Copy a recipe's file into ./recipes under a new name. Raises RecipeError where it exists."""
+    import re
+    import shutil
+
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+        raise RecipeError(f"'{name}' cannot name a recipe", "", "use letters, digits and '-'")
+    origin = find("recipes", source)
+    target = Path("recipes") / f"{name.replace('-', '_')}.py"
+    if target.exists():
+        raise RecipeError(f"{target} exists already", "", "choose another name, or edit it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, target)
+    return target

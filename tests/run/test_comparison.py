@@ -11,6 +11,7 @@ from tests import project
 from tests.nets import run_onnx
 from tests.run import report_form
 from workbench.artifact import TensorSpec
+from workbench.cli.compare import print_comparison
 from workbench.dataset.core import random_inputs
 from workbench.display import Quiet
 from workbench.errors import ModelError
@@ -26,7 +27,7 @@ def compared(folder: Path, one: str, other: str, data: str = "", preset: str = "
              inputs: tuple[str, ...] = ()) -> Comparison:  # fmt: skip
     return comparison.command(
         folder / one, folder / other, str(folder / data) if data else None, list(inputs), "cpu",
-        {preset: True}, Quiet(),
+        PRESETS[preset], Quiet(),
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def test_the_command_gives_latency_with_its_ratio_and_exits_with_0_though_files_
     ratio = found.report.figures["broken.onnx"].than_onnx
     assert ratio is not None
     assert ratio.low <= ratio.value <= ratio.high
-    comparison.show(found, as_json=True)
+    print_comparison(found, as_json=True)
     read = json.loads(capsys.readouterr().out)
     report_form.check(read, "comparison")
     assert read["outputs"][0]["name"] == "logits"

@@ -29,7 +29,7 @@ def measured(folder: Path, *names: str, data: str = "", out: Path | None = None,
              inputs: tuple[str, ...] = ()) -> Report:  # fmt: skip
     return files_profile.command(
         [folder / name for name in names], str(folder / data) if data else None, list(inputs),
-        ["cpu"], {"quick": True}, Quiet(), out,
+        ["cpu"], PRESETS["quick"], Quiet(), out,
     )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_wrong_words_are_refused_before_anything_is_measured(files: Path) -> Non
 def test_a_report_is_written_where_it_is_asked_for_and_never_over_the_files(
     files: Path, tmp_path: Path
 ) -> None:
-    from workbench.run import verification
+    from workbench.run.verification import verify_folder
 
     out = tmp_path / "report"
     report = measured(files, "conv.onnx", data="images.toml", out=out)
@@ -113,7 +113,7 @@ def test_a_report_is_written_where_it_is_asked_for_and_never_over_the_files(
     }  # fmt: skip
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["profiled"] == {str(files / "conv.onnx"): report.rows[0].sha256}
-    verification.command(out)
+    verify_folder(out).require_whole()
     text = (out / "report.md").read_text()
     assert "conv.onnx" in text
     assert "eager" not in text

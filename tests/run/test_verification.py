@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from workbench.cli.verify import verify
 from workbench.errors import InputError, StepError
-from workbench.run.verification import command
 
 FILES = {"artifacts/model.onnx": b"weights", "artifacts/sub/more.bin": b"", "report.md": b"# all\n"}
 
@@ -37,7 +37,7 @@ def write(folder: Path, manifest: Any) -> None:
 def problems(run: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines of a folder that differs."""
     with pytest.raises(StepError) as caught:
-        command(run)
+        verify(run)
     lines = capsys.readouterr().out.splitlines()
     found = [line for line in lines if "no error" not in line]
     several = "" if len(found) == 1 else "s"
@@ -46,7 +46,7 @@ def problems(run: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_a_run_as_it_was_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(run)
+    verify(run)
     assert capsys.readouterr().out == f"{run}: 3 files, all as the manifest says\n"
 
 
@@ -76,7 +76,7 @@ def test_what_lies_among_the_artifacts_is_a_problem_and_a_note_of_yours_is_not(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "notes.txt").write_text("mine")
-    command(run)
+    verify(run)
     assert "notes.txt: not in the manifest (not the run's; no error)" in capsys.readouterr().out
     (run / "artifacts/sub/.hidden").write_text("x")
     assert problems(run, capsys) == [
@@ -110,7 +110,7 @@ def test_what_is_no_file_is_not_opened(run: Path, capsys: pytest.CaptureFixture[
 def test_a_manifest_that_points_outside_is_refused(name: str, run: Path, capsys) -> None:
     write(run, {"files": {name: "0" * 64}})
     with pytest.raises(InputError, match="names a file outside the run's folder"):
-        command(run)
+        verify(run)
     assert capsys.readouterr().out == ""
 
 
@@ -124,16 +124,16 @@ def test_a_manifest_that_points_outside_is_refused(name: str, run: Path, capsys)
 def test_a_manifest_that_is_none(content: bytes, said: str, run: Path) -> None:
     (run / "manifest.json").write_bytes(content)
     with pytest.raises(InputError, match=said):
-        command(run)
+        verify(run)
 
 
 def test_what_is_no_runs_folder(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
-        command(tmp_path / "absent")
+        verify(tmp_path / "absent")
     with pytest.raises(InputError, match="is no folder"):
-        command(run / "report.md")
+        verify(run / "report.md")
     with pytest.raises(InputError, match="is not a run's folder"):
-        command(run / "artifacts")
+        verify(run / "artifacts")
 
 
 @pytest.mark.process

@@ -18,8 +18,8 @@ from workbench.display import Quiet
 from workbench.errors import WorkbenchError
 from workbench.measure.latency import Preset
 from workbench.process import Pool
-from workbench.run import words
 from workbench.run.recipe_run import execute
+from workbench.run.run_options import RunOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
 Outcome = dict[str, Any]
@@ -41,10 +41,9 @@ NOTES = {
 
 def run(project: Path, recipe: str, preset: Preset, cache: Cache, pool: Pool) -> Outcome:
     """A structure's project (`structures.write`) through a recipe, on this machine."""
-    request, plan = words.request(
-        recipe, f"{project}/net.py:build", None, f"{project}/data.toml", [], [], ["cpu"], None, 0,
-        {"quick": True},
-    )  # fmt: skip
+    request, plan = RunOptions(
+        recipe=recipe, model=f"{project}/net.py:build", data=f"{project}/data.toml", preset="quick"
+    ).resolve()
     try:
         folder = execute(
             request,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from workbench.run.run_options import RunOptions
 from workbench.sweep.goals import Goal, Limit
 from workbench.sweep.space import Dimension
 from workbench.sweep.spec import Spec, SweepRecord, own_storage
 
-WORDS = {
-    "name": "mobile-int8", "model": None, "weights": None, "data": None, "settings": [],
-    "inputs": [], "devices": [], "sha256": None, "seed": 0, "presets": {"none": True},
-    "task": "", "samples": 64,
-}  # fmt: skip
+RUN = RunOptions(recipe="mobile-int8", preset="none")
 SPACE = (
     Dimension(name="quantize.preset", values=("fast", "balanced", "best")),
     Dimension(name="quantize.samples", values=("8", "16")),
@@ -22,7 +19,7 @@ SPACE = (
 
 def spec(**changes: Any) -> Spec:
     known: dict[str, Any] = {
-        "words": WORDS, "space": SPACE, "goals": (Goal("size"), Goal("drop")), "limits": (),
+        "run": RUN, "space": SPACE, "goals": (Goal("size"), Goal("drop")), "limits": (),
         "row": "ort.to_ort", "search": "grid", "trials": 6,
     }  # fmt: skip
     return Spec(**{**known, **changes})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.sweep import fakes
@@ -169,9 +171,8 @@ def test_what_is_measured_here_waits_for_what_is_made_here(tmp_path, monkeypatch
             super().submit(number, job, *arguments)
 
     monkeypatch.setattr(loop, "Local", Here)
-    words = {**fakes.WORDS, "presets": {"quick": True}}
     making.append(fakes.Fake(lambda _: None))
-    record = fakes.record(tmp_path / "s", fakes.spec(words=words))
+    record = fakes.record(tmp_path / "s", fakes.spec(run=replace(fakes.RUN, preset="quick")))
     sweep(record, making[0])
     assert {one.state for one in loaded(record).trials} == {"done"}
 

@@ -17,6 +17,7 @@ import pytest
 from tests import project
 from tests.sweep import fakes
 from workbench.errors import DependencyError, StepError
+from workbench.run.run_options import RunOptions
 from workbench.sweep import ray_cluster
 from workbench.sweep.ray_cluster import Cluster
 
@@ -120,8 +121,11 @@ def test_what_a_machine_with_another_cache_made_is_brought_here(cluster, tmp_pat
     here = project.make(tmp_path / "project")
     monkeypatch.chdir(here)
     monkeypatch.setenv("WB_CACHE", str(tmp_path / "cache"))
-    words = {**fakes.WORDS, "name": "small", "model": "net.py:build", "data": "data.toml"}
-    spec = fakes.spec(words={**words, "weights": "weights.pt"}).to_json()
+    run = RunOptions(
+        recipe="small", model="net.py:build", weights=Path("weights.pt"), data="data.toml",
+        preset="none",
+    )  # fmt: skip
+    spec = fakes.spec(run=run).to_json()
     real = ray_cluster._made
 
     def made(*arguments):

@@ -1,10 +1,15 @@
-"""`wb devices …`: the words of the command line; no logic."""
+"""`wb devices …`: what is attached, a profile for it, the runner's builds."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from workbench.cli.output import print_json
+from workbench.cli.shared_options import AsJson
+
+COLUMNS = ("name", "address", "state")
 
 app = typer.Typer(
     name="devices",
@@ -17,14 +22,25 @@ app = typer.Typer(
 @app.callback()
 def devices(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the devices with a profile, and what adb has attached without one."""
     if context.invoked_subcommand is not None:
         return
-    from workbench.cli import device_states as tool
+    from workbench.device.states import device_states
 
-    tool.show(tool.states(), as_json)
+    states = device_states()
+    if as_json:
+        print_json([vars(state) for state in states])
+        return
+    widths = [max(len(getattr(state, key)) for state in states) for key in COLUMNS]
+    for state in states:
+        print(
+            f"{state.name:{widths[0]}}  {state.address:{widths[1]}}  {state.state:{widths[2]}}  "
+            f"{state.about}".rstrip()
+        )
+        if state.fix:
+            print(f"{'':{widths[0]}}  fix: {state.fix}")
 
 
 @app.command()
@@ -39,9 +55,10 @@ def new(
     port: Annotated[int | None, typer.Option(help="Of its ssh, where it is not 22.")] = None,
 ) -> None:
     """Probe a device and write devices/NAME.toml."""
-    from workbench.cli import device_states as tool
+    from workbench.device.new_profile import write_profile
 
-    typer.echo(f"wrote {tool.new(name, serial, host, port)}: 'wb profile FILE --device {name}'")
+    path = write_profile(name, serial, host, port)
+    typer.echo(f"wrote {path}: 'wb profile FILE --device {name}'")
 
 
 @app.command("build-runner")
@@ -51,7 +68,7 @@ def build_runner(
     ],
 ) -> None:
     """Build the native runner with a compiler of this machine, ziglang or the Android NDK."""
-    from workbench.cli import device_states as tool
+    from workbench.device.native.build import runner_for
 
-    for name, path in tool.build_runner(target):
+    for name, path in [(name, runner_for(name)) for name in target]:
         typer.echo(f"{name}  {path}")

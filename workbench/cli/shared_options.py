@@ -1,26 +1,22 @@
-"""The command line's options that several commands share, and the display that they draw on."""
+"""The command line's options that several commands share."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from workbench.display import Display
-
 
 def recipe_names(incomplete: str) -> list[str]:
+    """The recipes whose names begin so, for the shell's completion."""
     from workbench import library
 
     return [name for name in library.entries("recipes") if name.startswith(incomplete)]
 
 
 def dataset_names(incomplete: str) -> list[str]:
+    """The datasets whose names begin so, for the shell's completion."""
     from workbench import library
 
     return [name for name in library.entries("calibration") if name.startswith(incomplete)]
@@ -83,18 +79,12 @@ Seed = Annotated[int, typer.Option(help="Seed of a factory without weights.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
-@contextlib.contextmanager
-def shown(quiet: bool) -> Iterator[Display]:
-    """A live display on stderr where that is a terminal, none otherwise."""
-    from workbench.display import Live, Quiet
+def preset_name(quick: bool = False, strict: bool = False, no_latency: bool = False) -> str:
+    """The preset whose flag is set. Raises InputError where several are."""
+    flags = {"quick": quick, "strict": strict, "none": no_latency}
+    names = [name for name, flag in flags.items() if flag]
+    if len(names) > 1:
+        from workbench.errors import InputError
 
-    if quiet or not sys.stderr.isatty():
-        yield Quiet()
-        return
-    from rich.console import Console
-
-    live = Live(Console(stderr=True))
-    try:
-        yield live
-    finally:
-        live.close()
+        raise InputError("--quick, --strict and --no-latency exclude each other")
+    return names[0] if names else "standard"

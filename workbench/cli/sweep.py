@@ -1,4 +1,4 @@
-"""`wb sweep` and `wb front`: the words of the command line; no logic."""
+"""`wb sweep RECIPE`: a recipe with many options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.shared_options import (  # fmt: skip
+from workbench.cli.front import print_front
+from workbench.cli.output import progress_display
+from workbench.cli.shared_options import (
     AsJson,
     Data,
     DeviceNames,
@@ -23,7 +25,7 @@ from workbench.cli.shared_options import (  # fmt: skip
     Strict,
     Task,
     Weights,
-    shown,
+    preset_name,
 )
 
 
@@ -85,40 +87,28 @@ def sweep(
 
     Every trial is a run folder; what trials share is made once. 'wb front' shows it again.
     """
+    from workbench.run.run_options import RunOptions
     from workbench.sweep import command as tool
 
-    words = {
-        "name": name, "model": model, "weights": weights, "data": data, "settings": settings,
-        "inputs": inputs, "devices": device, "sha256": sha256, "seed": seed,
-        "presets": {"quick": quick, "strict": strict, "none": no_latency}, "task": task,
-        "samples": samples,
-    }  # fmt: skip
-    limits = {"max_drop": max_drop, "max_size": max_size, "max_latency": max_latency}
-    spec = tool.specified(words, vary, minimise, limits, branch, search, trials, search_seed)
+    run = RunOptions(
+        recipe=name, model=model, weights=weights, task=task, sha256=sha256, seed=seed, data=data,
+        inputs=tuple(inputs), settings=tuple(settings), devices=tuple(device),
+        preset=preset_name(quick, strict, no_latency), samples=samples,
+    )  # fmt: skip
+    options = tool.SweepOptions(
+        vary=tuple(vary), minimise=minimise, max_drop=max_drop, max_size=max_size,
+        max_latency=tuple(max_latency), branch=branch, search=search, trials=trials,
+        seed=search_seed,
+    )  # fmt: skip
+    spec = tool.specify_sweep(run, options)
     try:
-        with shown(as_json) as display:
-            found = tool.command(
+        with progress_display(as_json) as display:
+            result = tool.command(
                 spec, out=out, storage=storage, resume=resume, jobs=jobs, on=on, display=display
             )
     except KeyboardInterrupt:
         typer.echo("what is finished is kept: the same command with --resume goes on", err=True)
         raise
-    tool.show(found, as_json)
-    if not any(one.state == "done" for one in found.trials):
+    print_front(result, as_json)
+    if not any(trial.state == "done" for trial in result.trials):
         raise typer.Exit(3)
-
-
-def front(
-    run: Annotated[Path, typer.Argument(help="A sweep's folder.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where its files are written, instead of its folder.")
-    ] = None,
-    minimise: Annotated[
-        str | None, typer.Option(help="Other goals than the sweep's, of what its trials know.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a sweep's front: a table, and CSV, JSON, Markdown, SVG and HTML in its folder."""
-    from workbench.sweep import command as tool
-
-    tool.show(tool.front(run, out, minimise), as_json, out)

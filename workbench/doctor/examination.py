@@ -11,15 +11,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
 from workbench import __version__
 from workbench.device import probe
 from workbench.doctor import machine
-from workbench.doctor.machine import MARKS, Check, Verdict
+from workbench.doctor.machine import Check, Verdict
 from workbench.doctor.requirements import Needed, declared
 from workbench.errors import DependencyError
 
@@ -34,25 +34,38 @@ print(json.dumps(getattr(module, "get_available_providers", list)()))
 """
 
 
-def command(as_json: bool) -> None:
-    """Print every check, and at the end the commands to run.
+@dataclass(frozen=True)
+class Examination:
+    """Every check of this machine, in the order of the groups."""
 
-    Raises DependencyError where something is missing that `wb recipe mobile-int8` needs.
-    """
-    checks = list(examine())
-    commands = _unique(one.fix for one in checks if one.verdict in ("missing", "warning"))
-    missing = [one.name for one in checks if one.verdict == "missing"]
-    if as_json:
-        found = {"ready": not missing, "checks": [asdict(one) for one in checks]}
-        print(json.dumps({**found, "commands": commands}, indent=1))
-    else:
-        _print(checks, commands)
-    if missing:
+    checks: tuple[Check, ...]
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of what `wb recipe mobile-int8` needs and is not here."""
+        return [check.name for check in self.checks if check.verdict == "missing"]
+
+    @property
+    def commands(self) -> list[str]:
+        """What to run to get what is missing or wrong, each command once."""
+        fixes = (c.fix for c in self.checks if c.verdict in ("missing", "warning") and c.fix)
+        return list(dict.fromkeys(fixes))
+
+    def require_ready(self) -> None:
+        """Raise DependencyError where something is missing that `wb recipe mobile-int8` needs."""
+        if not self.missing:
+            return
+        commands = self.commands
         raise DependencyError(
-            f"'wb recipe mobile-int8' cannot run here: {', '.join(missing)}",
+            f"'wb recipe mobile-int8' cannot run here: {', '.join(self.missing)}",
             "each has a line above that says what is wrong",
             commands[0] if len(commands) == 1 else "run the commands above" if commands else "",
         )
+
+
+def examine_machine() -> Examination:
+    """What this machine can do; seconds, for some packages are tried in processes of their own."""
+    return Examination(tuple(examine()))
 
 
 def examine() -> Iterator[Check]:
@@ -65,28 +78,6 @@ def examine() -> Iterator[Check]:
     yield from machine.providers(available if isinstance(available, list) else None)
     yield from machine.tools()
     yield from machine.folders()
-
-
-def _print(checks: list[Check], commands: list[str]) -> None:
-    group = ""
-    width = max(len(one.name) for one in checks)
-    for one in checks:
-        if one.group != group:
-            print(f"{chr(10) if group else ''}{one.group}")
-            group = one.group
-        hint = f" [{one.fix}]" if one.fix and one.verdict == "note" else ""
-        print(f"  {MARKS[one.verdict]} {one.name:{width}}  {one.said}{hint}")
-    print()
-    if commands:
-        print("To run:")
-        for line in commands:
-            print(f"  {line}")
-    else:
-        print("Everything that 'wb recipe mobile-int8' needs is here.")
-
-
-def _unique(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _try(modules: tuple[str, ...]) -> dict[str, list[str] | str]:

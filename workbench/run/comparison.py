@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -20,18 +19,18 @@ from workbench.inspect import artifacts
 from workbench.measure.difference import Difference, Differences
 from workbench.model import parse_inputs
 from workbench.process import Pool, Worker
-from workbench.report import words
-from workbench.report.data import FORMAT, PRECISION, Report, plain
+from workbench.report.comparison_text import WORST
+from workbench.report.data import Report, plain
 from workbench.run.measured_files import measured, planned
+from workbench.run.run_options import check_samples
 from workbench.run.subjects import SEED, Array, Subject, fitted, opened, random_samples
-from workbench.run.words import check_samples, chosen_preset
 
 if TYPE_CHECKING:
     from workbench.display import Display
-    from workbench.measure.divergence import Divergence, TensorDivergence
+    from workbench.measure.divergence import Divergence
+    from workbench.measure.latency import Preset
 
 LAYERS = 4  # samples on which layers are compared
-WORST = 5  # layers in the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def command(
     data: str | None,
     inputs: list[str],
     device: str,
-    presets: dict[str, bool],
+    preset: Preset,
     display: Display,
 ) -> Comparison:
     """Compare two files on a dataset's evaluation samples, or on random ones.
@@ -99,7 +98,6 @@ def command(
     an error of its row.
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
-    preset = chosen_preset(presets)
     check_samples(data, inputs)
     given = parse_inputs(inputs)
     where = local_only(profile.load(device), "wb compare")
@@ -188,94 +186,3 @@ def _layers(
             "renamed apart from the other"
         )
     return found, ""
-
-
-def show(found: Comparison, as_json: bool) -> None:
-    """The comparison on stdout, as tables or as JSON."""
-    if as_json:
-        import json
-        import sys
-
-        json.dump(found.to_json(), sys.stdout, indent=1)
-        print()
-        return
-    from workbench.report import table
-    from workbench.run.words import console
-
-    report = found.report
-    one, other = report.rows
-    print(f"A  {_title(one.path, one.format, one.precision)}")
-    print(f"B  {_title(other.path, other.format, other.precision)}\n")
-    table.show(report, console(), quality=report.labelled)
-    if found.outputs:
-        print(f"\nEach output · {report.samples} samples of {report.dataset}")
-        width = max(len(one.name) for one in found.outputs)
-        for output in found.outputs:
-            print(f"  {output.name:{width}}  {_distance(output, found.head)}")
-    for name in found.alone:
-        print(f"  {name}: {other.label} has no such output")
-    if found.mapping:
-        print("\nNames and layouts")
-        for line in found.mapping:
-            print(f"  {line}")
-    _show_layers(found)
-    print(f"\n({report.seconds:.1f} s)")
-
-
-def _distance(output: Difference, head: str) -> str:
-    if output.sqnr is None:
-        if head == "argmax" and output.scale == 1:
-            return "the class alone: how often it is the same stands as agreement"
-        return f"whole numbers, {words.percent(100 * output.same)} of them equal"
-    cosine = words.NOTHING if output.cosine is None else f"{output.cosine:.6f}"
-    return (
-        f"largest difference {output.largest:.3g} (values up to {output.scale:.3g})  "
-        f"SQNR {words.decibels(output.sqnr)}  cosine {cosine}"
-    )
-
-
-def _title(path: str, kind: str, precision: str) -> str:
-    return f"{path}  ({PRECISION.get(precision, precision)} {FORMAT.get(kind, kind)})"
-
-
-def _show_layers(found: Comparison) -> None:
-    layers = found.layers
-    if layers is None:
-        if found.why:
-            print(f"\nLayers · not compared: {found.why}.")
-        return
-    print(
-        f"\nLayers · {layers.inside} of {layers.of} tensors inside A are in B too, "
-        f"{layers.samples} samples, both graphs run without optimization"
-    )
-    first, worst = layers.first, layers.worst(WORST)
-    limit = f"{layers.threshold:g} dB"
-    if all(layer.sqnr == math.inf for layer in layers.layers):
-        print("  every one is equal")
-        return
-    if first is None:
-        least = min(layers.layers, key=lambda layer: layer.sqnr)
-        print(
-            f"  none diverges: the least SQNR is {words.decibels(least.sqnr)} ({least.title}), "
-            f"{limit} would be a divergence"
-        )
-    else:
-        print(f"  first below {limit}: {first.title}, {words.decibels(first.sqnr)}")
-    if not worst:
-        print("  none loses more than rounding does")
-        return
-    print("  those that lose most:")
-    for line in _table(worst):
-        print(f"    {line}")
-
-
-def _table(worst: tuple[TensorDivergence, ...]) -> list[str]:
-    rows = [("layer", "SQNR before", "after", "drop")]
-    for layer in worst:
-        rows.append((layer.title, words.decibels(layer.before), words.decibels(layer.sqnr),
-                     words.decibels(layer.drop)))  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return [
-        "  ".join([f"{row[0]:{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in (1, 2, 3))])
-        for row in rows
-    ]

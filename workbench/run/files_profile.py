@@ -22,8 +22,8 @@ from workbench.model import parse_inputs
 from workbench.process import Pool
 from workbench.report.data import Report
 from workbench.run.measured_files import measured, planned
+from workbench.run.run_options import check_samples
 from workbench.run.subjects import SEED, Array, Subject, fitted, opened
-from workbench.run.words import check_samples, chosen_preset
 
 if TYPE_CHECKING:
     from workbench.artifact import TensorSpec
@@ -40,7 +40,7 @@ def command(
     data: str | None,
     inputs: list[str],
     devices: Sequence[str],
-    presets: dict[str, bool],
+    preset: Preset,
     display: Display,
     out: Path | None = None,
     *,
@@ -56,7 +56,6 @@ def command(
     of its row, what keeps a device from it one of its block.
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
-    preset = chosen_preset(presets)
     check_samples(data, inputs)
     given = parse_inputs(inputs)
     places = chosen(devices or ["cpu"])
@@ -219,26 +218,3 @@ def _filled(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
         count = (spec.shape[0] if spec.shape else None) or batch
         arrays |= random_inputs((spec,), count, SEED + place)
     return arrays
-
-
-def show(report: Report, as_json: bool, out: Path | None) -> None:
-    """The report on stdout, as a table or as JSON."""
-    if as_json:
-        import json
-        import sys
-
-        json.dump(report.to_json(), sys.stdout, indent=1)
-        print()
-        return
-    from workbench.report import table
-    from workbench.run.words import console
-
-    table.show(report, console())
-    for row in report.rows:
-        for note in row.notes:
-            print(f"  {row.label}: {note}")
-    for one in report.blocks if report.away or report.others else ():
-        for note in one.notes:
-            print(f"  {one.device}: {note}")
-    said = "" if out is None else f"{out}/report.html  "
-    print(f"\n{said}({report.seconds:.1f} s)")

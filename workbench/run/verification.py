@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -15,31 +16,57 @@ from workbench.run.folder import MANIFEST
 ARTIFACTS = "artifacts"
 
 
-def command(run: Path) -> None:
-    """Print a line for each problem, and a summary.
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What of a run's folder is not as it was written.
 
-    Raises InputError where this is no run's folder or its manifest cannot be trusted, StepError
-    where a file differs, is missing, or lies among the artifacts without being in the manifest.
+    Attributes:
+        run: the folder.
+        files: how many files the manifest has.
+        problems: a line for each file that differs, is missing, or lies among the artifacts
+            without being in the manifest.
+        strangers: a line for each other file that is not in the manifest; no error.
+    """
+
+    run: Path
+    files: int
+    problems: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> str:
+        """How many files, in words."""
+        return f"{self.files} file{'s' * (self.files != 1)}"
+
+    def require_whole(self) -> None:
+        """Raise StepError where there are problems."""
+        if self.problems:
+            number = len(self.problems)
+            raise StepError(
+                f"{self.run} is not as it was written: {number} problem{'s' * (number != 1)}, "
+                f"{self.count} in the manifest",
+                "",
+                "use none of these files; run the recipe again",
+            )
+
+
+def verify_folder(run: Path) -> Verification:
+    """Every file of a run against its manifest's digests.
+
+    Raises InputError where this is no run's folder or its manifest cannot be trusted.
     """
     files = _manifest(run)
-    problems = [problem for name in sorted(files) if (problem := _checked(run, name, files[name]))]
+    problems = [problem for name in sorted(files) if (problem := _problem(run, name, files[name]))]
     extra = _extra(run, set(files))
     problems += [f"{name}: not in the manifest" for name in extra if _is_artifact(name)]
-    for problem in problems:
-        print(problem)
-    for name in extra:
-        if not _is_artifact(name):
-            print(f"{name}: not in the manifest (not the run's; no error)")
-    count = f"{len(files)} file{'s' * (len(files) != 1)}"
-    if problems:
-        several = len(problems) != 1
-        raise StepError(
-            f"{run} is not as it was written: {len(problems)} problem{'s' * several}, "
-            f"{count} in the manifest",
-            "",
-            "use none of these files; run the recipe again",
-        )
-    print(f"{run}: {count}, all as the manifest says")
+    strangers = [name for name in extra if not _is_artifact(name)]
+    return Verification(
+        run=run,
+        files=len(files),
+        problems=tuple(problems),
+        strangers=tuple(f"{name}: not in the manifest (not the run's; no error)"
+                        for name in strangers),
+    )  # fmt: skip
 
 
 def _manifest(run: Path) -> dict[str, str]:
@@ -54,12 +81,12 @@ def _manifest(run: Path) -> dict[str, str]:
             "give the folder that 'wb recipe' printed, runs/…",
         )
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also what is no UTF-8
         raise InputError(f"{path} is not valid JSON", first_line(error)) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read", error.strerror or "") from error
-    files: Any = read.get("files") if isinstance(read, dict) else None
+    files: Any = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         raise InputError(f"{path} lists no files", "it has no table 'files'")
     for name, expected in files.items():
@@ -83,39 +110,39 @@ def _inside(name: str) -> bool:
     return bool(name) and "\0" not in name and stays
 
 
-def _checked(run: Path, name: str, expected: str) -> str:
+def _problem(run: Path, name: str, expected: str) -> str:
     """What is wrong with a file, '' where nothing is."""
     label = shown(name)[1:-1]
-    place = run / name
+    path = run / name
     # A link is not followed, wherever on the way it is: what it leads to is not the run's.
-    for step in (place, *place.parents):
+    for step in (path, *path.parents):
         if step == run:
             break
         if step.is_symlink():
-            what = "a symbolic link" if step == place else f"behind a symbolic link, {step.name}"
+            what = "a symbolic link" if step == path else f"behind a symbolic link, {step.name}"
             return f"{label}: {what}"
     try:
-        mode = place.lstat().st_mode
+        mode = path.lstat().st_mode
         if not stat.S_ISREG(mode):
             return f"{label}: not a regular file"
-        found = digest(place)
+        current = digest(path)
     except (FileNotFoundError, NotADirectoryError):
         return f"{label}: missing"
     except OSError as error:
         return f"{label}: cannot be read ({error.strerror or error})"
-    if found != expected:
-        return f"{label}: changed (SHA-256 {found[:12]}…, the manifest says {expected[:12]}…)"
+    if current != expected:
+        return f"{label}: changed (SHA-256 {current[:12]}…, the manifest says {expected[:12]}…)"
     return ""
 
 
-def _extra(run: Path, known: set[str]) -> list[str]:
+def _extra(run: Path, listed: set[str]) -> list[str]:
     """What is in the folder and not in the manifest; links are named, not followed."""
-    found = []
+    extra = []
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
-        if (path.is_symlink() or not path.is_dir()) and name not in known and name != MANIFEST:
-            found.append(shown(name)[1:-1])
-    return found
+        if (path.is_symlink() or not path.is_dir()) and name not in listed and name != MANIFEST:
+            extra.append(shown(name)[1:-1])
+    return extra
 
 
 def _is_artifact(name: str) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import InputError, did_you_mean
-from workbench.run import words as commands
+from workbench.run.run_options import RunOptions
 from workbench.sweep import goals, space
 from workbench.sweep.local_executor import Executor, Local, room
 from workbench.sweep.loop import alone, prepared, swept
-from workbench.sweep.result import Result, figure, loaded, summary, write
+from workbench.sweep.result import Result, figure, loaded, write
 from workbench.sweep.spec import Spec, SweepRecord, own_storage, read, repeated, row_of
 
 if TYPE_CHECKING:
@@ -27,25 +26,41 @@ TRIALS = 40  # where the space has no end and none are asked for
 GENERATIONS = 200  # trials from which a genetic search has some
 
 
-def specified(
-    words: Mapping[str, Any],
-    vary: Sequence[str],
-    minimise: str,
-    limits: Mapping[str, Any],
-    branch: str | None,
-    search: str | None,
-    trials: int | None,
-    seed: int,
-) -> Spec:
-    """The sweep that the command's words say, checked as far as words can be.
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What a sweep is asked for beside its run, in the words of `wb sweep`.
 
-    words: the arguments of `commands.request`. Raises InputError.
+    Attributes:
+        vary: STEP.OPTION=VALUES of each option that is varied: a list A,B,C, a range LOW:HIGH,
+            LOW:HIGH:STEP or LOW:HIGH:log, or all that it takes where there are no values.
+        minimise: goals, with commas between: size, latency, drop, load, memory; latency@DEVICE.
+        max_drop: points of accuracy that a trial may lose.
+        max_size: of the file: 500kB, 1.5MB.
+        max_latency: DEVICE=MS of each device, of the median.
+        branch: the branch whose last file is the point; the recipe's first where there is none.
+        search: grid, random, nsga2 or tpe; grid where it fits `trials`, where there is none.
+        trials: how many; 40, or all of a grid, where there is none.
+        seed: of the search.
     """
-    weights = words["weights"]
-    request, plan = commands.request(**words)
-    dimensions = space.parse(vary, request.recipe)
+
+    vary: tuple[str, ...]
+    minimise: str = "size,latency"
+    max_drop: float | None = None
+    max_size: str | None = None
+    max_latency: tuple[str, ...] = ()
+    branch: str | None = None
+    search: str | None = None
+    trials: int | None = None
+    seed: int = 0
+
+
+def specify_sweep(run: RunOptions, sweep: SweepOptions) -> Spec:
+    """The sweep that the options say, checked as far as words can be. Raises InputError."""
+    request, plan = run.resolve()
+    search, trials = sweep.search, sweep.trials
+    dimensions = space.parse(sweep.vary, request.recipe)
     devices = [one.name for one in plan.devices]
-    timed = not words["presets"].get("none")
+    timed = run.preset != "none"
     if search is not None and search not in SEARCHES:
         raise InputError(f"--search does not know '{search}'", "", did_you_mean(search, SEARCHES))
     if trials is not None and trials < 1:
@@ -60,14 +75,16 @@ def specified(
             _ = one.grid  # a range without steps is said here
         count = int(min(points, count)) if trials is not None else int(points)
     return Spec(
-        words={**words, "weights": str(weights) if weights else None},
+        run=run,
         space=dimensions,
-        goals=goals.parse_goals(minimise, devices, timed),
-        limits=goals.parse_limits(**limits, devices=devices, timed=timed),
-        row=row_of(request.recipe, branch),
+        goals=goals.parse_goals(sweep.minimise, devices, timed),
+        limits=goals.parse_limits(
+            sweep.max_drop, sweep.max_size, sweep.max_latency, devices, timed
+        ),
+        row=row_of(request.recipe, sweep.branch),
         search=chosen,
         trials=count,
-        seed=seed,
+        seed=sweep.seed,
     )
 
 
@@ -177,51 +194,35 @@ def front(folder: Path, out: Path | None, minimise: str | None = None) -> Result
     return found
 
 
-def show(found: Result, as_json: bool, out: Path | None = None) -> None:
-    """The table in a terminal, or all of it as JSON."""
-    if as_json:
-        print(json.dumps(found.to_json(), indent=1))
-        return
-    from rich.table import Table
+def repeat_trial(point: str, run: RunOptions) -> RunOptions:
+    """The run of `wb recipe NAME --from RUN:TRIAL`: the sweep's options where `run` has none.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, heading in enumerate(found.headings()):
-        table.add_column(heading, justify="left" if at == 1 else "right", no_wrap=at < 2)
-    for point in found.points:
-        style = {"front": "bold", "near": ""}.get(point.state, "dim")
-        table.add_row(*found.cells(point), style=style)
-    console = commands.console()
-    console.print(table)
-    for line in summary(found):
-        print(line)
-    print(f"\n{out or found.record.folder}/front.html")
-
-
-def repetition(name: str, point: str, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The words of `wb recipe NAME --from RUN:TRIAL`: the sweep's where the user gave none.
-
-    words: the arguments of `commands.request`; settings given come last. Raises InputError where
-    the point is of another recipe.
+    Settings of `run` come last, and how long is measured is its own. Raises InputError where the
+    point is of another recipe.
     """
     from workbench import recipe as recipes
 
     spec, settings = repeated(point)
-    own, asked = recipes.load(str(spec.words["name"])), recipes.load(name)
+    swept = spec.run
+    own, asked = recipes.load(swept.recipe), recipes.load(run.recipe)
     if own.name != asked.name:
         raise InputError(
             f"{point} is of recipe {own.name}, not of {asked.name}",
             "",
             f"wb recipe {own.name} --from {point}",
         )
-    known = dict(spec.words)
-    given = {key: value for key, value in words.items() if value and key != "presets"}
-    if given.get("model"):  # another model: its weights and data are its own too
-        known |= {"weights": None, "sha256": None}
-    weights = given.get("weights") or known["weights"]
-    return {
-        **known,
-        **given,
-        "weights": Path(weights) if weights else None,
-        "settings": [*known["settings"], *settings, *words["settings"]],
-        "presets": words["presets"],
-    }
+    if run.model:  # another model: its weights and data are its own too
+        swept = replace(swept, weights=None, sha256=None)
+    return replace(
+        run,
+        model=run.model or swept.model,
+        weights=run.weights or swept.weights,
+        task=run.task or swept.task,
+        sha256=run.sha256 or swept.sha256,
+        seed=run.seed or swept.seed,
+        data=run.data or swept.data,
+        inputs=run.inputs or swept.inputs,
+        settings=(*swept.settings, *settings, *run.settings),
+        devices=run.devices or swept.devices,
+        samples=run.samples or swept.samples,
+    )

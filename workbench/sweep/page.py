@@ -36,7 +36,7 @@ def render(result: Result) -> str:
     rows = "".join(_row(result, one) for one in result.points)
     failed = [one.trial for one in result.points if one.state == "failed"]
     errors = "".join(f"<p>trial {one.number}: {escape(one.error)}</p>" for one in failed)
-    recipe = escape(str(result.record.spec.words["name"]))
+    recipe = escape(result.record.spec.run.recipe)
     body = f"""<div class="muted">{lines}</div>
 <div class="plots">{plots}</div>
 <p class="muted">Bars are 95 % intervals; what is beyond a limit and far from the rest is in the

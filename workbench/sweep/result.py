@@ -146,7 +146,7 @@ def summary(result: Result) -> list[str]:
     goals = " and ".join(goal.name for goal in result.goals)
     repeated = sum(len(one.same) for one in points)
     lines = [
-        f"{len(result.trials)} trials of {Path(result.record.spec.words['name']).stem}, "
+        f"{len(result.trials)} trials of {Path(result.record.spec.run.recipe).stem}, "
         f"{result.record.spec.search}: {counts['front']} on the front of {goals}"
         + (f", {counts['near']} within noise of it" if counts["near"] else "")
         + (f", {counts['over']} beyond a limit" if counts["over"] else "")

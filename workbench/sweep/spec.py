@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.cache import read_json, write_json
 from workbench.errors import InputError, did_you_mean
-from workbench.run import words as commands
+from workbench.run.run_options import STANDARD, RunOptions
 from workbench.sweep.goals import Goal, Limit
 from workbench.sweep.space import Dimension
 
@@ -27,11 +27,11 @@ FILE = "sweep.json"
 class Spec:
     """One sweep, as plain values.
 
-    words: the arguments of `run.words.request`, weights as text. row: the step whose file is a
+    run: what every trial is a run of, before the point's settings. row: the step whose file is a
     trial's point. search: grid, random, nsga2 or tpe. trials: how many. seed: of the search.
     """
 
-    words: Mapping[str, Any]
+    run: RunOptions
     space: tuple[Dimension, ...]
     goals: tuple[Goal, ...]
     limits: tuple[Limit, ...]
@@ -43,7 +43,7 @@ class Spec:
     @property
     def timed(self) -> bool:
         """Whether trials are measured, not only made and scored."""
-        return not self.words["presets"].get("none")
+        return self.run.preset != "none"
 
     @property
     def name(self) -> str:
@@ -56,18 +56,14 @@ class Spec:
 
     def request(self, settings: tuple[str, ...]) -> tuple[Request, MeasurePlan]:
         """The run of a point, whose settings come after the sweep's own. Raises InputError."""
-        words = dict(self.words)
-        weights = words.pop("weights")
-        request, plan = commands.request(
-            **{**words, "settings": [*words["settings"], *settings]},
-            weights=Path(weights) if weights else None,
-        )
+        run = replace(self.run, settings=(*self.run.settings, *settings))
+        request, plan = run.resolve()
         # What no goal asks for is not timed: that would be most of a trial.
         return request, replace(plan, only=(self.row,))
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "words": dict(self.words),
+            "words": _stored_options(self.run),
             "space": [one.to_json() for one in self.space],
             "goals": [vars(one) for one in self.goals],
             "limits": [{**vars(one.goal), "high": one.high} for one in self.limits],
@@ -80,7 +76,7 @@ class Spec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Spec:
         return cls(
-            words=data["words"],
+            run=_read_options(data["words"]),
             space=tuple(Dimension.from_json(one) for one in data["space"]),
             goals=tuple(Goal(**one) for one in data["goals"]),
             limits=tuple(Limit(Goal(one["kind"], one["device"]), one["high"])
@@ -90,6 +86,45 @@ class Spec:
             trials=data["trials"],
             seed=data["seed"],
         )  # fmt: skip
+
+
+# The form of sweep.json, which is kept: a preset is one flag of three, paths are text.
+PRESET_FLAGS = ("quick", "strict", "none")
+
+
+def _stored_options(run: RunOptions) -> dict[str, Any]:
+    return {
+        "name": run.recipe,
+        "model": run.model,
+        "weights": str(run.weights) if run.weights else None,
+        "data": run.data,
+        "settings": list(run.settings),
+        "inputs": list(run.inputs),
+        "devices": list(run.devices),
+        "sha256": run.sha256,
+        "seed": run.seed,
+        "presets": {name: run.preset == name for name in PRESET_FLAGS},
+        "task": run.task,
+        "samples": run.samples,
+    }
+
+
+def _read_options(stored: Mapping[str, Any]) -> RunOptions:
+    weights = stored["weights"]
+    return RunOptions(
+        recipe=stored["name"],
+        model=stored["model"],
+        weights=Path(weights) if weights else None,
+        data=stored["data"],
+        settings=tuple(stored["settings"]),
+        inputs=tuple(stored["inputs"]),
+        devices=tuple(stored["devices"]),
+        sha256=stored["sha256"],
+        seed=stored["seed"],
+        preset=next((name for name, flag in stored["presets"].items() if flag), STANDARD),
+        task=stored.get("task", ""),
+        samples=stored.get("samples", 64),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

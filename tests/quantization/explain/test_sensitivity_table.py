@@ -10,6 +10,7 @@ import pytest
 
 from tests import project
 from tests.quantization.search.test_sensitivity import images, network
+from workbench.cli.sensitivity import print_table
 from workbench.display import Quiet
 from workbench.errors import DatasetError, InputError, ModelError, RecipeError
 from workbench.quantization.explain import sensitivity_page, sensitivity_table, sensitivity_text
@@ -104,7 +105,7 @@ def test_names_are_escaped_in_the_page(folder: Path) -> None:
 def test_the_text_has_a_bar_for_what_costs_most(
     found: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sensitivity_table.show(found, as_json=False, out=Path("there"))
+    print_table(found, as_json=False, out=Path("there"))
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert lines[0] == f"net.onnx in INT8 ({found.scheme}, fast), layer by layer"
@@ -113,7 +114,7 @@ def test_the_text_has_a_bar_for_what_costs_most(
     assert lines[4].count("█") == sensitivity_text.BAR
     assert "all 4 in INT8: " in text
     assert "there/sensitivity.html" in lines[-1]
-    sensitivity_table.show(found, as_json=True)
+    print_table(found, as_json=True)
     assert json.loads(capsys.readouterr().out) == found.to_json()
 
 

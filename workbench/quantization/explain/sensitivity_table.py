@@ -259,26 +259,3 @@ def _batches(
     size = 1 if is_fixed_to_one(artifact.inputs) else size
     for batch in split.batches(size, count):
         yield fed(artifact.inputs, batch.inputs)
-
-
-def show(found: Table, as_json: bool, out: Path | None = None) -> None:
-    """The table on stdout, as text or as JSON."""
-    if as_json:
-        import json
-        import sys
-
-        json.dump(found.to_json(), sys.stdout, indent=1)
-        print()
-        return
-    from workbench.quantization.explain.sensitivity_text import lines, remarks, summary
-
-    calibration, figures = found.samples
-    print(f"{found.model} in INT8 ({found.scheme}, {found.preset}), layer by layer")
-    print(f"{calibration} calibration samples of {found.dataset}, figures on {figures} of these\n")
-    for line in lines(found):
-        print(line)
-    print(f"\nall {len(found.layers)} in INT8: {summary(found.whole)}")
-    for line in remarks(found):
-        print(line)
-    page = f"{out}/sensitivity.html  " if out is not None else ""
-    print(f"\n{page}({found.seconds:.1f} s)")

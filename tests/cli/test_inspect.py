@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.inspect.files import dense, floats, graph, save_onnx
-from workbench.cli.inspection import command
+from workbench.cli.inspect import inspect
 from workbench.errors import ModelError
 
 NET = graph(
@@ -27,7 +27,7 @@ def net(tmp_path: Path) -> Path:
 
 def printed(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """Labels and texts; a text that goes on over several lines is joined."""
-    command(path, as_json=False)
+    inspect(path, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     margin = len("CoreML NeuralNetwork") + 2 if any("CoreML" in one for one in lines) else 12
     found: dict[str, str] = {}
@@ -76,7 +76,7 @@ def test_long_lists_wrap_between_operators(
     kinds = ("Relu", "Abs", "Neg", "Exp", "Log", "Sqrt", "Sin", "Cos", "Tanh", "Erf", "Sigmoid")
     nodes = "\n".join(f"t{n + 1} = {kind} (t{n})" for n, kind in enumerate(kinds))
     text = graph(f"g (float[N, 3] t0) => (float[N, 3] t{len(kinds)}) {{ {nodes} }}")
-    command(save_onnx(tmp_path, text), as_json=False)
+    inspect(save_onnx(tmp_path, text), as_json=False)
     out = capsys.readouterr().out
     assert "\u00a0" not in out
     assert not any(line.endswith(" 1") for line in out.splitlines())
@@ -93,13 +93,13 @@ def test_names_cannot_drive_the_terminal(tmp_path: Path, capsys) -> None:
         place.name += "\x1b[2J"
     model.graph.node[0].input[0], model.graph.node[0].output[0] = "x\x1b[2J", "y\x1b[2J"
     onnx.save(model, path)
-    command(path, as_json=False)
-    command(path, as_json=True)
+    inspect(path, as_json=False)
+    inspect(path, as_json=True)
     assert "\x1b" not in capsys.readouterr().out
 
 
 def test_as_json(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(net, as_json=True)
+    inspect(net, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["macs"] == 3888
     assert found["operators"] == {"Erf": 2, "Conv": 1}
@@ -130,5 +130,5 @@ def test_as_a_command(net: Path, tmp_path: Path) -> None:
 def test_nothing_is_printed_of_a_file_that_cannot_be_read(tmp_path: Path, capsys) -> None:
     (tmp_path / "cut.tflite").write_bytes(dense(tmp_path / "a.tflite").read_bytes()[:200])
     with pytest.raises(ModelError):
-        command(tmp_path / "cut.tflite", as_json=False)
+        inspect(tmp_path / "cut.tflite", as_json=False)
     assert capsys.readouterr().out == ""

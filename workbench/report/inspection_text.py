@@ -1,41 +1,37 @@
-"""`wb inspect FILE`: the facts of a model file, as a table or JSON."""
+"""The facts of a model file in a terminal: labels, and texts that are wrapped beside them."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from workbench.inspect import Facts, Tensor, read
 from workbench.inspect.facts import printable
 from workbench.report.words import NOTHING, size
+
+if TYPE_CHECKING:
+    from workbench.inspect import Facts, Tensor
 
 TIED = "\N{NO-BREAK SPACE}"  # between words that stay on one line
 
 
-def command(file: Path, as_json: bool) -> None:
-    """Print what the file holds. Raises ModelError for one that cannot be read."""
-    facts = read(file)
-    if as_json:
-        print(json.dumps(facts.to_json(), indent=1))
-        return
-    lines = list(_lines(facts))
-    margin = max(len(label) for label, _ in lines) + 2
-    width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    for label, text in lines:
+def lines(facts: Facts, columns: int) -> Iterator[str]:
+    """The facts in a terminal that has so many columns."""
+    labelled = list(labelled_lines(facts))
+    margin = max(len(label) for label, _ in labelled) + 2
+    width = max(40, columns)
+    for label, text in labelled:
         wrapped = textwrap.wrap(
             text,
             width=width - margin,
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for place, part in enumerate(wrapped):
-            print(f"{'' if place else label:{margin}}{part.replace(TIED, ' ')}")
+        for number, part in enumerate(wrapped):
+            yield f"{'' if number else label:{margin}}{part.replace(TIED, ' ')}"
 
 
-def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
+def labelled_lines(facts: Facts) -> Iterator[tuple[str, str]]:
     """Labels and texts, in the order in which they are read."""
     yield "file", printable(str(facts.path), longest=4096)
     yield "format", f"{facts.format}, {facts.precision}, {size(facts.bytes)}"

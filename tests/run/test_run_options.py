@@ -12,7 +12,7 @@ from tests import nets
 from workbench.artifact import TensorSpec
 from workbench.engine.request import Request
 from workbench.errors import InputError, ModelError
-from workbench.run import words
+from workbench.run.run_options import RunOptions, budget_settings, steps_beyond_budget
 
 DATA = ["image:1x3x32x32"]
 
@@ -24,10 +24,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def request(model: str, inputs: list[str] = DATA, **more: Any) -> Request:
-    weights = more.pop("weights", None)
-    return words.request(
-        "mobile-int8", model, weights, None, [], inputs, ["cpu"], None, 0, {}, **more
-    )[0]  # fmt: skip
+    options = RunOptions(recipe="mobile-int8", model=model, inputs=tuple(inputs), **more)
+    return options.resolve()[0]
 
 
 @pytest.mark.parametrize("name", ["net.tflite", "net.ort"])
@@ -100,8 +98,8 @@ def test_max_drop_goes_to_every_step_that_takes_it(here: Path) -> None:
 def test_what_a_budget_does_not_reach_is_named() -> None:
     from workbench.recipe import load
 
-    assert words.beyond_budget(load("mobile-int8")) == []
-    assert words.beyond_budget(load("mobile-dynamic-int8")) == ["tflite.to_tflite"]
+    assert steps_beyond_budget(load("mobile-int8")) == []
+    assert steps_beyond_budget(load("mobile-dynamic-int8")) == ["tflite.to_tflite"]
 
 
 def test_max_drop_is_refused_where_no_step_takes_it_and_out_of_bounds(here: Path) -> None:
@@ -109,7 +107,7 @@ def test_max_drop_is_refused_where_no_step_takes_it_and_out_of_bounds(here: Path
     from workbench.recipe import load
 
     with pytest.raises(RecipeError, match="torchscript takes no --max-drop"):
-        words.budget(load("torchscript"), 0.5)
+        budget_settings(load("torchscript"), 0.5)
     torch.jit.trace(nets.build(), torch.randn(1, 3, 32, 32)).save("net.pt")
     with pytest.raises(RecipeError, match=r"max_drop cannot be '-1.0'"):
         request("net.pt", max_drop=-1.0)
