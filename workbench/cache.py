@@ -19,24 +19,17 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache as memoized
 from pathlib import Path
 from typing import Any
 
 from workbench.artifact import digest
+from workbench.code_digest import code_digest
 from workbench.codec import to_plain
 from workbench.errors import DiskFullError, StepError, WorkbenchError
 
 ENTRY = "entry.json"
-# What shows results and makes none, as folders and files of the package: in no key.
-SHOWING = (
-    "cli", "doctor", "report", "sweep", "library", "display.py", "run/comparison.py",
-    "run/files_profile.py", "run/measured_files.py", "run/subjects.py", "run/verification.py",
-    "run/run_options.py", "quantization/explain/sensitivity_page.py",
-    "quantization/explain/sensitivity_table.py", "quantization/explain/sensitivity_text.py",
-)  # fmt: skip
 
 
 def root() -> Path:
@@ -66,26 +59,12 @@ def describe_os_error(error: OSError) -> WorkbenchError:
     return StepError(f"the system refused{place}", str(error))
 
 
-@memoized
-def code_digest() -> str:
-    """A digest of the workbench's own sources: other code, other results.
+def key_of(*parts: Any, code: Sequence[str]) -> str:
+    """A key for values: SHA-256 of their canonical JSON and of the code that makes the result.
 
-    What only shows results is left out: a new colour in a report measures nothing anew.
+    code: the modules that make it; what they import counts with them (see `code_digest`).
     """
-    hashed = hashlib.sha256()
-    package = Path(__file__).parent
-    showing = [package / name for name in SHOWING]
-    for path in sorted(package.rglob("*.py")):
-        if any(path.is_relative_to(place) for place in showing):
-            continue
-        hashed.update(str(path.relative_to(package)).encode())
-        hashed.update(path.read_bytes())
-    return hashed.hexdigest()
-
-
-def key_of(*parts: Any) -> str:
-    """A key for values: SHA-256 of their canonical JSON and of the workbench's code."""
-    text = json.dumps([code_digest(), *parts], sort_keys=True, default=_plain)
+    text = json.dumps([code_digest(*code), *parts], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

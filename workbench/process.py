@@ -26,6 +26,28 @@ from workbench.progress import Progress
 
 HEADER = struct.Struct("<Q")
 
+# Every job by name, as `module:function`: a worker imports what it is asked for and nothing else.
+JOBS = {
+    "warm": "workbench.jobs.loaded:warm",
+    "describe_dataset": "workbench.jobs.description:describe_dataset",
+    "describe_model": "workbench.jobs.description:describe_model",
+    "step": "workbench.jobs.step:run_step",
+    "open": "workbench.jobs.inference:open_target",
+    "infer": "workbench.jobs.inference:infer_batch",
+    "drop": "workbench.jobs.inference:drop_target",
+    "latency": "workbench.jobs.timing:measure_latency",
+    "layers": "workbench.measure.divergence:layers",
+    "placement": "workbench.device.placement:placed",
+    "provider": "workbench.device.provider_check:start",
+    "probe": "workbench.measure.robustness:probe",
+    "saved_model": "workbench.tflite.tensorflow_jobs:make_saved_model",
+    "flatbuffer": "workbench.tflite.tensorflow_jobs:make_flatbuffer",
+    "trial_make": "workbench.sweep.trial:make",
+    "trial_finish": "workbench.sweep.trial:finish",
+    "inspect": "workbench.inspect.guarded:inspect_file",
+    "xnnpack": "workbench.inspect.guarded:delegate_file",
+}
+
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 

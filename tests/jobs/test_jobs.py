@@ -15,8 +15,9 @@ from workbench.jobs.description import describe_dataset, describe_model
 from workbench.jobs.inference import infer_batch, open_target
 from workbench.jobs.step import run_step
 from workbench.jobs.timing import measure_latency
-from workbench.jobs.worker import JOBS, job_function
+from workbench.jobs.worker import job_function
 from workbench.model import ModelSource
+from workbench.process import JOBS
 
 NETWORK = """
 import torch

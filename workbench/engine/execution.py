@@ -26,6 +26,7 @@ from workbench.recipe import ORIGINAL, Located
 from workbench.sources import loading
 from workbench.workspace import Workspace
 
+DESCRIBING = ("workbench.jobs.description",)
 Subject = Artifact | ModelSource
 FactsT = TypeVar("FactsT", DatasetFacts, ModelFacts)
 
@@ -55,7 +56,9 @@ class Engine:
         data = self.request.data
         if not isinstance(data, str):
             return DatasetFacts(name="random inputs", inputs=data)
-        key = key_of("dataset", data, versions(("numpy", "pillow", "scikit-learn")))
+        key = key_of(
+            "dataset", data, versions(("numpy", "pillow", "scikit-learn")), code=DESCRIBING
+        )
         if (facts := self._recorded("dataset", key, DatasetFacts)) is not None:
             return facts
         # The model comes next, in another process: it imports torch while samples are read.
@@ -74,7 +77,7 @@ class Engine:
         if source.kind == "onnx":
             return self._copy_onnx(dataset.inputs)
         packages = versions(("torch", "safetensors", *PACKAGES.get(source.kind, ())))
-        key = key_of("model", source, dataset.inputs, packages)
+        key = key_of("model", source, dataset.inputs, packages, code=DESCRIBING)
         if (facts := self._recorded("model", key, ModelFacts)) is not None:
             return facts, None
         try:
@@ -93,7 +96,7 @@ class Engine:
         """The user's ONNX file, read once and copied into the cache."""
         source, display = self.request.source, self.workspace.display
         digests = [digest(path) for path in signature.files(loading.source_files(source)[0])]
-        key = key_of("source", digests, inputs, versions(("onnx",)))
+        key = key_of("source", digests, inputs, versions(("onnx",)), code=DESCRIBING)
 
         def build(folder: Path) -> dict[str, Any]:
             facts, artifact = self._call(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workbench.artifact import Artifact, digest
 from workbench.cache import key_of
+from workbench.code_digest import PACKAGE, named_modules
 from workbench.dataset.facts import DatasetFacts
 from workbench.device.probe import versions
 from workbench.engine.facts import ModelFacts
@@ -42,13 +43,29 @@ def step_key(
         device.to_json() if getattr(step, "times_device", False) else None,
         request.source.seed,
         versions(step.packages),
+        code=(*_modules(type(step)), "workbench.jobs.step"),
     )
 
 
 def _own_source(step: type) -> str:
-    """The digest of a step's file, where it is not the workbench's (whose code is in every key)."""
+    """The digest of a step's file, where it is not the workbench's."""
+    path = _users_file(step)
+    return digest(path) if path is not None else ""
+
+
+def _users_file(step: type) -> Path | None:
+    """The file of a user's step; None for the workbench's own, and where there is no file."""
     try:
         path = Path(inspect.getfile(step))
     except (TypeError, OSError):
-        return ""
-    return "" if path.is_relative_to(Path(__file__).parents[1]) else digest(path)
+        return None
+    return None if path.is_relative_to(PACKAGE) else path
+
+
+def _modules(step: type) -> tuple[str, ...]:
+    """The workbench's modules that make a step: its class's, and those that a user's file names."""
+    modules = [kind.__module__ for kind in step.__mro__]
+    path = _users_file(step)
+    if path is not None:
+        modules += named_modules(path.read_text(encoding="utf-8", errors="replace"))
+    return tuple(dict.fromkeys(modules))

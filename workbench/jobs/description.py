@@ -65,7 +65,7 @@ def describe_model(
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
     mixing = _mixes_samples(module)
     facts = ModelFacts(
-        fingerprint=key_of(module.fingerprint, sorted(digest(path) for path in code)),
+        fingerprint=key_of(module.fingerprint, sorted(digest(path) for path in code), code=()),
         bytes=module.state_bytes,
         parameters=sum(p.numel() for p in module.module.parameters()),
         notes=(*module.notes, *([MIXING] if mixing else [])),

@@ -61,7 +61,7 @@ def latencies_of(
     key = key_of(
         "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
         probe.host(request.device.provider), probe.versions(RUNTIMES),
-        outcome.dataset.inputs,
+        outcome.dataset.inputs, code=("workbench.measure.host",),
     )  # fmt: skip
     found = cache.record(key)
     if found is not None:
@@ -117,6 +117,7 @@ def scores_of(
         return key_of(
             "scores", _identity(name, targets[name], outcome), against,
             outcome.dataset.metric, outcome.dataset.metric_digest,
+            code=("workbench.measure.host",),
         )  # fmt: skip
 
     found: dict[str, Any] = {}
@@ -134,7 +135,8 @@ def scores_of(
 
     display.update("accuracy", 0.0)
     began = time.perf_counter()
-    outputs, recording = key_of("outputs", against), Recording(reference)
+    outputs = key_of("outputs", against, code=("workbench.measure.host",))
+    recording = Recording(reference)
     known = cache.entry(outputs)
     try:
         made = accuracies(
@@ -174,7 +176,7 @@ def placements_of(
         key = key_of(
             "placement", _identity(name, target, outcome), request.device.to_json(),
             probe.host(request.device.provider), probe.versions(RUNTIMES),
-            outcome.dataset.inputs,
+            outcome.dataset.inputs, code=("workbench.device.placement",),
         )  # fmt: skip
         known = cache.record(key)
         if known is not None:

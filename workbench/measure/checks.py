@@ -152,12 +152,16 @@ class _Found:
         return found, ""
 
     def _facts_key(self, artifact: Artifact) -> str:
-        return key_of("facts", artifact.sha256, str(artifact.format), probe.versions(RUNTIMES))
+        return key_of(
+            "facts", artifact.sha256, str(artifact.format), probe.versions(RUNTIMES),
+            code=("workbench.inspect",),
+        )  # fmt: skip
 
     def _robustness_key(self, artifact: Artifact) -> str:
         return key_of(
             "robustness", artifact.sha256, artifact.to_json(), self.inputs,
             self.request.device.to_json(), probe.versions(RUNTIMES),
+            code=("workbench.measure.robustness",),
         )  # fmt: skip
 
 

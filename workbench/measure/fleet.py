@@ -137,6 +137,7 @@ class _Fleet:
             {name: vars(one) for name, one in device.libraries.items()},
             {label: {name: _digest(array) for name, array in one.items()}
              for label, one in wanted.timed.items()},
+            code=("workbench.measure.fleet",),
         )  # fmt: skip
 
 

@@ -73,8 +73,9 @@ class PruningRun:
         self.split, self.count = context.dataset.calibrating(step.samples)
         self.notes: list[str] = []
         key = key_of(
-            "prune", asdict(step), subject.fingerprint, self.split.fingerprint, context.seed
-        )
+            "prune", asdict(step), subject.fingerprint, self.split.fingerprint, context.seed,
+            code=("workbench.pruning.pipeline",),
+        )  # fmt: skip
         self.folder = (context.work or context.folder) / f"prune-{key[:32]}"
         self.teacher = copy.deepcopy(subject.module).eval().requires_grad_(False)
         self.inputs = [torch.from_numpy(array[:4]) for array in subject.example_inputs.values()]

@@ -90,10 +90,9 @@ def saved_model(subject: Artifact, context: Context, worker: Worker, made: Form)
     work.mkdir(parents=True, exist_ok=True)
     examples = feed(subject.inputs, context.dataset.examples(4, context.seed))
     inputs = {spec.stored_name: _source(spec, examples[spec.name]) for spec in subject.inputs}
-    # The workbench's own code is in the key: it decides how the graph is prepared.
     key = key_of(
         "saved model", subject.sha256, {name: array.shape[1:] for name, array in inputs.items()},
-        made, versions(PACKAGES),
+        made, versions(PACKAGES), code=("workbench.tflite.conversion_inputs",),
     )  # fmt: skip
     final = work / f"saved-model-{key}"
     context.progress(0.0, "waiting for the SavedModel")
