@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from workbench import library
 from workbench import recipe as recipes
+from workbench.artifact import Format
 from workbench.errors import RecipeError
-from workbench.recipe import Recipe
+from workbench.recipe import DEFAULTS, Recipe, Step
 from workbench.steps import Export, Prune, QuantizeStatic, Simplify, ToOrt, ToTflite
 
 MOBILE = recipes.load("mobile-int8")
@@ -67,6 +69,44 @@ def test_a_second_step_of_the_same_name_is_numbered():
     assert [one.id for one in recipe.located()] == ["export", "simplify", "simplify-2"]
     changed = recipe.with_options(["simplify-2.rtol=0.25"])
     assert [step(changed, "simplify").rtol, step(changed, "simplify-2").rtol] == [1e-3, 0.25]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfToday:
+    """A user's step as it was written before `Step` had defaults."""
+
+    samples: int | None = 3
+
+    name = "of_today"
+    takes = (Format.ONNX,)
+    gives = Format.ONNX
+    needs_data = False
+    packages = ()
+    seconds = 1.0
+
+    def run(self, subject, context):
+        return subject
+
+
+def test_a_users_step_gets_the_members_that_it_lacks():
+    (located,) = Recipe(OfToday()).located()
+    assert {name: getattr(located.step, name) for name in DEFAULTS} == {
+        "looks_at_data": False, "samples": 3, "times_device": False, "optimize": "",
+        "precision": "", "sources": (),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incomplete(Step):
+    name = "incomplete"
+
+    def run(self, subject, context):
+        return subject
+
+
+def test_a_step_that_does_not_say_whether_it_needs_data_is_none():
+    with pytest.raises(TypeError, match="needs_data"):
+        Incomplete()
 
 
 def test_a_recipe_without_branches_is_one_path():

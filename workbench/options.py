@@ -76,6 +76,11 @@ def accepts(annotation: Any, value: Any) -> bool:
     return isinstance(value, annotation)
 
 
+def has_option(step: Any, name: str) -> bool:
+    """Whether a step has an option of that name."""
+    return name in options_of(type(step))
+
+
 def validate(step: Any) -> None:
     """Check every option of a step; a step calls it in `__post_init__`."""
     for name, annotation in options_of(type(step)).items():

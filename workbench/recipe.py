@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -46,16 +47,70 @@ class Context:
 
 
 class Step(Protocol):
-    """What a class must have to stand in a recipe."""
+    """All that a recipe, the engine, the commands and the report ask of a step.
+
+    A step is a frozen keyword-only dataclass; its fields are its options. Those that derive from
+    this class get the members with a default; a class that does not has them put on it where it
+    first stands in a recipe.
+
+    Attributes:
+        name: in `--set name.option=value`, and in the ids of steps.
+        takes: formats of what it may be given.
+        gives: the format of its artifact.
+        packages: distributions whose versions decide the result.
+        seconds: that it may take, until it has been timed.
+    """
 
     name: ClassVar[str]
     takes: ClassVar[tuple[Format, ...]]
     gives: ClassVar[Format]
-    needs_data: ClassVar[bool]
     packages: ClassVar[tuple[str, ...]]
     seconds: ClassVar[float]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    def run(self, subject: Any, context: Context) -> Artifact: ...
+    @property
+    @abstractmethod
+    def needs_data(self) -> bool:
+        """Whether it cannot do without calibration samples."""
+        ...
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether samples decide its result where there are any, and it does without elsewhere."""
+        return False
+
+    @property
+    def samples(self) -> int | None:
+        """How many calibration samples it asks for; None for as many as there are."""
+        return None
+
+    @property
+    def times_device(self) -> bool:
+        """Whether the device decides the result by its speed, not by its arithmetic alone."""
+        return False
+
+    @property
+    def optimize(self) -> str:
+        """`latency` where it times layers on this machine; '' where it optimizes nothing."""
+        return ""
+
+    @property
+    def precision(self) -> str:
+        """Of its artifact, such as `int8`; '' where it is as the step got it."""
+        return ""
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Files of the user's own that decide the result, beside the options."""
+        return ()
+
+    @abstractmethod
+    def run(self, subject: Any, context: Context) -> Artifact:
+        """The step's artifact, written under `context.folder` alone. Raises StepError."""
+        ...
+
+
+DEFAULTS = ("looks_at_data", "samples", "times_device", "optimize", "precision", "sources")
 
 
 @dataclass(frozen=True)
@@ -65,7 +120,7 @@ class Located:
     id: str
     name: str
     branch: str
-    step: Any
+    step: Step
 
 
 @dataclass(frozen=True, init=False)
@@ -229,6 +284,7 @@ def _numbered(branch: str, steps: Sequence[Any]) -> Iterator[Located]:
 
 def _check_step(step: Any) -> None:
     needed = ("name", "takes", "gives", "needs_data", "packages", "seconds", "run")
+    kind = type(step)
     missing = [name for name in needed if not hasattr(step, name)]
     if missing or isinstance(step, type) or not dataclasses.is_dataclass(step):
         raise RecipeError(
@@ -236,6 +292,9 @@ def _check_step(step: Any) -> None:
             f"it lacks {', '.join(missing)}" if missing else "a step is a dataclass instance",
             "CONTRIBUTING.md shows how a step is written",
         )
+    for name in DEFAULTS:
+        if not hasattr(kind, name) and not hasattr(step, name):
+            setattr(kind, name, vars(Step)[name])
 
 
 def load(name: str) -> Recipe:

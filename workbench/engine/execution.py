@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from workbench.artifact import Artifact, Format, TensorSpec, digest
 from workbench.cache import key_of
@@ -22,13 +22,28 @@ from workbench.errors import CrashError, DatasetError, ModelError, RecipeError, 
 from workbench.model import PACKAGES, ModelSource
 from workbench.onnxgraph import signature
 from workbench.process import close_all
-from workbench.recipe import ORIGINAL, Located
+from workbench.recipe import ORIGINAL, Context, Located, Step
 from workbench.sources import loading
 from workbench.workspace import Workspace
 
 DESCRIBING = ("workbench.jobs.description",)
 Subject = Artifact | ModelSource
 FactsT = TypeVar("FactsT", DatasetFacts, ModelFacts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OnnxFile(Step):
+    """The user's file, where it stands in a table as if a step had made it."""
+
+    name: ClassVar[str] = "model"
+    takes: ClassVar[tuple[Format, ...]] = ()
+    gives: ClassVar[Format] = Format.ONNX
+    needs_data: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ()
+    seconds: ClassVar[float] = 0
+
+    def run(self, subject: Any, context: Context) -> Artifact:
+        raise NotImplementedError("the file is there")
 
 
 class Engine:
@@ -155,7 +170,7 @@ class Engine:
                     "",
                     "give a dataset with a calibration split: --data FILE",
                 )
-            samples = getattr(located.step, "samples", None)
+            samples = located.step.samples
             if samples is not None and samples > calibration.samples:
                 raise DatasetError(
                     f"{located.id} asks for {samples} calibration samples, "
@@ -210,7 +225,8 @@ class _Execution:
         subject: Subject = start or request.source
         results = self._branch(ORIGINAL, subject)
         if start is not None and not trunk:  # the file itself is the baseline
-            results.append(StepResult(Located("model", "model", "", None), start, cached=True))
+            located = Located("model", "model", "", _OnnxFile())
+            results.append(StepResult(located, start, cached=True))
         for located in trunk:
             result = self._step(located, subject)
             if result.error is not None:

@@ -28,19 +28,20 @@ def step_key(
     step, device = located.step, request.device
     calibration = dataset.calibration.fingerprint if dataset.calibration else None
     evaluation = dataset.evaluation.fingerprint if dataset.evaluation else None
-    # Steps that decide by samples where there are any, and do without where there are none.
-    looks = getattr(step, "looks_at_data", False)
+    samples = calibration
+    if not step.needs_data:
+        samples = (calibration or evaluation) if step.looks_at_data else None
     return key_of(
         "step",
         type(step).__qualname__,
         _own_source(type(step)),
         dataclasses.asdict(step),
-        [digest(path) for path in getattr(step, "sources", ()) if path.is_file()],
+        [digest(path) for path in step.sources if path.is_file()],
         subject.sha256 if isinstance(subject, Artifact) else model.fingerprint,
         dataset.inputs,
-        calibration if step.needs_data else (calibration or evaluation) if looks else None,
+        samples,
         (device.quantization, device.architecture, device.provider),
-        device.to_json() if getattr(step, "times_device", False) else None,
+        device.to_json() if step.times_device else None,
         request.source.seed,
         versions(step.packages),
         code=(*_modules(type(step)), "workbench.jobs.step"),

@@ -79,7 +79,7 @@ def label_of(artifact: Artifact) -> str:
 
 def label_of_step(located: Located) -> str:
     """What a step would have made, for the row that says why it did not."""
-    precision = getattr(located.step, "precision", "")
+    precision = located.step.precision
     words = [PRECISION.get(precision, precision), FORMAT.get(located.step.gives, "")]
     return " ".join(word for word in words if word) or located.id
 

@@ -21,6 +21,7 @@ from workbench.errors import InputError, ModelError, RecipeError, did_you_mean
 from workbench.file_format import format_of
 from workbench.measure.plan import MeasurePlan
 from workbench.model import ModelSource, parse_inputs
+from workbench.options import has_option
 from workbench.sources import torchscript
 from workbench.sources.loading import check_files, declared_inputs, source_files
 
@@ -158,7 +159,7 @@ class RunOptions:
 def _check_optimize(recipe: Recipe, device: Device) -> None:
     """A step that measures layers does it here: not for another machine's sake."""
     for located in recipe.located():
-        if getattr(located.step, "optimize", "") == "latency" and device.remote:
+        if located.step.optimize == "latency" and device.remote:
             raise RecipeError(
                 f"{located.id}.optimize=latency does not go with --device {device.name}",
                 "it times layers in this machine's ONNX Runtime, and not on the device",
@@ -187,7 +188,7 @@ def budget_settings(recipe: Recipe, max_drop: float | None) -> list[str]:
     """--max-drop as settings of every step that takes it. Raises RecipeError where none does."""
     if max_drop is None:
         return []
-    taking = [located.id for located in recipe.located() if hasattr(located.step, "max_drop")]
+    taking = [located.id for located in recipe.located() if has_option(located.step, "max_drop")]
     if not taking:
         raise RecipeError(
             f"recipe {recipe.name} takes no --max-drop",
@@ -202,6 +203,6 @@ def steps_beyond_budget(recipe: Recipe) -> list[str]:
     return [
         path[-1].id
         for path in recipe.paths()
-        if not any(hasattr(located.step, "max_drop") for located in path)
-        and any(getattr(located.step, "precision", "float32") != "float32" for located in path)
+        if not any(has_option(located.step, "max_drop") for located in path)
+        and any(located.step.precision not in ("", "float32") for located in path)
     ]

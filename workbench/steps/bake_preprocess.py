@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format, Pixels, TensorSpec, feed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
     from workbench.dataset.preprocess import Preprocess
-    from workbench.recipe import Context
 
 # How far an undone sample may be from a whole number, and how many samples are looked at.
 WHOLE = 1e-3
@@ -23,7 +23,7 @@ SAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class BakePreprocess:
+class BakePreprocess(Step):
     """The dataset's `[preprocess]` into the graph, which then takes uint8 pixels, channels last.
 
     Scale, mean, std, layout and channel order are baked; resizing and cropping stay the app's.

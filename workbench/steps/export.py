@@ -11,11 +11,11 @@ from workbench.arrays import batch_size
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 from workbench.sources import torchscript
 
 if TYPE_CHECKING:
     from workbench.model import Model
-    from workbench.recipe import Context
 
 # From here on torch.export's exporter writes what it is asked for; below, it silently writes 18.
 DYNAMO_FROM = 18
@@ -24,7 +24,7 @@ SCRIPTED_UP_TO = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Step):
     """PyTorch to ONNX. The file's opset is read back, and its outputs compared with the module's.
 
     opset: of the default operator set. dynamic_batch: leave the first axis open. rtol, atol:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from workbench.artifact import Artifact, Format, TensorSpec, feed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
 
-    from workbench.recipe import Context
 
 MOST_NAMED = 5  # of the values whose shape stays unknown
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixShapes:
+class FixShapes(Step):
     """ONNX to an equal ONNX for one sample of the dataset's shape: NNAPI, CoreML, QNN want it.
 
     The batch becomes 1, every other open axis what the dataset's samples have there. rtol, atol:

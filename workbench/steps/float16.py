@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from workbench.recipe import Context
-
 
 @dataclass(frozen=True, kw_only=True)
-class Float16:
+class Float16(Step):
     """FP32 ONNX to FP16 ONNX.
 
     keep_io: inputs and outputs stay float32, with a conversion inside the file. Weights beyond

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from workbench.recipe import Context
 
 # How the optimizer's kinds of models look for attention; each finds what the others do not.
 KINDS = ("bert", "gpt2", "bart", "clip")
@@ -26,7 +26,7 @@ FUSED = ("Attention", "MultiHeadAttention", "LayerNormalization", "SkipLayerNorm
 
 
 @dataclass(frozen=True, kw_only=True)
-class FuseTransformer:
+class FuseTransformer(Step):
     """ONNX to an equal ONNX with ONNX Runtime's operators for transformers (com.microsoft).
 
     model_type: how attention is looked for; `auto` tries several and keeps the smallest graph.

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from workbench.artifact import Artifact, Format
 from workbench.errors import RecipeError
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     from workbench.model import Model
-    from workbench.recipe import Context
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune:
+class Prune(Step):
     """Take channels out of a PyTorch model until it is small enough, then let it recover.
 
     macs, parameters, latency: what may be left, as ratios of the original's; all that are given

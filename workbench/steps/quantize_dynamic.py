@@ -12,12 +12,12 @@ from workbench.artifact import Artifact, Format, fed
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 from workbench.quantization.dynamic.operators import INTEGER_KERNELS, WEIGHT_INPUTS
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
 
     from workbench.quantization.search.budget_search import BudgetResult
-    from workbench.recipe import Context
 
 # Below LEAST dB the file counts as wrongly converted: weights that a quantizer mixed up gave 0 dB
 # and less, and noise of a third of the signal is no rounding. Between it and GOOD (cosine 0.98) the
@@ -28,7 +28,7 @@ PER_AXIS = 13  # the opset from which DequantizeLinear takes a scale for each ro
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeDynamic:
+class QuantizeDynamic(Step):
     """FP32 ONNX to dynamic INT8: MatMul, Gemm, LSTM and Attention in integers, no calibration.
 
     Never Conv: ONNX Runtime's dynamic one is 20 to 40 times slower than float. GRU and embedding

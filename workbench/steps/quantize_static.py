@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
 from workbench.errors import StepError, did_you_mean
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     import onnx
@@ -16,13 +17,12 @@ if TYPE_CHECKING:
     from workbench.quantization.core.engine import CalibratedNetwork
     from workbench.quantization.search.choice import PlacementChoice
     from workbench.quantization.search.predictions import PredictionScore
-    from workbench.recipe import Context
 
 FEW = 32  # calibration samples below which a user is told so
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeStatic:
+class QuantizeStatic(Step):
     """FP32 ONNX to INT8 ONNX (QDQ), near to FP32 without labels or training.
 
     The graph is equalized, weights are rounded and biases corrected so that the outputs keep what

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
-
-if TYPE_CHECKING:
-    from workbench.recipe import Context
+from workbench.recipe import Context, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simplify:
+class Simplify(Step):
     """ONNX to a smaller, equal ONNX.
 
     rtol, atol: allowed difference of every output element on real samples. onnxsim's own `ok` is

@@ -6,18 +6,16 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError
 from workbench.options import validate
-
-if TYPE_CHECKING:
-    from workbench.recipe import Context
+from workbench.recipe import Context, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToOrt:
+class ToOrt(Step):
     """ONNX to `.ort`, with `required_operators.config` beside it.
 
     style: `fixed` saves the graph fully optimized; `runtime` saves what execution providers such

@@ -7,18 +7,16 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
 from workbench.process import Worker
+from workbench.recipe import Context, Step
 from workbench.tflite.conversion_inputs import PACKAGES, form, saved_model, write_samples
 from workbench.tflite.firmware import INT8, c_array
 from workbench.tflite.quantized import CONVERSION, notes
-
-if TYPE_CHECKING:
-    from workbench.recipe import Context
 
 SAMPLES = "samples"
 # Calibration samples for the tensors that a quantized file has no range for.
@@ -46,7 +44,7 @@ _SCHEMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToTflite:
+class ToTflite(Step):
     """ONNX to `.tflite`, images as NHWC.
 
     Of a float file TensorFlow takes the ranges; a quantized one (QDQ) keeps its own ranges, weights

@@ -9,14 +9,14 @@ from workbench.arrays import batch_size
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
+from workbench.recipe import Context, Step
 
 if TYPE_CHECKING:
     from workbench.model import Model
-    from workbench.recipe import Context
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToTorchScript:
+class ToTorchScript(Step):
     """PyTorch to TorchScript, which `torch.jit.load` and LibTorch run without the model's classes.
 
     method: `trace` records what runs for one input, `script` compiles the code; `auto` traces where
