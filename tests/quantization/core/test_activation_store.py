@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
-from workbench.quantization.core.activation_store import ActivationStore, StoredBatches
+from workbench.quantization.core.activation_store import (
+    HELD,
+    ActivationStore,
+    StoredBatches,
+    affordable_memory,
+)
 
 BATCHES = [torch.full((2, 8), float(number)) for number in range(5)]  # 64 bytes each
 
@@ -22,6 +29,16 @@ def test_batches_come_back_from_memory_and_from_files(held: int) -> None:
         for found in (list(shelf), [shelf[place] for place in range(5)], shelf[0:5]):
             assert [float(one[0, 0]) for one in found] == [0, 11, 2, 3, 14]
         assert [float(one[0, 0]) for one in shelf[::-2]] == [14, 2, 0]
+
+
+@pytest.mark.parametrize(("free", "held"), [(1 << 30, HELD), (16 << 30, 1 << 30)])
+def test_a_machine_with_more_memory_holds_more(
+    free: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimpleNamespace(available=free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert affordable_memory() == held
+    assert ActivationStore().left == held
 
 
 def test_memory_is_kept_to_and_given_back() -> None:

@@ -12,7 +12,15 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-HELD = 256 * 2**20  # bytes, of all tensors of one store, that stay in memory
+HELD = 256 * 2**20  # bytes, of all tensors of one store, that stay in memory whatever there is
+PART = 16  # of the memory that is free, several steps being made at once
+
+
+def affordable_memory() -> int:
+    """Bytes that one store may hold: a sixteenth of what is free now, HELD at least."""
+    import psutil
+
+    return max(HELD, int(psutil.virtual_memory().available) // PART)
 
 
 class ActivationStore:
@@ -24,8 +32,8 @@ class ActivationStore:
         left: bytes that may still be held in memory.
     """
 
-    def __init__(self, held: int = HELD) -> None:
-        self.left = held
+    def __init__(self, held: int | None = None) -> None:
+        self.left = affordable_memory() if held is None else held
         self._number = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
