@@ -42,21 +42,21 @@ def root() -> Path:
 
 def describe_os_error(error: OSError) -> WorkbenchError:
     """A full disk or a missing permission, as what a user can do about it."""
-    place = f" ({error.filename})" if error.filename else ""
+    where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(
-            f"the disk is full{place}",
+            f"the disk is full{where}",
             "",
             "free space, or set WB_CACHE, TMPDIR and --out to another disk, and run again: "
             "what was finished is kept",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StepError(
-            f"no permission to write{place}" if error.filename else "no permission",
+            f"no permission to write{where}" if error.filename else "no permission",
             str(error),
             "choose a folder of yours: --out for the run, WB_CACHE for the cache",
         )
-    return StepError(f"the system refused{place}", str(error))
+    return StepError(f"the system refused{where}", str(error))
 
 
 def key_of(*parts: Any, code: Sequence[str]) -> str:
@@ -129,11 +129,11 @@ class Cache:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary folder on the cache's disk, removed afterwards."""
-        made = Path(tempfile.mkdtemp(dir=self.folder / "tmp", prefix=f"{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(dir=self.folder / "tmp", prefix=f"{os.getpid()}-"))
         try:
-            yield made
+            yield folder
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def locked(
@@ -187,11 +187,11 @@ class Cache:
 
         Returns its folder, its data, and whether it was found.
         """
-        if (found := self.entry(key)) is not None:
-            return (*found, True)
+        if (finished := self.entry(key)) is not None:
+            return (*finished, True)
         with self.locked(key, waiting):
-            if (found := self.entry(key)) is not None:
-                return (*found, True)
+            if (finished := self.entry(key)) is not None:
+                return (*finished, True)
             with self.scratch() as folder:
                 started = time.perf_counter()
                 data = build(folder)

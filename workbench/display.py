@@ -80,17 +80,21 @@ class Live:
 
     def update(self, task: str, fraction: float, note: str = "") -> None:
         with self._lock:
-            one = self._tasks.setdefault(task, _Task(1.0))
-            if one.state == "waiting":
-                one.started = time.monotonic()
-            one.fraction, one.note, one.state = fraction, note, "running"
+            shown = self._tasks.setdefault(task, _Task(1.0))
+            if shown.state == "waiting":
+                shown.started = time.monotonic()
+            shown.fraction, shown.note, shown.state = (
+                fraction,
+                note,
+                "running",
+            )
 
     def done(self, task: str, state: str = "done") -> None:
         with self._lock:
-            one = self._tasks.setdefault(task, _Task(1.0))
-            one.ended = time.monotonic()
-            one.started = one.started or one.ended
-            one.fraction, one.note, one.state = 1.0, "", state
+            shown = self._tasks.setdefault(task, _Task(1.0))
+            shown.ended = time.monotonic()
+            shown.started = shown.started or shown.ended
+            shown.fraction, shown.note, shown.state = 1.0, "", state
 
     def message(self, text: str) -> None:
         self._console.print(text, style="dim", highlight=False, markup=False)

@@ -28,12 +28,12 @@ def folders(kind: Kind) -> tuple[Path, ...]:
 
 def entries(kind: Kind) -> dict[str, Path]:
     """Every entry of `kind` by name; a file `mobile_int8.py` is named `mobile-int8`."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in folders(kind):
         for path in sorted(folder.glob(f"*{_SUFFIX[kind]}")):
             if not path.name.startswith(("_", ".")):
-                found.setdefault(path.stem.replace("_", "-"), path.resolve())
-    return found
+                paths.setdefault(path.stem.replace("_", "-"), path.resolve())
+    return paths
 
 
 def find(kind: Kind, name: str) -> Path:
@@ -49,30 +49,30 @@ def find(kind: Kind, name: str) -> Path:
         if not path.is_file():
             raise InputError(f"there is no {_NOUN[kind]} file {name}")
         return path.resolve()
-    known = entries(kind)
+    paths = entries(kind)
     key = name.replace("_", "-")
-    if key not in known:
+    if key not in paths:
         searched = ", ".join(str(folder) for folder in folders(kind))
         raise InputError(
             f"there is no {_NOUN[kind]} named '{name}'",
             f"looked in {searched}",
-            did_you_mean(key, known),
+            did_you_mean(key, paths),
         )
-    return known[key]
+    return paths[key]
 
 
 def recipe_summaries() -> dict[str, str]:
     """Every known recipe's name with the first line of its docstring, without running any."""
     import ast
 
-    found = {}
+    summaries = {}
     for name, path in entries("recipes").items():
         try:
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         except (SyntaxError, ValueError, OSError) as error:
             text = f"cannot be read: {error}"
-        found[name] = text.strip().partition("\n")[0]
-    return found
+        summaries[name] = text.strip().partition("\n")[0]
+    return summaries
 
 
 def copy_recipe(name: str, source: str) -> Path:

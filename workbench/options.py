@@ -134,10 +134,10 @@ def value_of(step: Any, option: str, text: str, where: str) -> Any:
     Raises RecipeError for an unknown option (with the nearest name) or a wrong value; `where` is
     the step's name in a message.
     """
-    known = options_of(type(step))
-    if option not in known:
-        raise RecipeError(f"no option '{option}' in {where}", "", did_you_mean(option, known))
-    annotation = known[option]
+    options = options_of(type(step))
+    if option not in options:
+        raise RecipeError(f"no option '{option}' in {where}", "", did_you_mean(option, options))
+    annotation = options[option]
     try:
         value = parse(text, annotation)
         if not accepts(annotation, value):

@@ -155,8 +155,8 @@ class Worker:
         else:
             ending = f"exit code {code}"
         tail = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        said = f"; it last said: {' | '.join(tail)}" if tail else ""
-        return CrashError("a worker process died", f"{ending}{said}")
+        last_words = f"; it last said: {' | '.join(tail)}" if tail else ""
+        return CrashError("a worker process died", f"{ending}{last_words}")
 
     def _keep(self) -> Path:
         self._kept = True
@@ -225,12 +225,12 @@ class Pool:
     def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
         worker = self.take(job)
         try:
-            found = worker.call(job, *arguments, progress=progress)
+            result = worker.call(job, *arguments, progress=progress)
         except BaseException:
             worker.close()
             raise
         self.give(worker)
-        return found
+        return result
 
     def take(self, like: str) -> Worker:
         """An idle worker, one that has run the job `like` before where there is one; or a new one.

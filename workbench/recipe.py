@@ -179,9 +179,9 @@ class Recipe:
         for path in self.paths():
             for before, after in pairwise(path):
                 if before.step.gives not in after.step.takes:
-                    wanted = " or ".join(after.step.takes)
+                    formats = " or ".join(after.step.takes)
                     raise RecipeError(
-                        f"wrong order: {after.id} takes {wanted}, "
+                        f"wrong order: {after.id} takes {formats}, "
                         f"but {before.id} gives {before.step.gives}",
                         "",
                         "reorder the steps in the recipe file; 'wb show' prints the plan",
@@ -189,10 +189,10 @@ class Recipe:
 
     def located(self) -> list[Located]:
         """Every step with its place: those on the original, the trunk, the branches."""
-        found = [*_numbered(ORIGINAL, self.original), *_numbered("", self.steps)]
+        steps_in_order = [*_numbered(ORIGINAL, self.original), *_numbered("", self.steps)]
         for branch, steps in self.branches.items():
-            found += _numbered(branch, steps)
-        return found
+            steps_in_order += _numbered(branch, steps)
+        return steps_in_order
 
     def paths(self) -> list[list[Located]]:
         """Every sequence from the first step to an end."""
@@ -210,7 +210,7 @@ class Recipe:
         values: dict[str, dict[str, Any]] = {}
         for setting in settings:
             self._put(setting, values)
-        located = {one.id: one.step for one in self.located()}
+        located = {entry.id: entry.step for entry in self.located()}
         # All of a step's at once: one of them alone may be none that it takes.
         return self._replacing(
             {name: dataclasses.replace(located[name], **new) for name, new in values.items()}
@@ -225,29 +225,29 @@ class Recipe:
                 f"--set does not understand '{setting}'", "", "write --set step.option=value"
             )
         located = self.located()
-        matching = [one for one in located if path in (one.id, one.name)]
-        exact = [one for one in matching if one.id == path]
+        matching = [entry for entry in located if path in (entry.id, entry.name)]
+        exact = [entry for entry in matching if entry.id == path]
         if not matching:
-            names = {one.id for one in located} | {one.name for one in located}
+            names = {entry.id for entry in located} | {entry.name for entry in located}
             raise RecipeError(
                 f"no step '{path}' in recipe {self.name}", "", did_you_mean(path, names)
             )
         chosen = exact or matching
-        known = [values.get(one.id, {}).get(option, getattr(one.step, option, None))
-                 for one in chosen]  # fmt: skip
-        if len({repr(one) for one in known}) > 1:
-            places = ", ".join(f"{one.id}.{option}" for one in chosen)
+        present = [values.get(entry.id, {}).get(option, getattr(entry.step, option, None))
+                 for entry in chosen]  # fmt: skip
+        if len({repr(entry) for entry in present}) > 1:
+            places = ", ".join(f"{entry.id}.{option}" for entry in chosen)
             raise RecipeError(
                 f"'{path}' stands in more than one place, with different values of '{option}'",
                 "",
                 f"name the one you mean: {places}",
             )
-        for one in chosen:
-            values.setdefault(one.id, {})[option] = value_of(one.step, option, text, one.id)
+        for entry in chosen:
+            values.setdefault(entry.id, {})[option] = value_of(entry.step, option, text, entry.id)
 
     def _replacing(self, new: Mapping[str, Any]) -> Recipe:
         def swap(branch: str, steps: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(new.get(one.id, one.step) for one in _numbered(branch, steps))
+            return tuple(new.get(entry.id, entry.step) for entry in _numbered(branch, steps))
 
         return Recipe(
             *swap("", self.steps),
@@ -319,15 +319,15 @@ def load(name: str) -> Recipe:
         raise RecipeError(
             f"recipe {key} cannot be loaded", f"{type(error).__name__}: {error}", f"mend {path}"
         ) from error
-    found = getattr(module, "recipe", None)
-    if not isinstance(found, Recipe):
+    defined = getattr(module, "recipe", None)
+    if not isinstance(defined, Recipe):
         raise RecipeError(
             f"{path} defines no recipe", "", "it must assign a Recipe to the name 'recipe'"
         )
     return Recipe(
-        *found.steps,
-        branches=found.branches,
-        original=found.original,
+        *defined.steps,
+        branches=defined.branches,
+        original=defined.original,
         name=key,
         help=(module.__doc__ or "").strip(),
         path=path,

@@ -56,33 +56,35 @@ def checks_of(
     What a file may crash runs in one of two workers of the pool, begun anew only after a crash.
     No error ends a row: it is said where the figure would stand.
     """
-    artifacts = {name: one for name, one in targets.items() if isinstance(one, Artifact)}
+    artifacts = {
+        name: artifact for name, artifact in targets.items() if isinstance(artifact, Artifact)
+    }
     first = outcome.start or next(
         (r.artifact for r in outcome.results if r.artifact and r.artifact.format is Format.ONNX),
         None,
     )
-    found = _Found(request, outcome, cache)
-    wanted = list(artifacts.values()) + ([first] if first is not None else [])
-    if not any(found.missing(one) for one in wanted):
+    findings = _Found(request, outcome, cache)
+    inspected = list(artifacts.values()) + ([first] if first is not None else [])
+    if not any(findings.missing(artifact) for artifact in inspected):
         display.done("checks", "cached")
     else:
         display.update("checks", 0.0)
-    made: dict[str, Checks] = {}
-    before = found.facts(first)[0] if first is not None else None
+    checks_by_name: dict[str, Checks] = {}
+    before = findings.facts(first)[0] if first is not None else None
     nodes = sum(before.operators.values()) if before is not None else None
 
     def checks_in_a_worker(artifact: Artifact) -> Checks:
         with pool.lend() as worker:
-            return found.checks(artifact, worker)
+            return findings.checks(artifact, worker)
 
     with ThreadPoolExecutor(2) as threads:
         for done, (name, checks) in enumerate(
             zip(artifacts, threads.map(checks_in_a_worker, artifacts.values()), strict=True), 1
         ):
-            made[name] = replace(checks, nodes_before=nodes)
+            checks_by_name[name] = replace(checks, nodes_before=nodes)
             display.update("checks", done / len(artifacts))
-    display.done("checks", "done" if found.measured else "cached")
-    return made
+    display.done("checks", "done" if findings.measured else "cached")
+    return checks_by_name
 
 
 class _Found:
@@ -112,7 +114,7 @@ class _Found:
             ir=ir_version(artifact.path) if artifact.format is Format.ONNX else 0,
             robustness=tried,
             history=artifact.history,
-            missing=tuple(said for said in (why, failed) if said),
+            missing=tuple(reason for reason in (why, failed) if reason),
         )
 
     def facts(
@@ -126,13 +128,13 @@ class _Found:
             return replace(from_plain(record, inspect.Facts), path=artifact.path), ""
         self.measured = True
         try:
-            found = inspect.read(artifact.path, worker)
+            facts = inspect.read(artifact.path, worker)
         except WorkbenchError as error:
             return None, f"the file could not be inspected: {error.what}"
         except Exception as error:  # noqa: BLE001 - a fault in looking must not cost what was made
             return None, f"the file could not be inspected: unexpected {type(error).__name__}"
-        self.cache.store(key, to_plain(found))
-        return found, ""
+        self.cache.store(key, to_plain(facts))
+        return facts, ""
 
     def _robustness(
         self, artifact: Artifact, worker: RenewedWorker
@@ -143,13 +145,13 @@ class _Found:
             return Robustness.from_json(record), ""
         self.measured = True
         try:
-            found = robustness(artifact, self.examples, self.request.device, worker)
+            robust = robustness(artifact, self.examples, self.request.device, worker)
         except DatasetError:
             raise
         except WorkbenchError as error:
             return None, f"batching and error handling: {error.what}"
-        self.cache.store(key, found.to_json())
-        return found, ""
+        self.cache.store(key, robust.to_json())
+        return robust, ""
 
     def _facts_key(self, artifact: Artifact) -> str:
         return key_of(

@@ -41,7 +41,7 @@ def latencies(
     inputs: canonical ones, of one sample; own: those of targets that take others.
     Each round runs every target once, one at a time in a fresh process, before the next begins.
     """
-    found: dict[str, list[ProcessSamples]] = {name: [] for name in targets}
+    samples: dict[str, list[ProcessSamples]] = {name: [] for name in targets}
     failed: dict[str, WorkbenchError] = {}
     total = preset.processes * len(targets)
     done = 0
@@ -61,9 +61,9 @@ def latencies(
                 failed[name] = error
                 continue
             raw["samples_ns"] = tuple(raw["samples_ns"])
-            found[name].append(ProcessSamples(**raw))
+            samples[name].append(ProcessSamples(**raw))
     return {
-        name: failed[name] if name in failed else Latency(tuple(found[name])) for name in targets
+        name: failed[name] if name in failed else Latency(tuple(samples[name])) for name in targets
     }
 
 
@@ -90,7 +90,9 @@ def accuracies(
     split = dataset.evaluation
     assert split is not None
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
-    running = {name: one for name, one in targets.items() if known is None or name != reference}
+    running = {
+        name: target for name, target in targets.items() if known is None or name != reference
+    }
     sessions = _Sessions(running, pool, device)
     with tempfile.TemporaryDirectory(prefix="wb-outputs-") as folder, closing(sessions):
         keep = _Predictions(Path(folder), len(split)) if dataset.metric else None
@@ -98,11 +100,11 @@ def accuracies(
         def score(batch: Batch, outputs: dict[str, list[NDArray[Any]]]) -> None:
             if observe is not None:
                 observe(outputs)
-            for name, made in outputs.items():
+            for name, arrays in outputs.items():
                 heads = _head(targets[name]), _head(targets[reference])
-                parts[name].append(accuracy.score(made, outputs[reference], batch.labels, *heads))
+                parts[name].append(accuracy.score(arrays, outputs[reference], batch.labels, *heads))
                 if keep is not None:
-                    keep.add(name, batch, made[0])
+                    keep.add(name, batch, arrays[0])
             done = batch.start + len(batch)
             progress(done / len(split), f"{done}/{len(split)}")
 
@@ -125,9 +127,11 @@ def accuracies(
         }
         sessions.give_back()
         if keep is not None and split.labels is not None and dataset.metric is not None:
-            for name, found in scores.items():
-                if isinstance(found, Scores):
-                    scores[name] = keep.scored(name, reference, found, dataset, split.labels)
+            for name, score_of_target in scores.items():
+                if isinstance(score_of_target, Scores):
+                    scores[name] = keep.scored(
+                        name, reference, score_of_target, dataset, split.labels
+                    )
     return scores
 
 
@@ -159,11 +163,11 @@ class _Sessions:
 
     def answers(self) -> dict[str, list[NDArray[Any]]]:
         """The outputs of the batch that was begun."""
-        found = {}
+        outputs = {}
         for name in self._alive():
             with self._noting(name):
-                found[name] = self._workers[name].result()
-        return found
+                outputs[name] = self._workers[name].result()
+        return outputs
 
     def give_back(self) -> None:
         """Let the pool have those processes that are as they were: the next job begins sooner."""

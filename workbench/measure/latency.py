@@ -52,13 +52,13 @@ class ProcessSamples:
     summary: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        known = {
+        plain = {
             "load_ns": self.load_ns,
             "first_ns": self.first_ns,
             "samples_ns": list(self.samples_ns),
             "peak_bytes": self.peak_bytes,
         }
-        return {**known, "summary": True} if self.summary else known
+        return {**plain, "summary": True} if self.summary else plain
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ProcessSamples:
@@ -123,7 +123,7 @@ class Latency:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Latency:
-        return cls(tuple(ProcessSamples.from_json(one) for one in data["processes"]))
+        return cls(tuple(ProcessSamples.from_json(process) for process in data["processes"]))
 
 
 def speedup(baseline: Latency, candidate: Latency) -> Estimate:
@@ -132,4 +132,4 @@ def speedup(baseline: Latency, candidate: Latency) -> Estimate:
     Rounds pair processes that ran next to each other, so that slow drift of the machine cancels.
     """
     pairs = zip(baseline.processes, candidate.processes, strict=True)
-    return bootstrap_median([one.median_ms / other.median_ms for one, other in pairs])
+    return bootstrap_median([own.median_ms / other.median_ms for own, other in pairs])

@@ -69,10 +69,10 @@ class Robustness:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; JSON has no infinities, so an SQNR is its text."""
-        found = asdict(self)
+        plain = asdict(self)
         if self.batching.sqnr is not None:
-            found["batching"]["sqnr"] = str(self.batching.sqnr)
-        return found
+            plain["batching"]["sqnr"] = str(self.batching.sqnr)
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Robustness:
@@ -81,7 +81,7 @@ class Robustness:
             batching["sqnr"] = float(batching["sqnr"])
         return cls(
             batching=Batching(**batching),
-            misuses=tuple(Misuse(**one) for one in data["misuses"]),
+            misuses=tuple(Misuse(**misuse) for misuse in data["misuses"]),
         )
 
 
@@ -179,9 +179,9 @@ def _fixed(target: Artifact, session: Any) -> int:
 def _declared(target: Artifact, session: Any) -> list[tuple[Any, ...]]:
     """The shapes of the inputs as the runtime reports them; no positive number, an open axis."""
     if target.format in (Format.ONNX, Format.ORT):
-        return [tuple(one.shape) for one in session.session.get_inputs()]
+        return [tuple(tensor.shape) for tensor in session.session.get_inputs()]
     if target.format is Format.TFLITE:
-        return [tuple(map(int, one["shape_signature"])) for one in session.input_details]
+        return [tuple(map(int, tensor["shape_signature"])) for tensor in session.input_details]
     return [spec.stored_shape for spec in target.inputs]
 
 
@@ -190,10 +190,10 @@ def _misused(target: Artifact, session: Any, inputs: Mapping[str, Array], case: 
     arrays, call = _bare(target, session, sample)
     declared = _declared(target, session)
     if case == "NaN inputs":
-        place = next((i for i, a in enumerate(arrays) if a.dtype.kind == "f"), None)
-        if place is None:
+        floating = next((i for i, a in enumerate(arrays) if a.dtype.kind == "f"), None)
+        if floating is None:
             return Misuse(case=case, outcome=NOT_TRIED, said="its inputs are integers")
-        wrong = [np.full_like(a, np.nan) if i == place else a for i, a in enumerate(arrays)]
+        wrong = [np.full_like(a, np.nan) if i == floating else a for i, a in enumerate(arrays)]
     elif case == "wrong shape":
         wrong = [_misshapen(arrays[0], declared[0]), *arrays[1:]]
     elif case == "wrong dtype":
@@ -201,10 +201,10 @@ def _misused(target: Artifact, session: Any, inputs: Mapping[str, Array], case: 
     else:
         wrong = arrays[:-1]
     try:
-        made = call(wrong)
+        outputs = call(wrong)
     except Exception as error:  # noqa: BLE001 - each runtime has its own
         return Misuse(case=case, outcome=REFUSED, said=f"{type(error).__name__}: {_short(error)}")
-    return Misuse(case=case, outcome=ACCEPTED, said=_gave(made, case))
+    return Misuse(case=case, outcome=ACCEPTED, said=_gave(outputs, case))
 
 
 def _short(error: Exception) -> str:
@@ -212,8 +212,8 @@ def _short(error: Exception) -> str:
     return line if len(line) <= 160 else f"{line[:160]}…"
 
 
-def _gave(made: list[Array], case: str) -> str:
-    finite = all(np.isfinite(a).all() for a in made if a.dtype.kind == "f")
+def _gave(outputs: list[Array], case: str) -> str:
+    finite = all(np.isfinite(a).all() for a in outputs if a.dtype.kind == "f")
     if case == "NaN inputs":
         return "numbers came out" if finite else "NaN came out"
     return "it ran, and numbers came out" if finite else "it ran, and NaN came out"
@@ -237,15 +237,15 @@ def _bare(
 ) -> tuple[list[Array], Callable[[list[Array]], list[Array]]]:
     """One sample's arrays as the file takes them, and the runtime's call for lists like it."""
     prepared = session.prepare(sample)
-    one = prepared if isinstance(prepared, dict) else prepared[0]
+    arrays_of_sample = prepared if isinstance(prepared, dict) else prepared[0]
     if target.format in (Format.ONNX, Format.ORT):
-        names = list(one)
+        names = list(arrays_of_sample)
 
         def run(arrays: list[Array]) -> list[Array]:
             fed = dict(zip(names, arrays, strict=False))  # fewer of them: an input is missing
             return list(session.session.run(None, fed))
 
-        return list(one.values()), run
+        return list(arrays_of_sample.values()), run
     if target.format is Format.TFLITE:
 
         def invoke(arrays: list[Array]) -> list[Array]:
@@ -255,7 +255,7 @@ def _bare(
             session.interpreter.invoke()
             return [session.interpreter.get_tensor(d["index"]) for d in session.output_details]
 
-        return list(one), invoke
+        return list(arrays_of_sample), invoke
 
     def forward(arrays: list[Array]) -> list[Array]:
         import torch
@@ -263,7 +263,7 @@ def _bare(
         from workbench.model import flatten
 
         with torch.inference_mode():
-            made = session.module(*(torch.from_numpy(a) for a in arrays))
-        return [tensor.numpy() for _, tensor in flatten(made)]
+            outputs = session.module(*(torch.from_numpy(a) for a in arrays))
+        return [tensor.numpy() for _, tensor in flatten(outputs)]
 
-    return [tensor.numpy() for tensor in one], forward
+    return [tensor.numpy() for tensor in arrays_of_sample], forward

@@ -108,18 +108,18 @@ def _baked(
     # By the model's name, for the dataset may call a single input otherwise.
     arrays = feed(specs, examples)
     called = feed(specs, {name: name for name in examples})
-    found = []
+    baked = []
     for spec in specs:
         array = arrays[spec.name]
-        wanted = called[spec.name] in preprocess.inputs if preprocess.inputs else array.ndim == 4
-        found.append(from_pixels(spec, array, preprocess) if wanted else spec)
-    if not any(spec.pixels for spec in found):
+        is_image = called[spec.name] in preprocess.inputs if preprocess.inputs else array.ndim == 4
+        baked.append(from_pixels(spec, array, preprocess) if is_image else spec)
+    if not any(spec.pixels for spec in baked):
         raise StepError(
             "no input is an image",
             f"the model takes {', '.join(map(str, specs))}",
             "leave bake_preprocess out: 'wb new' copies a recipe for editing",
         )
-    return tuple(found)
+    return tuple(baked)
 
 
 def from_pixels(spec: TensorSpec, array: NDArray[Any], preprocess: Preprocess) -> TensorSpec:
@@ -186,10 +186,10 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
     factor = np.asarray(pixels.factor, np.float32)
     # Depthwise, but for another order of channels: then a matrix with one factor in each row.
     weight = np.diag(factor)[:, ::-1] if pixels.reversed else factor[:, None]
-    place = f"{signature.BAKED}{spec.name}"
+    prefix = f"{signature.BAKED}{spec.name}"
     arrays = {
-        f"{place}/factor": np.ascontiguousarray(weight[:, :, None, None]),
-        f"{place}/offset": np.asarray(pixels.offset, np.float32),
+        f"{prefix}/factor": np.ascontiguousarray(weight[:, :, None, None]),
+        f"{prefix}/offset": np.asarray(pixels.offset, np.float32),
     }
     # A convolution takes channels first; where the model takes them last, they go back.
     chain: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
@@ -201,13 +201,13 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
         chain.append(("Cast", (), {"to": kept}))
     if not spec.permutation:
         chain.append(("Transpose", (), {"perm": [0, 2, 3, 1]}))
-    signature.rename(model.graph, spec.name, place)
+    signature.rename(model.graph, spec.name, prefix)
     nodes: list[NodeProto] = []
-    made = spec.name
+    output = spec.name
     for number, (operator, more, attributes) in enumerate(chain, 1):
-        name = f"{place}/{operator}-{number}"
-        given, made = made, place if number == len(chain) else f"{name}/output"
-        nodes.append(helper.make_node(operator, [given, *more], [made], name, **attributes))
+        name = f"{prefix}/{operator}-{number}"
+        taken, output = output, prefix if number == len(chain) else f"{name}/output"
+        nodes.append(helper.make_node(operator, [taken, *more], [output], name, **attributes))
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
     model.graph.initializer.extend(numpy_helper.from_array(arrays[name], name) for name in arrays)

@@ -157,14 +157,14 @@ class Export(Step):
         for part in slices:
             some = {name: array[part] for name, array in examples.items()}
             try:
-                found = infer(session, some)
+                outputs = infer(session, some)
             except Exception as error:
                 raise StepError(
                     f"the exported file does not run with {part.stop - part.start} samples",
                     _reason(error),
                     "--set export.dynamic_batch=false fixes the batch to 1",
                 ) from error
-            parity.check("export", subject(some), found, self.rtol, self.atol)
+            parity.check("export", subject(some), outputs, self.rtol, self.atol)
 
     def _open_batch(self, subject: Model) -> bool:
         """Whether the file is to take any number of samples: not where the model takes but one."""
@@ -177,7 +177,7 @@ class Export(Step):
         open_batch = self._open_batch(subject)
         count = 2 if open_batch else 1
         names = list(subject.input_names)
-        given = tuple(torch.from_numpy(subject.example_inputs[name][:count]) for name in names)
+        examples = tuple(torch.from_numpy(subject.example_inputs[name][:count]) for name in names)
         options: dict[str, Any] = {
             "opset_version": self.opset,
             "input_names": names,
@@ -186,7 +186,7 @@ class Export(Step):
         if self.opset >= DYNAMO_FROM and not scripted:
             if open_batch:
                 batch = torch.export.Dim("batch", min=1)
-                options["dynamic_shapes"] = tuple({0: batch} for _ in given)
+                options["dynamic_shapes"] = tuple({0: batch} for _ in examples)
             options |= {"dynamo": True, "external_data": False, "verbose": False}
         else:
             if open_batch:
@@ -199,7 +199,7 @@ class Export(Step):
         try:
             with torch.inference_mode(False), torch.no_grad():
                 module = torchscript.scripted(subject.module) if scripted else subject.module
-                torch.onnx.export(module, given, str(path), **options)
+                torch.onnx.export(module, examples, str(path), **options)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
 

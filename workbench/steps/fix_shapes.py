@@ -53,8 +53,8 @@ class FixShapes(Step):
 
         model = onnx.load(subject.path)
         samples = {spec.name: spec.shape for spec in context.dataset.inputs}
-        given = feed(subject.inputs, samples)
-        shapes = {spec.stored_name: _fixed(spec, given[spec.name]) for spec in subject.inputs}
+        stored = feed(subject.inputs, samples)
+        shapes = {spec.stored_name: _fixed(spec, stored[spec.name]) for spec in subject.inputs}
         fixed = [
             f"{name} {'x'.join(map(str, shape))}"
             for name, shape in shapes.items()
@@ -95,8 +95,10 @@ class FixShapes(Step):
         )
         context.progress(0.6, "comparing on real samples")
         examples = context.dataset.examples(4, context.seed)
-        expected, made = (outputs_of(one, examples, each=True) for one in (subject, artifact))
-        parity.check(self.name, expected, made, self.rtol, self.atol)
+        expected, fixed_outputs = (
+            outputs_of(file, examples, each=True) for file in (subject, artifact)
+        )
+        parity.check(self.name, expected, fixed_outputs, self.rtol, self.atol)
         return artifact
 
 
@@ -129,16 +131,16 @@ def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-    found = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    unknown = _unknown(found)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    unknown = _unknown(inferred)
     if unknown:
         try:
-            other = SymbolicShapeInference.infer_shapes(found, auto_merge=True)
+            other = SymbolicShapeInference.infer_shapes(inferred, auto_merge=True)
         except Exception:  # noqa: BLE001 - it asserts on what it does not know; then the first stands
             other = None
         if other is not None and len(_unknown(other)) < len(unknown):
-            found, unknown = other, _unknown(other)
-    return found, unknown
+            inferred, unknown = other, _unknown(other)
+    return inferred, unknown
 
 
 def _unknown(model: onnx.ModelProto) -> list[str]:
@@ -146,9 +148,9 @@ def _unknown(model: onnx.ModelProto) -> list[str]:
     from onnxruntime.tools.onnx_model_utils import is_fixed_size_tensor
 
     graph = model.graph
-    known = {
+    shaped = {
         value.name
         for value in (*graph.value_info, *graph.output, *graph.input)
         if is_fixed_size_tensor(value)
     }
-    return [name for node in graph.node for name in node.output if name and name not in known]
+    return [name for node in graph.node for name in node.output if name and name not in shaped]

@@ -109,15 +109,15 @@ class Float16(Step):
             ),
         )
         context.progress(0.6, "comparing with the FP32 file")
-        expected, made = (outputs_of(one, examples) for one in (subject, artifact))
-        found = parity.compare(expected, made)
-        if not found.sqnr >= self.least:
-            overflow = math.isinf(found.sqnr)
+        expected, rounded = (outputs_of(file, examples) for file in (subject, artifact))
+        agreement = parity.compare(expected, rounded)
+        if not agreement.sqnr >= self.least:
+            overflow = math.isinf(agreement.sqnr)
             raise StepError(
                 "the float16 file gives NaN or Inf" if overflow else "float16 loses too much",
                 "values inside the network go beyond 65504"
                 if overflow
-                else f"SQNR {found.sqnr:.1f} dB against the FP32 file, at least {self.least:g} "
+                else f"SQNR {agreement.sqnr:.1f} dB against the FP32 file, at least {self.least:g} "
                 "expected",
                 "leave the operators that need the range in float32: --set float16.keep=Pow,Exp",
             )

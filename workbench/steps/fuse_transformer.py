@@ -85,7 +85,7 @@ class FuseTransformer(Step):
                 f"nothing to fuse: no attention, LayerNormalization or Gelu in {_sum(before)} nodes"
             )
             return replace(subject, path=path, companions=(), notes=(*subject.notes, note))
-        if all(one.domain != "com.microsoft" for one in best.opset_import):
+        if all(opset.domain != "com.microsoft" for opset in best.opset_import):
             best.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
         separate = 0 if self.skip_layer_norm else transformer.apart(best.graph)
         rewrites.share(best.graph)
@@ -123,12 +123,12 @@ class FuseTransformer(Step):
         # Tables stay Gather's and biases the products': there they can be quantized.
         options.enable_embed_layer_norm = False
         options.enable_bias_gelu = False
-        given = onnx.ModelProto()
-        given.CopyFrom(model)
-        given.producer_name = "pytorch"  # it warns of others, and looks for the same patterns
+        original = onnx.ModelProto()
+        original.CopyFrom(model)
+        original.producer_name = "pytorch"  # it warns of others, and looks for the same patterns
         try:
-            made: onnx.ModelProto = optimizer.optimize_model(
-                given, kind, self.num_heads, self.hidden_size, options, opt_level=0
+            fused: onnx.ModelProto = optimizer.optimize_model(
+                original, kind, self.num_heads, self.hidden_size, options, opt_level=0
             ).model
         except Exception as error:  # each kind expects its own graphs, and asserts on others
             if self.model_type == "auto":
@@ -138,7 +138,7 @@ class FuseTransformer(Step):
                 f"{type(error).__name__}: {error}",
                 "leave fuse_transformer.model_type at auto",
             ) from error
-        return made
+        return fused
 
     def _check(self, subject: Artifact, artifact: Artifact, context: Context) -> None:
         from workbench import parity
@@ -146,8 +146,8 @@ class FuseTransformer(Step):
 
         examples = context.dataset.examples(4, context.seed)
         for inputs in (examples, _other_masks(examples, context.seed)):
-            expected, found = (outputs_of(one, inputs) for one in (subject, artifact))
-            parity.check(self.name, expected, found, self.rtol, self.atol)
+            expected, outputs = (outputs_of(file, inputs) for file in (subject, artifact))
+            parity.check(self.name, expected, outputs, self.rtol, self.atol)
 
 
 def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, NDArray[Any]]:
@@ -160,13 +160,13 @@ def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, N
     import numpy as np
 
     generator = np.random.default_rng(seed)
-    found = dict(examples)
+    changed = dict(examples)
     for name, array in examples.items():
         if array.dtype.kind in "iub" and array.ndim == 2 and np.isin(array, (0, 1)).all():
             drawn = generator.integers(0, 2, array.shape).astype(array.dtype)
             drawn[:, :1] = 1
-            found[name] = drawn
-    return found
+            changed[name] = drawn
+    return changed
 
 
 def _nodes(model: onnx.ModelProto) -> int:
@@ -184,9 +184,9 @@ def _gained(before: Counter[str], after: Counter[str]) -> str:
 
     from workbench.onnxgraph import rewrites
 
-    found: Counter[str] = Counter()
+    gained: Counter[str] = Counter()
     for name, count in after.items():
         plain = name.rpartition(":")[2]
         if plain in FUSED and count > before[name]:
-            found[plain] += count - before[name]
-    return rewrites.listed(found)
+            gained[plain] += count - before[name]
+    return rewrites.listed(gained)

@@ -78,8 +78,8 @@ class Prune(Step):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The user's own file that decides the result beside the options."""
-        place = self.recover.rpartition(":")[0]
-        return (Path(place),) if place.endswith(".py") else ()
+        file = self.recover.rpartition(":")[0]
+        return (Path(file),) if file.endswith(".py") else ()
 
     @property
     def times_device(self) -> bool:

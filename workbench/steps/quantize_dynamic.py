@@ -99,12 +99,13 @@ class QuantizeDynamic(Step):
         path = context.folder / "model.dynamic-int8.onnx"
         held: tuple[str, ...] = ()
         if self.max_drop is not None:
-            found = self._within(model, chosen, subject, context)
-            if found.candidate is None:
+            held_budget = self._within(model, chosen, subject, context)
+            if held_budget.candidate is None:
                 path.unlink(missing_ok=True)
-                return trial.handed_on(subject, context, found.notes)
-            chosen = {name: kind for name, kind in chosen.items() if name not in found.candidate}
-            held = found.notes
+                return trial.handed_on(subject, context, held_budget.notes)
+            floats = held_budget.candidate
+            chosen = {name: kind for name, kind in chosen.items() if name not in floats}
+            held = held_budget.notes
         scheme = self._quantize(model, chosen, path, context)
         written = onnx.load(path)
         inputs, outputs = signature.signature(written, (*subject.inputs, *subject.outputs))
@@ -158,12 +159,12 @@ class QuantizeDynamic(Step):
 
         weights = Weights(graph)
         ranks = {"MatMul": 2, "Attention": 2, "LSTM": 3, "GRU": 3}
-        found = {}
+        kinds = {}
         for node in graph.node:
             if node.op_type not in ranks or node.name in self.exclude:
                 continue
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            arrays = [weights.get(node.input[place]) for place in WEIGHT_INPUTS[node.op_type]]
+            arrays = [weights.get(node.input[position]) for position in WEIGHT_INPUTS[node.op_type]]
             if any(a is None or a.ndim != ranks[node.op_type] or a.dtype != "float32"
                    for a in arrays):  # fmt: skip
                 continue
@@ -176,8 +177,8 @@ class QuantizeDynamic(Step):
                 or any(node.input[5:]),
             }[node.op_type]  # fmt: skip
             if not dropped and sum(a.size for a in arrays if a is not None) >= self.smallest:
-                found[node.name] = node.op_type
-        return found
+                kinds[node.name] = node.op_type
+        return kinds
 
     def _quantize(
         self, model: onnx.ModelProto, chosen: dict[str, str], path: Path, context: Context
@@ -249,12 +250,12 @@ class QuantizeDynamic(Step):
 
 
 def _check_names(exclude: tuple[str, ...], graph: onnx.GraphProto) -> None:
-    known = {node.name for node in graph.node}
-    if unknown := [name for name in exclude if name not in known]:
+    names = {node.name for node in graph.node}
+    if unknown := [name for name in exclude if name not in names]:
         from workbench.errors import did_you_mean
 
         raise StepError(
-            f"there is no node '{unknown[0]}' to leave alone", "", did_you_mean(unknown[0], known)
+            f"there is no node '{unknown[0]}' to leave alone", "", did_you_mean(unknown[0], names)
         )
 
 
@@ -284,8 +285,8 @@ def _checked(artifact: Artifact, subject: Artifact, context: Context) -> tuple[s
     from workbench.device.trial import outputs_of
 
     examples = context.dataset.examples(8, context.seed)
-    expected, made = (outputs_of(one, examples, each=True) for one in (subject, artifact))
-    found = parity.check_sqnr(QuantizeDynamic.name, expected, made, LEAST)
-    if found.sqnr < GOOD:
-        return (f"loses much: SQNR {found.sqnr:.1f} dB against the FP32 file",)
+    expected, outputs = (outputs_of(file, examples, each=True) for file in (subject, artifact))
+    agreement = parity.check_sqnr(QuantizeDynamic.name, expected, outputs, LEAST)
+    if agreement.sqnr < GOOD:
+        return (f"loses much: SQNR {agreement.sqnr:.1f} dB against the FP32 file",)
     return ()

@@ -117,12 +117,12 @@ class QuantizeStatic(Step):
                 f"it has {kinds}",
                 "give the float model; 'wb profile FILE' measures this one as it is",
             )
-        known = {node.name for node in model.graph.node if node.name}
-        if unknown := [name for name in self.exclude if name not in known]:
+        names = {node.name for node in model.graph.node if node.name}
+        if unknown := [name for name in self.exclude if name not in names]:
             raise StepError(
                 f"there is no node '{unknown[0]}' to leave alone",
                 "",
-                did_you_mean(unknown[0], known),
+                did_you_mean(unknown[0], names),
             )
 
     def _scheme(self, context: Context) -> str:
@@ -247,7 +247,7 @@ def _check_outputs(artifact: Artifact, subject: Artifact, context: Context) -> N
     from workbench.device.trial import outputs_of
 
     examples = context.dataset.examples(4, context.seed)
-    before, after = (outputs_of(one, examples) for one in (subject, artifact))
+    before, after = (outputs_of(file, examples) for file in (subject, artifact))
     if parity.compare(before, after).sqnr == float("-inf"):
         raise StepError(
             "the INT8 model gives NaN or Inf", "", "leave layers out: --set quantize.exclude=NAME"

@@ -65,11 +65,11 @@ class ToOrt(Step):
         except Exception as error:
             raise StepError("ONNX Runtime cannot convert the model to .ort", str(error)) from error
         context.progress(0.5, "comparing with the ONNX file")
-        made = sorted(context.folder.glob("*.ort"))
+        files = sorted(context.folder.glob("*.ort"))
         configs = sorted(context.folder.glob("*.config"))
-        if not made or not configs:
+        if not files or not configs:
             raise StepError("the converter wrote no .ort file, or no operators' config")
-        path = made[0].rename(context.folder / f"{subject.path.stem}.ort")
+        path = files[0].rename(context.folder / f"{subject.path.stem}.ort")
         kind = "required_operators_and_types" if self.type_reduction else "required_operators"
         config = configs[0].rename(context.folder / f"{kind}.config")
         # The converter names its input by the path of a folder that is gone.

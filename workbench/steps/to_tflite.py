@@ -84,14 +84,14 @@ class ToTflite(Step):
 
         path = context.folder / f"model.{self.precision}.tflite"
         with Worker() as worker:
-            made = form(subject, self.precision)
-            folder = saved_model(subject, context, worker, made)
+            graph_form = form(subject, self.precision)
+            folder = saved_model(subject, context, worker, graph_form)
             conversion = json.loads((folder / CONVERSION).read_text(encoding="utf-8"))
             doing = f"quantizing to {self.precision}" if self.needs_data else "writing"
             context.progress(0.7, doing)
             samples = 0
             if self.needs_data:
-                count = self._few(context) if made == "quantized" else self.samples
+                count = self._few(context) if graph_form == "quantized" else self.samples
                 samples = write_samples(
                     subject, context, context.folder / SAMPLES, conversion, count
                 )
@@ -146,7 +146,7 @@ class ToTflite(Step):
         floats = facts["floats"]
         kind = "int8" if self.precision == "int8-io" else "float"
         baked = any(spec.pixels or spec.head for spec in (*subject.inputs, *subject.outputs))
-        said = [
+        texts = [
             *(notes(facts["injected"]) if facts["injected"] else [_SCHEMES[self.precision]]),
             f"{samples} calibration samples",
             f"{kind} inputs and outputs{', but for what is baked' if baked else ''}",
@@ -154,11 +154,11 @@ class ToTflite(Step):
         if floats:
             count = sum(floats.values())
             few = f"{count} operator{'s' * (count > 1)} in float: {listed(Counter(floats))}"
-            said.append(f"{self.precision.upper()} but for {few}")
+            texts.append(f"{self.precision.upper()} but for {few}")
         if self.c_array and facts["arena"]:
-            said.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
+            texts.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "
                          "at once; the runtime needs more for itself")  # fmt: skip
-        return tuple(said)
+        return tuple(texts)
 
     def _few(self, context: Context) -> int:
         """Samples for a quantized file: all where its outputs, left float, have to be 8 bits."""
@@ -169,10 +169,10 @@ class ToTflite(Step):
         """The file as `model_data.h` and `model_data.cc`, where these are asked for."""
         if not self.c_array:
             return ()
-        made = path.with_name("model_data.h"), path.with_name("model_data.cc")
-        for one, text in zip(made, c_array(path.read_bytes(), "g_model_data"), strict=True):
-            one.write_text(text, encoding="ascii")
-        return made
+        files = path.with_name("model_data.h"), path.with_name("model_data.cc")
+        for file, text in zip(files, c_array(path.read_bytes(), "g_model_data"), strict=True):
+            file.write_text(text, encoding="ascii")
+        return files
 
     def _check(
         self, artifact: Artifact, subject: Artifact, context: Context, worker: Worker
@@ -189,7 +189,7 @@ class ToTflite(Step):
         expected = infer_each(open_session(subject, threads=0), examples)
         try:
             worker.call("open", artifact, 0, None)
-            found = worker.call("infer", examples)
+            outputs = worker.call("infer", examples)
         except DeviceError as error:
             raise StepError(
                 f"LiteRT cannot run the {self.precision} TFLite file",
@@ -199,7 +199,7 @@ class ToTflite(Step):
         least = LEAST_SQNR[self.precision]
         if classes:
             least = LEAST_CLASSES.get(self.precision, LEAST_CLASSES_INT8)
-        agreement = parity.compare(expected, found)
+        agreement = parity.compare(expected, outputs)
         if not agreement.sqnr >= least:
             raise StepError(
                 f"the {self.precision} TFLite file disagrees with the ONNX file",
@@ -214,11 +214,11 @@ def _placed(
     """The ONNX file's tensors as the `.tflite` file has them: its names, axes and fixed shapes."""
 
     def placed(spec: TensorSpec) -> TensorSpec:
-        place = places[spec.stored_name]
+        location = places[spec.stored_name]
         # Pixels are channels last in the ONNX file already; of a class's index there is no axis.
-        permutation = spec.permutation if spec.pixels else tuple(place["permutation"])
-        shape = (1, *spec.shape[1:]) if spec.head == "argmax" else tuple(place["shape"])
-        stored = names[place["key"]]
+        permutation = spec.permutation if spec.pixels else tuple(location["permutation"])
+        shape = (1, *spec.shape[1:]) if spec.head == "argmax" else tuple(location["shape"])
+        stored = names[location["key"]]
         return replace(spec, stored=stored, permutation=permutation, shape=shape)
 
     return tuple(placed(spec) for spec in specs)

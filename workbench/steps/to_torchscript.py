@@ -121,13 +121,13 @@ class ToTorchScript(Step):
         from workbench import parity
         from workbench.model import flatten
 
-        one = {name: array[:1] for name, array in subject.example_inputs.items()}
+        sample = {name: array[:1] for name, array in subject.example_inputs.items()}
         try:
             frozen = torch.jit.freeze(module.eval())
             with torch.inference_mode():
-                made = frozen(*(torch.from_numpy(one[name]) for name in subject.input_names))
-            found = [tensor.numpy() for _, tensor in flatten(made)]
-            parity.check("freeze", subject(one), found, self.rtol, self.atol)
+                results = frozen(*(torch.from_numpy(sample[name]) for name in subject.input_names))
+            outputs = [tensor.numpy() for _, tensor in flatten(results)]
+            parity.check("freeze", subject(sample), outputs, self.rtol, self.atol)
         except Exception as error:  # noqa: BLE001 - an archive that is not frozen is as right
             return module, f"not frozen: {_reason(error)}"
         return frozen, "frozen"
@@ -154,11 +154,12 @@ def _compiled(subject: Model, method: str, count: int) -> Any:
 
     if method == "script":
         return torch.jit.script(subject.module)
-    given = tuple(torch.from_numpy(subject.example_inputs[n][:count]) for n in subject.input_names)
+    inputs = (subject.example_inputs[name][:count] for name in subject.input_names)
+    examples = tuple(torch.from_numpy(array) for array in inputs)
     with torch.no_grad():
         # Not strict: a dict of outputs is allowed. Checked here, on other inputs than these.
         trace: Any = torch.jit.trace
-        return trace(subject.module, given, check_trace=False, strict=False)
+        return trace(subject.module, examples, check_trace=False, strict=False)
 
 
 def _signature(
@@ -166,13 +167,13 @@ def _signature(
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs; an axis that another number of samples changes is open."""
     examples = subject.example_inputs
-    one, three = ({k: v[:n] for k, v in examples.items()} for n in (1, 3))
+    first, three = ({k: v[:n] for k, v in examples.items()} for n in (1, 3))
     batch = None if open_batch else 1
     inputs = tuple(
         TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]))
         for name, array in examples.items()
     )
-    single = subject(one)
+    single = subject(first)
     several = subject(three) if open_batch else single
     outputs = tuple(
         TensorSpec(
