@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def watched(dependencies: Dependencies) -> Iterator[None]:
         dependencies.paths = {path for path in dependencies.paths if _is_users(path)}
 
 
-# The workbench's own code is in every key of the cache already.
+# The workbench's own code is in the keys of the cache already.
 _NOT_USERS = (
     Path(__file__).resolve().parent,
     *(
@@ -136,9 +137,16 @@ _NOT_USERS = (
 )
 
 
+@lru_cache(maxsize=4096)
+def _resolved_folder(folder: Path) -> Path:
+    return folder.resolve()
+
+
 def _is_users(path: Path) -> bool:
     """Whether a file is the user's own: not the interpreter's, not an installed package's."""
-    resolved = path.resolve()
+    # Folders are resolved once for all their files: a process has loaded thousands.
+    plain = path.is_absolute() and path.name != ".." and not path.is_symlink()
+    resolved = _resolved_folder(path.parent) / path.name if plain else path.resolve()
     if not resolved.is_file() or str(resolved).startswith(("/proc/", "/sys/", "/dev/", "/etc/")):
         return False
     if resolved.suffix in (".pyc", ".so"):

@@ -20,6 +20,16 @@ def test_weights_are_under_a_megabyte():
     assert WEIGHTS.stat().st_size < 1_000_000
 
 
+def test_the_images_are_scikit_learns_with_and_without_its_file(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    for _ in range(2):
+        table = data._table()
+        np.testing.assert_array_equal(table, np.column_stack([bunch.data, bunch.target]))
+        monkeypatch.setattr(Path, "is_file", lambda path: False)
+
+
 def test_no_evaluation_image_was_trained_or_calibrated_on():
     seen = {data.training()[i][0].tobytes() for i in range(len(data.training()))}
     calibration = data.calibration()

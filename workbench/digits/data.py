@@ -8,8 +8,10 @@ training images.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,26 @@ SEED = 0
 @cache
 def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Every image in the dataset's order: ink in 0..1, float32 [1797, 8, 8], and labels [1797]."""
+    table = _table()
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    return (images / 16).astype(np.float32), labels.astype(np.int64)
+
+
+def _table() -> NDArray[np.float64]:
+    """scikit-learn's table [1797, 65]: 64 grey levels and the label.
+
+    Read from its file: importing scikit-learn takes seconds, in every process that reads a sample.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+    table: NDArray[np.float64] = np.column_stack([bunch.data, bunch.target])
+    return table
 
 
 class Digits:

@@ -26,7 +26,7 @@ from workbench.recipe import ORIGINAL, Context, Located, Step
 from workbench.sources import loading
 from workbench.workspace import Workspace
 
-DESCRIBING = ("workbench.jobs.description",)
+DESCRIBING = ("workbench.jobs.description", "workbench.digits.data")
 Subject = Artifact | ModelSource
 FactsT = TypeVar("FactsT", DatasetFacts, ModelFacts)
 
