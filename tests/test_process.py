@@ -247,6 +247,39 @@ def test_a_lent_worker_is_kept_after_an_error_and_replaced_after_a_crash(tmp_pat
         assert pool._idle == []
 
 
+def test_a_kept_worker_serves_again_until_a_block_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_kept", {})
+    monkeypatch.setattr(process, "SERVES", 3)
+    with process.kept_worker("x") as first:
+        first.call("warm", ("json",))
+    with process.kept_worker("x") as again:
+        assert again is first
+    with process.kept_worker("y") as other:
+        assert other is not first
+    with pytest.raises(StepError), process.kept_worker("x") as again:
+        assert again is first
+        again.call("warm", ("no_such_module_at_all",))
+    assert gone(first._process.pid)
+    for number in range(3):
+        with process.kept_worker("x") as second:
+            pass
+        assert ("x" in process._kept) == (number < 2)  # it has served three times
+    assert gone(second._process.pid)
+    process.end_kept_workers()
+    assert gone(other._process.pid)
+
+
+def test_a_pool_takes_who_has_done_the_like() -> None:
+    with contextlib.closing(Pool()) as pool:
+        first, second = pool.take("warm"), pool.take("warm")
+        pool.give(first)
+        pool.call("warm", ("json",), like="step a")
+        pool.give(second)
+        pool.call("warm", ("json",), like="step b")
+        assert pool.take("step a") is first
+        assert pool.take("step b") is second
+
+
 @pytest.mark.parametrize(("runs", "seconds"), [(25, 0.0), (3, 0.3)])
 def test_latency_runs_at_least_as_often_and_as_long_as_asked(
     runs: int, seconds: float, worker: Worker, tmp_path: Path

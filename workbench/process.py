@@ -32,6 +32,7 @@ JOBS = {
     "describe_dataset": "workbench.jobs.description:describe_dataset",
     "describe_model": "workbench.jobs.description:describe_model",
     "step": "workbench.jobs.step:run_step",
+    "release": "workbench.jobs.loaded:release",
     "open": "workbench.jobs.inference:open_target",
     "infer": "workbench.jobs.inference:infer_batch",
     "drop": "workbench.jobs.inference:drop_target",
@@ -215,6 +216,35 @@ def _widen(stream: IO[bytes] | None) -> None:
             fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
+_kept: dict[str, tuple[Worker, int]] = {}  # with how often it has served
+SERVES = 16  # how often a kept worker serves: what a library leaves behind in it must not grow
+
+
+@contextlib.contextmanager
+def kept_worker(kind: str) -> Iterator[Worker]:
+    """A worker of this process for jobs of a kind, kept for the next where all went well.
+
+    For libraries that take seconds to import and want a process of their own. It ends with this
+    process, or by `end_kept_workers`.
+    """
+    worker, served = _kept.pop(kind) if kind in _kept else (Worker(), 0)
+    try:
+        yield worker
+    except BaseException:
+        worker.close()
+        raise
+    if served + 1 < SERVES:
+        _kept[kind] = worker, served + 1
+    else:
+        worker.close()
+
+
+def end_kept_workers() -> None:
+    """End what `kept_worker` keeps: their memory is wanted for something else."""
+    while _kept:
+        _kept.popitem()[1][0].close()
+
+
 class Pool:
     """Idle workers kept for the next job: imports are paid once. Safe to use from threads."""
 
@@ -222,15 +252,29 @@ class Pool:
         self._idle: list[Worker] = []
         self._lock = threading.Lock()
 
-    def call(self, job: str, *arguments: Any, progress: Progress | None = None) -> Any:
-        worker = self.take(job)
+    def call(
+        self, job: str, *arguments: Any, progress: Progress | None = None, like: str = ""
+    ) -> Any:
+        """A job's result, in a worker that has run the like before where one is idle."""
+        worker = self.take(like or job)
         try:
             result = worker.call(job, *arguments, progress=progress)
         except BaseException:
             worker.close()
             raise
+        if like:
+            worker.jobs.add(like)
         self.give(worker)
         return result
+
+    def release(self) -> None:
+        """Let idle workers end the processes that they keep for their next job."""
+        with self._lock:
+            idle = [worker for worker in self._idle if "step" in worker.jobs]
+            self._idle = [worker for worker in self._idle if worker not in idle]
+        for worker in idle:
+            worker.call("release")
+            self.give(worker)
 
     def take(self, like: str) -> Worker:
         """An idle worker, one that has run the job `like` before where there is one; or a new one.

@@ -139,13 +139,14 @@ class Engine:
         self.workspace.display.done(task)
         return facts
 
-    def _call(self, task: str, job: str, *arguments: Any) -> Any:
-        """A job's result, its progress shown as the task's."""
+    def _call(self, task: str, job: str, *arguments: Any, like: str = "") -> Any:
+        """A job's result, its progress shown as the task's; `like` as of `Pool.call`."""
         display = self.workspace.display
         display.update(task, 0.0)
         return self.workspace.pool.call(
-            job, *arguments, progress=lambda fraction, note: display.update(task, fraction, note)
-        )
+            job, *arguments, like=like,
+            progress=lambda fraction, note: display.update(task, fraction, note),
+        )  # fmt: skip
 
     def _check(self, steps: list[Located], dataset: DatasetFacts, model: ModelFacts) -> None:
         """What can be known to fail before any work starts."""
@@ -274,7 +275,7 @@ class _Execution:
             recipe = (str(request.recipe.path), request.settings)
             artifact = self.engine._call(
                 located.id, "step", recipe, located.id, subject, request.data, request.device,
-                folder, cache.work, request.source.seed,
+                folder, cache.work, request.source.seed, like=f"step {located.name}",
             )  # fmt: skip
             return {"artifact": artifact.to_json()}
 

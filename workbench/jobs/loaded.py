@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.dataset.loading import Data, load_dataset
 from workbench.model import ModelSource
+from workbench.process import end_kept_workers
 from workbench.progress import Progress
 from workbench.sources import loading
 
@@ -17,6 +18,11 @@ from workbench.sources import loading
 @lru_cache(maxsize=2)
 def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
     return loading.load(source, load_dataset(data).examples(8, source.seed), folder)
+
+
+def release(progress: Progress) -> None:
+    """End the processes that steps have kept for their next job."""
+    end_kept_workers()
 
 
 def warm(modules: Sequence[str], progress: Progress) -> None:

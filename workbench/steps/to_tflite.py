@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
-from workbench.process import Worker
+from workbench.process import Worker, kept_worker
 from workbench.recipe import Context, Step
 from workbench.tflite.conversion_inputs import PACKAGES, form, saved_model, write_samples
 from workbench.tflite.firmware import INT8, c_array
@@ -83,7 +83,7 @@ class ToTflite(Step):
         """
 
         path = context.folder / f"model.{self.precision}.tflite"
-        with Worker() as worker:
+        with kept_worker("tensorflow") as worker:
             graph_form = form(subject, self.precision)
             folder = saved_model(subject, context, worker, graph_form)
             conversion = json.loads((folder / CONVERSION).read_text(encoding="utf-8"))
@@ -190,6 +190,7 @@ class ToTflite(Step):
         try:
             worker.call("open", artifact, 0, None)
             outputs = worker.call("infer", examples)
+            worker.call("drop")
         except DeviceError as error:
             raise StepError(
                 f"LiteRT cannot run the {self.precision} TFLite file",
