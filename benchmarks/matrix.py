@@ -26,7 +26,7 @@ from tests.structures import matrix  # noqa: E402
 from workbench.cache import Cache  # noqa: E402
 from workbench.library import recipe_summaries  # noqa: E402
 from workbench.measure.latency import PRESETS  # noqa: E402
-from workbench.process import Pool  # noqa: E402
+from workbench.worker_pool import Pool  # noqa: E402
 
 
 def main() -> None:

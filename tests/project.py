@@ -23,9 +23,9 @@ import numpy as np
 from workbench.cache import Cache
 from workbench.display import Quiet
 from workbench.measure.latency import PRESETS, Preset
-from workbench.process import Pool
 from workbench.run.recipe_run import execute
 from workbench.run.run_options import RunOptions
+from workbench.worker_pool import Pool
 
 NET = """
 import torch

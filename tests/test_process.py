@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from tests import nets
-from workbench import process
+from workbench import process, worker_pool
 from workbench.artifact import TensorSpec
 from workbench.device.profile import Device
 from workbench.engine.facts import ModelFacts
 from workbench.errors import CrashError, ModelError, StepError
 from workbench.model import ModelSource
-from workbench.process import Pool, Worker
+from workbench.process import Worker
+from workbench.worker_pool import Pool
 
 pytestmark = pytest.mark.process
 
@@ -248,24 +249,24 @@ def test_a_lent_worker_is_kept_after_an_error_and_replaced_after_a_crash(tmp_pat
 
 
 def test_a_kept_worker_serves_again_until_a_block_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_kept", {})
-    monkeypatch.setattr(process, "SERVES", 3)
-    with process.kept_worker("x") as first:
+    monkeypatch.setattr(worker_pool, "_kept", {})
+    monkeypatch.setattr(worker_pool, "SERVES", 3)
+    with worker_pool.kept_worker("x") as first:
         first.call("warm", ("json",))
-    with process.kept_worker("x") as again:
+    with worker_pool.kept_worker("x") as again:
         assert again is first
-    with process.kept_worker("y") as other:
+    with worker_pool.kept_worker("y") as other:
         assert other is not first
-    with pytest.raises(StepError), process.kept_worker("x") as again:
+    with pytest.raises(StepError), worker_pool.kept_worker("x") as again:
         assert again is first
         again.call("warm", ("no_such_module_at_all",))
     assert gone(first._process.pid)
     for number in range(3):
-        with process.kept_worker("x") as second:
+        with worker_pool.kept_worker("x") as second:
             pass
-        assert ("x" in process._kept) == (number < 2)  # it has served three times
+        assert ("x" in worker_pool._kept) == (number < 2)  # it has served three times
     assert gone(second._process.pid)
-    process.end_kept_workers()
+    worker_pool.end_kept_workers()
     assert gone(other._process.pid)
 
 

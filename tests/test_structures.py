@@ -24,8 +24,8 @@ from workbench.cache import Cache
 from workbench.library import recipe_summaries
 from workbench.measure.checks import Checks
 from workbench.measure.latency import PRESETS, Preset
-from workbench.process import Pool
 from workbench.run import recipe_run
+from workbench.worker_pool import Pool
 
 MAIN = "mobile-int8"
 OTHERS = (

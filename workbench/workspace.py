@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from workbench.cache import Cache
     from workbench.display import Display
-    from workbench.process import Pool
+    from workbench.worker_pool import Pool
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from workbench.device.runtimes.ort import overheard, refused
 from workbench.device.session import infer, open_session
 from workbench.errors import DependencyError, DeviceError
 from workbench.model import ModelSource
-from workbench.process import Pool
+from workbench.worker_pool import Pool
 
 IMAGES = {"image": nets.normal(2, 3, 32, 32, seed=3)}
 HERE = onnxruntime.get_available_providers()

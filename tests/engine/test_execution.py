@@ -20,7 +20,6 @@ from workbench.engine.request import Request
 from workbench.errors import DatasetError, RecipeError, StepError
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
-from workbench.process import Pool
 from workbench.recipe import Recipe
 from workbench.report.build import report_of
 from workbench.steps import (
@@ -35,6 +34,7 @@ from workbench.steps import (
     ToTflite,
     ToTorchScript,
 )
+from workbench.worker_pool import Pool
 from workbench.workspace import Workspace
 
 RECIPE = Recipe(Export(), Simplify(), branches={"ort": (QuantizeStatic(), ToOrt())}, name="r")

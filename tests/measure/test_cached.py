@@ -21,8 +21,8 @@ from workbench.engine.request import Request
 from workbench.measure.cached import latencies_of, placements_of
 from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
-from workbench.process import Pool
 from workbench.report.build import rows_from
+from workbench.worker_pool import Pool
 
 
 def request(provider: str, artifact: Artifact) -> Request:

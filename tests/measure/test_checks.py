@@ -19,9 +19,9 @@ from workbench.engine.outcome import Outcome
 from workbench.engine.request import Request
 from workbench.measure import checks
 from workbench.model import ModelSource
-from workbench.process import Pool
 from workbench.recipe import Recipe
 from workbench.steps import Simplify
+from workbench.worker_pool import Pool
 
 pytestmark = pytest.mark.process
 

@@ -12,7 +12,7 @@ from workbench.artifact import Artifact
 from workbench.errors import WorkbenchError
 from workbench.measure.host import accuracies
 from workbench.model import ModelSource
-from workbench.process import Pool
+from workbench.worker_pool import Pool
 
 pytestmark = pytest.mark.process
 

@@ -18,7 +18,7 @@ from workbench.device.profile import Device
 from workbench.errors import DeviceError
 from workbench.measure.robustness import Batching, Misuse, Robustness, robustness
 from workbench.onnxgraph import signature
-from workbench.process import Pool, RenewedWorker
+from workbench.worker_pool import Pool, RenewedWorker
 
 pytestmark = pytest.mark.process
 

@@ -8,8 +8,8 @@ import pytest
 from workbench import dataset as datasets
 from workbench.device import profile
 from workbench.errors import DeviceError, ModelError
-from workbench.process import Pool
 from workbench.run.subjects import Subject, fitted, labels, opened
+from workbench.worker_pool import Pool
 
 pytestmark = pytest.mark.process
 

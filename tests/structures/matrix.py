@@ -17,9 +17,9 @@ from workbench.device import probe
 from workbench.display import Quiet
 from workbench.errors import WorkbenchError
 from workbench.measure.latency import Preset
-from workbench.process import Pool
 from workbench.run.recipe_run import execute
 from workbench.run.run_options import RunOptions
+from workbench.worker_pool import Pool
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
 Outcome = dict[str, Any]

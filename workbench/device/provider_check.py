@@ -9,8 +9,8 @@ from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
-    from workbench.process import Pool
     from workbench.progress import Progress
+    from workbench.worker_pool import Pool
 
 
 def require(device: Device, pool: Pool) -> None:

@@ -14,7 +14,7 @@ from workbench.file_format import format_of
 from workbench.inspect.facts import Facts, Tensor
 
 if TYPE_CHECKING:
-    from workbench.process import RenewedWorker
+    from workbench.worker_pool import RenewedWorker
 
 __all__ = ["Facts", "Tensor", "read"]
 

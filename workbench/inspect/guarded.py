@@ -12,8 +12,8 @@ from pathlib import Path
 from workbench.artifact import Format
 from workbench.errors import CrashError, ModelError, WorkbenchError, first_line
 from workbench.inspect.facts import Facts
-from workbench.process import Pool, RenewedWorker
 from workbench.progress import Progress
+from workbench.worker_pool import Pool, RenewedWorker
 
 SECONDS = 120  # the longest that a reader may take
 

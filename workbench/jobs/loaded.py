@@ -10,9 +10,9 @@ from typing import Any
 
 from workbench.dataset.loading import Data, load_dataset
 from workbench.model import ModelSource
-from workbench.process import end_kept_workers
 from workbench.progress import Progress
 from workbench.sources import loading
+from workbench.worker_pool import end_kept_workers
 
 
 @lru_cache(maxsize=2)

@@ -20,7 +20,7 @@ from workbench.measure.latency import Latency, Preset
 
 if TYPE_CHECKING:
     from workbench.measure.host import Target
-    from workbench.process import Pool
+    from workbench.worker_pool import Pool
 
 EAGER = "eager"
 RUNTIMES = ("torch", "onnxruntime", "ai-edge-litert")

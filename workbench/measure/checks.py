@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.engine.request import Request
     from workbench.inspect.facts import Facts
     from workbench.measure.host import Target
-    from workbench.process import Pool, RenewedWorker
+    from workbench.worker_pool import Pool, RenewedWorker
 
 RUNTIMES = ("torch", "onnx", "onnxruntime", "ai-edge-litert")
 

@@ -20,7 +20,7 @@ from workbench.measure.host import BATCH, Target
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
-    from workbench.process import Pool
+    from workbench.worker_pool import Pool
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]

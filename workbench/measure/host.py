@@ -21,8 +21,9 @@ from workbench.measure import accuracy
 from workbench.measure.accuracy import Scores
 from workbench.measure.latency import Latency, Preset, ProcessSamples
 from workbench.model import ModelSource
-from workbench.process import Pool, Worker, packed
+from workbench.process import Worker, packed
 from workbench.progress import Progress
+from workbench.worker_pool import Pool
 
 Target = Artifact | ModelSource
 BATCH = 4  # larger ones cost more in fresh memory than they save in calls

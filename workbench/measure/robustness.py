@@ -20,8 +20,8 @@ from workbench.errors import CrashError, WorkbenchError, first_line
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
-    from workbench.process import RenewedWorker
     from workbench.progress import Progress
+    from workbench.worker_pool import RenewedWorker
 
 Array = NDArray[Any]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from workbench.display import Display
     from workbench.measure.host import Target
     from workbench.measure.latency import Preset
-    from workbench.process import Pool
+    from workbench.worker_pool import Pool
 
 Inputs = Mapping[str, NDArray[Any]]
 

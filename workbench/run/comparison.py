@@ -18,12 +18,13 @@ from workbench.errors import InputError, WorkbenchError
 from workbench.inspect import artifacts
 from workbench.measure.difference import Difference, Differences
 from workbench.model import parse_inputs
-from workbench.process import Pool, Worker
+from workbench.process import Worker
 from workbench.report.comparison_text import WORST
 from workbench.report.data import Report, plain
 from workbench.run.measured_files import measured, planned
 from workbench.run.run_options import check_samples
 from workbench.run.subjects import SEED, Array, Subject, fitted, opened, random_samples
+from workbench.worker_pool import Pool
 
 if TYPE_CHECKING:
     from workbench.display import Display

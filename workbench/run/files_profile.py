@@ -19,11 +19,11 @@ from workbench.errors import InputError
 from workbench.inspect import artifacts
 from workbench.measure.latency import PRESETS
 from workbench.model import parse_inputs
-from workbench.process import Pool
 from workbench.report.data import Report
 from workbench.run.measured_files import measured, planned
 from workbench.run.run_options import check_samples
 from workbench.run.subjects import SEED, Array, Subject, fitted, opened
+from workbench.worker_pool import Pool
 
 if TYPE_CHECKING:
     from workbench.artifact import TensorSpec

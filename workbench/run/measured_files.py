@@ -13,10 +13,10 @@ from workbench.errors import InputError, WorkbenchError
 from workbench.measure.accuracy import Scores
 from workbench.measure.host import accuracies, latencies
 from workbench.measure.latency import Latency
-from workbench.process import Pool
 from workbench.report.build import PACKAGES
 from workbench.report.data import Report, Row
 from workbench.run.subjects import Array, Subject
+from workbench.worker_pool import Pool
 
 if TYPE_CHECKING:
     from workbench.dataset.core import Dataset

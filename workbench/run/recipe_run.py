@@ -24,11 +24,11 @@ from workbench.measure.checks import checks_of
 from workbench.measure.host import Target
 from workbench.measure.latency import PRESETS
 from workbench.measure.plan import MeasurePlan
-from workbench.process import Pool
 from workbench.report.blocks import beside
 from workbench.report.build import baseline, report_of, rows_from
 from workbench.report.data import Report
 from workbench.run import folder as rundir
+from workbench.worker_pool import Pool
 from workbench.workspace import Workspace
 
 

@@ -22,7 +22,7 @@ from workbench.run import align
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
-    from workbench.process import Pool
+    from workbench.worker_pool import Pool
 
 Array = NDArray[Any]
 

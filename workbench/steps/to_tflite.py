@@ -12,11 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.errors import CrashError, DeviceError, StepError
 from workbench.options import Between, validate
-from workbench.process import Worker, kept_worker
+from workbench.process import Worker
 from workbench.recipe import Context, Step
 from workbench.tflite.conversion_inputs import PACKAGES, form, saved_model, write_samples
 from workbench.tflite.firmware import INT8, c_array
 from workbench.tflite.quantized import CONVERSION, notes
+from workbench.worker_pool import kept_worker
 
 SAMPLES = "samples"
 # Calibration samples for the tensors that a quantized file has no range for.

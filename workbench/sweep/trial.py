@@ -10,9 +10,9 @@ from typing import Any
 from workbench.cache import Cache, read_json
 from workbench.display import Quiet
 from workbench.errors import StepError
-from workbench.process import Pool
 from workbench.progress import Progress
 from workbench.sweep.spec import Spec
+from workbench.worker_pool import Pool
 
 _pool: list[Pool] = []  # its workers stay for the process's next trial
 
