@@ -27,9 +27,8 @@ class Between:
     high: float = math.inf
 
     def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"at least {self.low:g}"
-        return f"{self.low:g} to {self.high:g}"
+        low, high = (f"{n:g}" if isinstance(n, float) else str(n) for n in (self.low, self.high))
+        return f"at least {low}" if math.isinf(self.high) else f"{low} to {high}"
 
 
 def options_of(step: type) -> dict[str, Any]:

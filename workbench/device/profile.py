@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from workbench import library
 from workbench.device import probe
-from workbench.device.profile_keys import Keys
-from workbench.device.providers import PROVIDERS
-from workbench.errors import InputError, ProfileError, did_you_mean, shown
+from workbench.device.providers import PROVIDERS, option_texts
+from workbench.errors import InputError, ProfileError, shown
+from workbench.options import Between
+from workbench.toml_keys import Keys, read_table
 
 TRANSPORTS = ("local", "ssh", "adb")
 RUNNERS = ("python", "native", "benchmark_model")
 # ONNX Runtime's names of the providers that a runner on a device can ask for by name.
 THERE = ("cpu", "xnnpack")
+# The keys of a profile.
+NAMES = (
+    "transport", "host", "port", "serial", "runner", "threads", "cores", "architecture", "isa",
+    "provider", "options", "libraries", "folder", "capacity_mb", "limits", "tags", "class",
+    "emulated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,44 +185,34 @@ def load(name: str) -> Device:
 def read(path: Path) -> Device:
     """The device profile in a file. Raises ProfileError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        table = read_table(path, ProfileError)
+    except OSError as error:
         raise ProfileError(f"{path} is not valid TOML", str(error)) from error
-    keys = Keys(table, path, (
-        "transport", "host", "port", "serial", "runner", "threads", "cores", "architecture", "isa",
-        "provider", "options", "libraries", "folder", "capacity_mb", "limits", "tags", "class",
-        "emulated",
-    ))  # fmt: skip
+    keys = Keys(table=table, path=path, names=NAMES, error=ProfileError)
     transport = keys.one_of("transport", TRANSPORTS, "local")
     local = transport == "local"
     runner = keys.one_of("runner", RUNNERS, "python" if local else "native")
-    provider = table.get("provider", "cpu")
-    if not isinstance(provider, str) or provider not in PROVIDERS:
-        raise ProfileError(
-            f"{path.name}: provider cannot be {shown(provider)}",
-            "",
-            did_you_mean(provider[:80] if isinstance(provider, str) else "", PROVIDERS),
-        )
+    provider = keys.nearest_of("provider", PROVIDERS, "cpu")
     found = Device(
         name=path.stem,
         transport=transport,
         host=keys.text("host"),
-        port=keys.whole("port", None, 1, 65535),
+        port=keys.value("port", Annotated[int, Between(1, 65535)]),
         serial=keys.text("serial"),
         runner=runner,
-        threads=keys.whole("threads", 1, 1, 1024) or 1,
-        cores=keys.numbers("cores"),
+        threads=keys.value("threads", Annotated[int, Between(1, 1024)], 1),
+        cores=keys.values("cores", int),
         machine=keys.text("architecture"),
-        isa=keys.texts("isa") or (probe.isa() if local else ()),
+        isa=keys.values("isa", str) or (probe.isa() if local else ()),
         provider=provider,
-        options=keys.options(provider),
+        options=option_texts(keys, provider),
         libraries=_libraries(keys),
         folder=keys.text("folder"),
-        capacity_mb=keys.whole("capacity_mb", 2000, 1, 1 << 20) or 2000,
+        capacity_mb=keys.value("capacity_mb", Annotated[int, Between(1, 1 << 20)], 2000),
         limits=_limits(keys),
-        tags=keys.texts("tags"),
+        tags=keys.values("tags", str),
         group=keys.text("class"),
-        emulated=keys.flag("emulated"),
+        emulated=keys.value("emulated", bool, default=False),
     )
     _check(found, table, path)
     return found
@@ -261,38 +257,38 @@ def _check(device: Device, table: Mapping[str, Any], path: Path) -> None:
         )
 
 
-NAMES = ("onnxruntime", "litert", "benchmark_model", "python", "runner")
+LIBRARIES = ("onnxruntime", "litert", "benchmark_model", "python", "runner")
 
 
 def _libraries(keys: Keys) -> dict[str, Library]:
-    found = {}
-    for name in (table := keys.table_in("libraries", NAMES)).table:
-        one = table.table_in(name, ("path", "push", "sha256"))
-        there, here = one.text("path"), one.text("push")
+    file, libraries = keys.path.name, {}
+    for name in (table := keys.inner("libraries", LIBRARIES)).table:
+        entry = table.inner(name, ("path", "push", "sha256"))
+        there, here = entry.text("path"), entry.text("push")
         if bool(there) == bool(here):
             raise ProfileError(
-                f"{keys.file}: libraries.{name} needs one of path and push",
+                f"{file}: libraries.{name} needs one of path and push",
                 "path is where it is on the device, push a file here that is copied to it",
             )
         if here:
             here = str((keys.path.parent / Path(here).expanduser()).resolve())
-        digest = one.text("sha256").lower()
+        digest = entry.text("sha256").lower()
         if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
-            raise ProfileError(f"{keys.file}: libraries.{name}.sha256 is not 64 hexadecimal digits")
-        found[name] = Library(path=there or here, pushed=bool(here), sha256=digest)
-    return found
+            raise ProfileError(f"{file}: libraries.{name}.sha256 is not 64 hexadecimal digits")
+        libraries[name] = Library(path=there or here, pushed=bool(here), sha256=digest)
+    return libraries
 
 
 def _limits(keys: Keys) -> Limits:
-    table = keys.table_in(
+    table = keys.inner(
         "limits", ("cool_down", "temperature", "battery", "timeout", "wait", "retries")
     )
     default = Limits()
     return Limits(
-        cool_down=table.number("cool_down", default.cool_down, 0, 3600) or 0.0,
-        temperature=table.number("temperature", None, 0, 150),
-        battery=table.number("battery", None, 0, 100),
-        timeout=table.number("timeout", default.timeout, 1, 86_400) or default.timeout,
-        wait=table.number("wait", default.wait, 0, 86_400) or 0.0,
-        retries=table.whole("retries", default.retries, 0, 20) or 0,
+        cool_down=table.number("cool_down", 0, 3600, default.cool_down),
+        temperature=table.number("temperature", 0, 150),
+        battery=table.number("battery", 0, 100),
+        timeout=table.number("timeout", 1, 86_400, default.timeout),
+        wait=table.number("wait", 0, 86_400, default.wait),
+        retries=table.value("retries", Annotated[int, Between(0, 20)], default.retries),
     )

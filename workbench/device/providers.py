@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.artifact import Artifact, Format
-from workbench.errors import DependencyError
+from workbench.errors import DependencyError, ProfileError, shown
 
 if TYPE_CHECKING:
     from workbench.device.profile import Device
     from workbench.model import ModelSource
+    from workbench.toml_keys import Keys
 
 CPU = "CPUExecutionProvider"
 
@@ -145,3 +146,33 @@ def torch_device(device: Device | None) -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{device.options.get('device_id', '0')}"
+
+
+def option_texts(keys: Keys, provider: str) -> dict[str, str]:
+    """A profile's [options] for a provider as the texts that ONNX Runtime takes.
+
+    Raises ProfileError for those that it has not, or that it cannot take.
+    """
+    options = keys.inner("options").table
+    if options and provider == "cpu":
+        raise ProfileError(
+            f"{keys.path.name}: options are given without a provider",
+            "ONNX Runtime's CPU has none that are kept here",
+            f"add provider = …, one of {', '.join(PROVIDERS)}",
+        )
+    texts = {}
+    for key, value in options.items():
+        if isinstance(value, bool):
+            # CoreML's source compares with "1"; the others understand True, TensorRT nothing else.
+            text = str(int(value)) if provider == "coreml" else str(value)
+        elif isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63):
+            text = str(value)
+        else:
+            raise ProfileError(
+                f"{keys.path.name}: option {shown(key)} cannot be {shown(value)}",
+                "ONNX Runtime takes texts, whole numbers, true and false",
+            )
+        if "\0" in key + text:
+            raise ProfileError(f"{keys.path.name}: option {shown(key)} holds a null character")
+        texts[key] = text
+    return texts
