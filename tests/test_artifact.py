@@ -17,11 +17,11 @@ from workbench.artifact import (
     Format,
     Pixels,
     TensorSpec,
-    canonical,
+    canonical_output,
     digest,
     feed,
     is_fixed_to_one,
-    stored,
+    stored_input,
 )
 from workbench.errors import InputError, ModelError
 from workbench.model import parse_inputs
@@ -57,12 +57,12 @@ def test_an_artifact_round_trips_through_json_in_another_folder(tmp_path):
     made = artifact(tmp_path / "here")
     data = made.to_json()
     assert "here" not in str(data)
-    assert Artifact.from_json(data, tmp_path / "there") == made.moved(tmp_path / "there")
+    assert Artifact.from_json(data, tmp_path / "there") == made.in_folder(tmp_path / "there")
     assert Artifact.from_json(data, tmp_path / "here") == made
 
 
 def test_moving_takes_the_companions_along(tmp_path):
-    moved = artifact(tmp_path / "here").moved(tmp_path / "there")
+    moved = artifact(tmp_path / "here").in_folder(tmp_path / "there")
     assert moved.path == tmp_path / "there/model.onnx"
     assert moved.companions == (tmp_path / "there/model.onnx.data",)
 
@@ -86,8 +86,8 @@ def test_a_tensor_stored_under_its_own_name_has_that_name():
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_inverse_of_a_permutation_undoes_it(order):
     spec = TensorSpec(name="x", dtype="float32", shape=(1, 2, 3, 4), permutation=order)
-    stored = [spec.shape[axis] for axis in order]
-    assert tuple(stored[axis] for axis in spec.inverse) == spec.shape
+    kept_shape = [spec.shape[axis] for axis in order]
+    assert tuple(kept_shape[axis] for axis in spec.inverse) == spec.shape
 
 
 def test_inputs_are_fed_by_name_in_the_artifacts_order():
@@ -175,7 +175,7 @@ def test_the_shape_in_the_file_is_told_from_the_canonical_one():
 def test_a_value_becomes_the_pixel_that_it_was_made_of():
     pixels = np.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3).astype(np.uint8)
     values = pixels[..., ::-1] * [0.5, 0.25, 2.0] + [1.0, 0.0, -3.0]
-    found = stored(PHOTO, values.transpose(0, 3, 1, 2).astype(np.float32))
+    found = stored_input(PHOTO, values.transpose(0, 3, 1, 2).astype(np.float32))
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
     assert (found == pixels).all()
@@ -184,7 +184,7 @@ def test_a_value_becomes_the_pixel_that_it_was_made_of():
 def test_values_are_rounded_and_clipped_to_pixels():
     spec = replace(IMAGE, pixels=Pixels(factor=(2.0,), offset=(-1.0,)))
     values = np.array([-9, -1, 0.1, 508, 509, 900], np.float32).reshape(1, 1, 1, 6)
-    assert stored(spec, values).ravel().tolist() == [0, 0, 1, 254, 255, 255]
+    assert stored_input(spec, values).ravel().tolist() == [0, 0, 1, 254, 255, 255]
 
 
 @given(
@@ -197,18 +197,18 @@ def test_every_pixel_comes_back_from_its_float32_value(mean, std, scale):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     values = pixels.astype(np.float32) * factor + offset
     baked = Pixels(factor=(float(factor),), offset=(float(offset),))
-    assert (stored(replace(IMAGE, pixels=baked), values) == pixels).all()
+    assert (stored_input(replace(IMAGE, pixels=baked), values) == pixels).all()
 
 
 def test_an_array_of_no_pixels_is_only_turned():
     array = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
-    assert stored(IMAGE, array) is array
+    assert stored_input(IMAGE, array) is array
     turned = replace(IMAGE, permutation=(0, 2, 3, 1))
-    assert stored(turned, array).shape == (1, 3, 4, 2)
-    assert (canonical(turned, stored(turned, array)) == array).all()
+    assert stored_input(turned, array).shape == (1, 3, 4, 2)
+    assert (canonical_output(turned, stored_input(turned, array)) == array).all()
 
 
 def test_the_index_of_a_class_becomes_ones_and_zeros():
-    found = canonical(CLASSES, np.array([2, 0]))
+    found = canonical_output(CLASSES, np.array([2, 0]))
     assert found.dtype == np.float32
     assert found.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]

@@ -93,10 +93,10 @@ def test_a_check_of_sqnr_refuses_less_than_asked_for_and_nan():
 def test_a_head_is_applied_to_the_first_output_alone():
     logits = np.array([[1000.0, 1000.0, 0.0], [0.0, np.log(3), -np.inf]], np.float32)
     other = np.full((2, 2), 7.0)
-    found = parity.headed([logits, other], "softmax")
+    found = parity.apply_head([logits, other], "softmax")
     np.testing.assert_allclose(found[0], [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-6)
     assert found[1] is other
-    found = parity.headed([logits, other], "argmax")
+    found = parity.apply_head([logits, other], "argmax")
     assert found[0].tolist() == [[1, 0, 0], [0, 1, 0]]
     assert found[0].dtype == np.float32
-    assert parity.headed([logits, other], "")[0] is logits
+    assert parity.apply_head([logits, other], "")[0] is logits

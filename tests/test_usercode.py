@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import InputError
-from workbench.usercode import Dependencies, resolve, watched
+from workbench.usercode import Dependencies, resolve, watch_files
 
 
 @pytest.fixture
@@ -132,12 +132,12 @@ def test_the_users_files_that_are_read_and_imported_are_recorded(here):
         "def build(): return open('data.txt').read() + open('new.txt', 'w').name",
     )
     seen = Dependencies()
-    with watched(seen):
+    with watch_files(seen):
         resolve("model.py:build", here)()
     other.read_text()
     assert own(seen, here) == {model, helper, data}
     again = Dependencies()
-    with watched(again):  # what is loaded already is not read again, but rested on all the same
+    with watch_files(again):  # what is loaded already is not read again, but rested on all the same
         resolve("model.py:build", here)
     assert own(again, here) == {model, helper}
 
@@ -145,7 +145,7 @@ def test_the_users_files_that_are_read_and_imported_are_recorded(here):
 def test_watching_records_what_was_read_before_a_failure(here):
     data = put(here, "data.txt", "3")
     seen = Dependencies()
-    with pytest.raises(ZeroDivisionError), watched(seen):
+    with pytest.raises(ZeroDivisionError), watch_files(seen):
         data.read_bytes()
         1 / 0  # noqa: B018
     assert own(seen, here) == {data}

@@ -113,7 +113,7 @@ def feed(specs: Sequence[TensorSpec], inputs: Mapping[str, T]) -> dict[str, T]:
     )
 
 
-def stored(spec: TensorSpec, array: Array) -> Array:
+def stored_input(spec: TensorSpec, array: Array) -> Array:
     """A canonical input as the file keeps it: axes in its order, values as its pixels."""
     import numpy as np
 
@@ -126,18 +126,18 @@ def stored(spec: TensorSpec, array: Array) -> Array:
     return np.ascontiguousarray(values[..., ::-1]) if spec.pixels.reversed else values
 
 
-def fed(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> dict[str, Array]:
+def stored_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> dict[str, Array]:
     """A dataset's inputs as the file keeps them: its names, axes, pixels and types."""
     matched = feed(specs, inputs)
     return {
-        spec.stored_name: stored(spec, matched[spec.name]).astype(
+        spec.stored_name: stored_input(spec, matched[spec.name]).astype(
             "uint8" if spec.pixels else spec.dtype, copy=False
         )
         for spec in specs
     }
 
 
-def canonical(spec: TensorSpec, array: Array) -> Array:
+def canonical_output(spec: TensorSpec, array: Array) -> Array:
     """An output of the file as the original has it; of a class's index, ones and zeros."""
     import numpy as np
 
@@ -196,7 +196,7 @@ class Artifact:
         """SHA-256 of the file itself, as hexadecimal."""
         return digest(self.path)
 
-    def moved(self, folder: Path) -> Artifact:
+    def in_folder(self, folder: Path) -> Artifact:
         """The same artifact with its files in another folder."""
         return replace(
             self,
@@ -215,4 +215,4 @@ class Artifact:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Artifact:
         """The artifact that `to_json` described, with its files in `folder`."""
-        return from_plain(data, cls).moved(folder)
+        return from_plain(data, cls).in_folder(folder)

@@ -52,7 +52,7 @@ def compare(reference: Arrays, candidate: Arrays, rtol: float = 1e-3, atol: floa
     return Parity(largest, sqnr(signal, noise), close)
 
 
-def headed(outputs: Arrays, head: str) -> list[NDArray[Any]]:
+def apply_head(outputs: Arrays, head: str) -> list[NDArray[Any]]:
     """Outputs as a file with that head at its first one, [N, classes], gives them canonically.
 
     "softmax" gives probabilities, "argmax" ones and zeros; "" changes nothing.

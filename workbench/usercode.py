@@ -105,7 +105,7 @@ class Dependencies:
 
 
 @contextmanager
-def watched(dependencies: Dependencies) -> Iterator[None]:
+def watch_files(dependencies: Dependencies) -> Iterator[None]:
     """Record into `dependencies` the user's files that the block rests on.
 
     That is every one that it opens for reading, and every module loaded by its end: one that was

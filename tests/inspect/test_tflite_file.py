@@ -149,7 +149,7 @@ def mixed(path: Path) -> Path:
 
 
 def test_partitions_are_the_runtimes_own(tmp_path: Path) -> None:
-    text = tflite_delegate.taken(mixed(tmp_path / "mixed.tflite"))
+    text = tflite_delegate.delegated_nodes(mixed(tmp_path / "mixed.tflite"))
     taken, rest = text.split(" nodes, ", 1)
     assert rest.partition(" (LiteRT")[0] in ("2 partitions; not SIN", "1 partition"), text
     assert taken in ("3/4", "4/4")
@@ -172,7 +172,7 @@ def test_an_operator_that_the_runtime_lacks_costs_only_its_answer(tmp_path: Path
     flat.model.operatorCodes[0].customCode = b"FlexErf"
     path = flat.save(tmp_path / "flex.tflite", [given], [made])
     with pytest.raises(DeviceError):
-        tflite_delegate.taken(path)
+        tflite_delegate.delegated_nodes(path)
     facts = read(path)
     assert facts.operators == {"CUSTOM:FlexErf": 1}
     assert facts.takes == {}

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from tests.nets import Array, normal
-from workbench.artifact import Artifact, Format, Pixels, TensorSpec, canonical, feed, stored
+from workbench.artifact import (
+    Artifact,
+    Format,
+    Pixels,
+    TensorSpec,
+    canonical_output,
+    feed,
+    stored_input,
+)
 from workbench.errors import DeviceError, ModelError
 from workbench.run.align import aligned, described, input_mappings, onto_data
 
@@ -33,7 +41,7 @@ def runs(
 
     def run(trial: Artifact) -> list[Array]:
         given = feed(trial.inputs, samples)
-        own = {one.stored_name: stored(one, given[one.name]) for one in trial.inputs}
+        own = {one.stored_name: stored_input(one, given[one.name]) for one in trial.inputs}
         return function(**own)
 
     return run
@@ -154,7 +162,7 @@ def test_outputs_in_another_order_layout_and_name_become_the_references() -> Non
     one, other = found.artifact.outputs
     assert (one.name, one.stored, one.permutation) == ("image", "q", (0, 2, 3, 1))
     assert (other.name, other.stored) == ("scores", "r")
-    np.testing.assert_array_equal(canonical(one, made[1]), image)
+    np.testing.assert_array_equal(canonical_output(one, made[1]), image)
     assert found.kept == (0, 1)
 
 

@@ -102,7 +102,7 @@ def test_a_program_runs_without_samples_and_again_from_the_cache(here: Path) -> 
 def test_a_folder_of_transformers_goes_through(here: Path) -> None:
     from workbench.sources import packages
 
-    transformers: Any = packages.needed("transformers")
+    transformers: Any = packages.import_package("transformers")
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32, num_labels=4,

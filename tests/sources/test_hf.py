@@ -38,7 +38,7 @@ SIZES: dict[str, Any] = {
 def transformers() -> Any:
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("needs transformers: pip install 'mobile-workbench[hf]'")
-    return packages.needed("transformers")
+    return packages.import_package("transformers")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_a_server_is_reachable_where_it_listens(monkeypatch: pytest.MonkeyPatch)
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        assert packages.reachable(address)
-    assert not packages.reachable(address)
+        assert packages.is_reachable(address)
+    assert not packages.is_reachable(address)
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
-    assert packages.reachable(address)  # only through it could one tell
+    assert packages.is_reachable(address)  # only through it could one tell

@@ -12,7 +12,7 @@ EIGHT = nets.dataset_of(x=nets.normal(8, 8))
 
 
 def places(module: nn.Module, dataset=EIGHT) -> tuple[str, ...]:
-    return tracing.decided_by_data(nets.model_of(module, dataset))
+    return tracing.data_dependent_lines(nets.model_of(module, dataset))
 
 
 class Reads(nn.Module):

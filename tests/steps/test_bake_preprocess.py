@@ -348,16 +348,16 @@ def test_int8_leaves_preprocessing_and_head_in_float(head: Any, tmp_path: Path) 
     inputs = {"image": normalized(images)}
     ending = "" if head == "none" else head
     wanted = infer(open_session(plain, 1), inputs)
-    bare = parity.headed(infer(open_session(reference, 1), inputs), ending)
+    bare = parity.apply_head(infer(open_session(reference, 1), inputs), ending)
     found = infer(open_session(small, 1), inputs)
     ort = ToOrt().run(small, nets.context(tmp_path / "ort", data))
     for made_there in (found, infer(open_session(ort, 1), inputs)):
         if head == "argmax":
-            floats = parity.headed(wanted, ending)[0]
+            floats = parity.apply_head(wanted, ending)[0]
             agreement, least = ((one == floats).all(1).mean() for one in (made_there[0], bare[0]))
             assert agreement >= least - 0.1
         else:
-            float_there = parity.headed(wanted, ending)[0]
+            float_there = parity.apply_head(wanted, ending)[0]
             least = nets.decibels(float_there, bare[0]) - 2
             assert nets.decibels(float_there, made_there[0]) > max(least, 15)
 

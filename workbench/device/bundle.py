@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.artifact import Artifact, Format, canonical, feed, stored
+from workbench.artifact import Artifact, Format, canonical_output, feed, stored_input
 from workbench.device.conversion import dequantized, quantized, typed
 from workbench.device.runner_plan import Plan, laid_out
 from workbench.errors import DeviceError
@@ -43,7 +43,7 @@ class Bundle:
         """Outputs of the file as the original's: values, names' order and layout."""
         made = {one.name: one for one in self.facts.outputs}
         return [
-            canonical(spec, dequantized(array, _parameters(made.get(spec.stored_name))))
+            canonical_output(spec, dequantized(array, _parameters(made.get(spec.stored_name))))
             for spec, array in zip(self.artifact.outputs, outputs, strict=True)
         ]
 
@@ -66,7 +66,7 @@ def bundle(
     given = feed(artifact.inputs, inputs)
     arrays = {
         spec.stored_name: _taken(
-            stored(spec, given[spec.name]), declared.get(spec.stored_name), spec.name, runtime
+            stored_input(spec, given[spec.name]), declared.get(spec.stored_name), spec.name, runtime
         )
         for spec in artifact.inputs
     }

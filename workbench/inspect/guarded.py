@@ -88,7 +88,7 @@ def delegate_file(path: Path, progress: Progress) -> str:
     from workbench.inspect import tflite_delegate
 
     with _limited():
-        return tflite_delegate.taken(path)
+        return tflite_delegate.delegated_nodes(path)
 
 
 @contextlib.contextmanager

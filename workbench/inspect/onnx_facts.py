@@ -49,7 +49,7 @@ def tensor_of(value: onnx.ValueInfoProto) -> Tensor:
     )
 
 
-def qualified(node: onnx.NodeProto) -> str:
+def qualified_name(node: onnx.NodeProto) -> str:
     """An operator's name, with its domain where that is not the default."""
     kind = printable(node.op_type)
     domain = "" if node.domain == "ai.onnx" else printable(node.domain)
@@ -86,7 +86,7 @@ class GraphFacts:
 
 def study(model: onnx.ModelProto) -> GraphFacts:
     """Operators, parameters, MACs, precision and what takes the model. `model` is stripped."""
-    kinds = Counter(qualified(node) for graph in graphs(model.graph) for node in graph.node)
+    kinds = Counter(qualified_name(node) for graph in graphs(model.graph) for node in graph.node)
     weights = _weights(model.graph)
     single, left_open = single_sample(model)
     tally = Tally()

@@ -31,7 +31,7 @@ def read(path: Path) -> Facts:
     operators = Counter(
         name for graph in _graphs(program) for node in graph.nodes if (name := _operator(node))
     )
-    word, note = precision(weights, quantized_to(operators), inputs)
+    word, note = precision(weights, activation_dtype(operators), inputs)
     tally = Tally()
     _count(program, tally)
     return Facts(
@@ -74,7 +74,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return {"qint8": "int8", "quint8": "uint8", "qint32": "int32"}.get(name, name)
 
 
-def quantized_to(operators: Iterable[str]) -> str:
+def activation_dtype(operators: Iterable[str]) -> str:
     """What activations are quantized to, by the names of the operators."""
     names = list(operators)
     dynamic = any("dynamic" in name and "quantize" in name for name in names)

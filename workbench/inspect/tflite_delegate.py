@@ -9,7 +9,7 @@ from typing import Any
 from workbench.errors import DeviceError, ModelError, first_line
 
 
-def taken(path: Path) -> str:
+def delegated_nodes(path: Path) -> str:
     """Load the file with LiteRT's default delegate, and say which nodes it took.
 
     Raises ModelError where LiteRT finds the file damaged, DeviceError where it cannot load it.

@@ -12,9 +12,9 @@ from workbench.artifact import Format, digest
 from workbench.inspect.facts import Facts, Tensor, precision, printable
 from workbench.inspect.pt2_file import (
     NOT_TAKEN,
+    activation_dtype,
     dtype_name,
     elements,
-    quantized_to,
 )
 
 # What of prim:: is work; the rest builds lists, reads attributes and holds constants.
@@ -38,11 +38,11 @@ def read(path: Path) -> Facts:
     ]  # fmt: skip
     weights = elements([*module.parameters(), *module.buffers(), *constants])
     inputs, outputs = _signature(module, graph)
-    word, note = precision(weights, quantized_to(operators), inputs)
+    word, note = precision(weights, activation_dtype(operators), inputs)
     # Such weights are inside objects of the archive that torch does not show as tensors.
     packed = any(kind.startswith("quantized::") for kind in operators)
     if packed and not weights:
-        word = "dynamic-int8" if quantized_to(operators) == "dynamic" else "int8"
+        word = "dynamic-int8" if activation_dtype(operators) == "dynamic" else "int8"
     notes = [note] if note else []
     if packed:
         notes.append("parameters unknown: quantized weights are packed")

@@ -19,7 +19,7 @@ from workbench.jobs.loaded import load_model
 from workbench.model import Model, ModelSource
 from workbench.progress import Progress
 from workbench.sources import loading
-from workbench.usercode import Dependencies, watched
+from workbench.usercode import Dependencies, watch_files
 
 # dB: other kernels for other batches round differently, and no more than that.
 ALIKE = 60.0
@@ -29,7 +29,7 @@ MIXING = "a sample's outputs depend on the others of its batch: scored one sampl
 def describe_dataset(name: str, progress: Progress) -> DatasetFacts:
     """What the engine must know of a dataset before it starts, every sample read once."""
     dependencies = Dependencies()
-    with watched(dependencies):
+    with watch_files(dependencies):
         dataset = load_dataset(name)
         dataset.check()
         facts = dataset_facts(dataset, (dataset.calibration, dataset.evaluation))
@@ -45,7 +45,7 @@ def describe_model(
     dependencies = Dependencies()
     # Read before the watch begins: the dataset's files are not what the model rests on.
     load_dataset(data).examples(8, source.seed)
-    with watched(dependencies):
+    with watch_files(dependencies):
         loaded = load_model(source, data, folder)
     depends = {str(path) for path in (*dependencies.paths, *loading.source_files(source))}
     if isinstance(loaded, Artifact):

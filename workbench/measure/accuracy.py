@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import DatasetError
 from workbench.intervals import Estimate, paired_difference
-from workbench.parity import headed, sqnr
+from workbench.parity import apply_head, sqnr
 
 Array = NDArray[Any]
 
@@ -117,7 +117,7 @@ def score(
     output where it is [N, classes]. Raises DatasetError for a label that is no class.
     """
     count = len(reference[0])
-    reference = headed(reference, "" if reference_head else head)
+    reference = apply_head(reference, "" if reference_head else head)
     signal, noise = np.zeros(count), np.zeros(count)
     for wanted, found in zip(reference, outputs, strict=True):
         # Boolean outputs (masks) count as 0 and 1.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.parity import headed, sqnr
+from workbench.parity import apply_head, sqnr
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ class Differences:
 
     def add(self, reference: Sequence[Array], outputs: Sequence[Array]) -> None:
         """One batch of both, lists of outputs [N, ...]; the reference's get the other's head."""
-        pairs = zip(self._sums, headed(reference, self.head), outputs, strict=True)
+        pairs = zip(self._sums, apply_head(reference, self.head), outputs, strict=True)
         for place, (sums, wanted, found) in enumerate(pairs):
             left = wanted.astype(np.float64)
             right = found.astype(np.float64)

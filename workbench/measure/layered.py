@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.arrays import channel_axis
-from workbench.artifact import Artifact, feed, stored
+from workbench.artifact import Artifact, feed, stored_input
 from workbench.errors import DeviceError, StepError, first_line
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
@@ -133,7 +133,7 @@ class LayerSession:
             dtype = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(
                 kind, kind.removeprefix("tensor(").removesuffix(")")
             )
-            fed[spec.stored_name] = stored(spec, given[spec.name]).astype(dtype)
+            fed[spec.stored_name] = stored_input(spec, given[spec.name]).astype(dtype)
         asked = [name for name in names if name not in self.inputs]
         found = dict(zip(asked, self.session.run(asked, fed) if asked else [], strict=True))
         return [found[name] if name in found else fed[name] for name in names]

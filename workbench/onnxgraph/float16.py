@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.arrays import split_samples
-from workbench.artifact import Artifact, fed
+from workbench.artifact import Artifact, stored_inputs
 from workbench.errors import DeviceError, first_line
 from workbench.onnxgraph import rewrites
 from workbench.onnxgraph.rewrites import Array, Weights
@@ -73,7 +73,7 @@ def large_values(
         ) from error
     large = {name for name, array in examples.items() if _largest(array) > SAFE}
     for sample in split_samples(examples):
-        values = session.run(inside, fed(subject.inputs, sample))
+        values = session.run(inside, stored_inputs(subject.inputs, sample))
         for name, value in zip(inside, values, strict=True):
             if isinstance(value, np.ndarray) and _largest(value) > SAFE:
                 large.add(name)

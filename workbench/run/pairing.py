@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.artifact import TensorSpec
-from workbench.parity import headed, sqnr
+from workbench.parity import apply_head, sqnr
 
 Array = NDArray[Any]
 
@@ -124,7 +124,7 @@ def _pairs(i: int, j: int, spec: TensorSpec, expected: Array, found: Array) -> I
     if found.shape == expected.shape[:1] and found.dtype.kind in "iu":
         heads["argmax"] = (found[:, None] == np.arange(expected.shape[1])).astype(np.float32)
     for head, array in heads.items():
-        powers = _powers(headed([expected], head)[0], array)
+        powers = _powers(apply_head([expected], head)[0], array)
         near = _decibels(*powers)
         # What is no softmax can be near one by chance: of a constant output, say.
         sums = bool(np.allclose(array.sum(1), 1, atol=0.1))

@@ -41,7 +41,7 @@ _HUB = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 _WEIGHTS = (".safetensors", ".bin")
 
 
-def place(source: ModelSource) -> tuple[Path | None, str, str | None]:
+def locate(source: ModelSource) -> tuple[Path | None, str, str | None]:
     """A source's folder, or None; its id on the hub; its revision. Raises ModelError."""
     name = source.spec.partition(":")[2]
     folder = _folder(source, name)
@@ -71,7 +71,7 @@ def _folder(source: ModelSource, name: str) -> Path | None:
 
 def local_files(source: ModelSource) -> list[Path]:
     """The files of a local folder that decide the model, its weights last; none for the hub."""
-    folder = place(source)[0]
+    folder = locate(source)[0]
     if folder is None:
         return []
     files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -88,15 +88,15 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
     """The model behind a wrapper that takes the inputs `names` by position. Raises ModelError."""
     from workbench.sources import wrappers
 
-    folder, hub, revision = place(source)
-    transformers: Any = packages.needed("transformers")
+    folder, hub, revision = locate(source)
+    transformers: Any = packages.import_package("transformers")
     notes = []
     if version := packages.hide_torchvision():
         notes.append(f"torchvision {version} does not match torch here, and was left out")
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
     if folder is not None:
         options["local_files_only"] = True
-    elif not packages.reachable(_endpoint()):
+    elif not packages.is_reachable(_endpoint()):
         options["local_files_only"] = True
         notes.append("the hub cannot be reached: the copy in its cache is used")
     origin = str(folder or hub)
@@ -119,12 +119,12 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
     if folder is None and (commit := getattr(config, "_commit_hash", None)):
         notes.append(f"revision {commit}")
     input_names, input_notes = _inputs(model, names)
-    wrapped: Any = wrappers.signed(wrappers.Keywords, tuple(names))
+    wrapped: Any = wrappers.with_signature(wrappers.Keywords, tuple(names))
     return wrapped(model.float().eval(), input_names).eval(), notes + input_notes
 
 
 def _endpoint() -> str:
-    hub: Any = packages.needed("huggingface_hub")
+    hub: Any = packages.import_package("huggingface_hub")
     return str(hub.constants.ENDPOINT)
 
 
@@ -164,7 +164,7 @@ def _pretrained(
     ]
     if absent:
         raise ModelError(
-            f"{source.spec} has no weights for {weights.few(absent)}",
+            f"{source.spec} has no weights for {weights.abbreviate(absent)}",
             "transformers would make them up at random",
             "give the --task that it was trained for, or a checkpoint of it with --weights",
         )
@@ -180,7 +180,7 @@ def _failed(source: ModelSource, error: Exception, options: dict[str, Any]) -> M
             "it would be run as it is; wb never does that",
             "write a factory that builds the model: --model file.py:build",
         )
-    folder, hub, revision = place(source)
+    folder, hub, revision = locate(source)
     if folder is not None:
         return ModelError(f"{source.spec} cannot be loaded", reason, "check the folder's files")
     tried = f"the hub for {hub}{f' at {revision}' if revision else ''}"

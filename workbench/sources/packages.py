@@ -25,7 +25,7 @@ REACHED = 5.0  # seconds that a hub may take to answer at all
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"}
 
 
-def needed(name: str) -> ModuleType:
+def import_package(name: str) -> ModuleType:
     """An optional package, imported. Raises DependencyError that says how it is got."""
     os.environ.update(_QUIET)
     if name == "transformers":
@@ -47,7 +47,7 @@ def needed(name: str) -> ModuleType:
 
 def warm(kind: str) -> None:
     """Import what loading a model of `hf:`, `timm:` or `torchvision:` takes."""
-    needed({"hf": "transformers"}.get(kind, kind))
+    import_package({"hf": "transformers"}.get(kind, kind))
     if kind == "hf":  # which imports its parts as they are used
         importlib.import_module("transformers.modeling_utils")
         importlib.import_module("transformers.models.auto.modeling_auto")
@@ -56,7 +56,7 @@ def warm(kind: str) -> None:
 def _broken(name: str, error: Exception) -> DependencyError:
     """A package that is there and cannot be imported: mostly torchvision, for timm too."""
     reason = f"{type(error).__name__}: {first_line(error)}"
-    wrong = mismatched()
+    wrong = mismatched_torchvision()
     if wrong:
         return DependencyError(
             f"{name} cannot be imported: torchvision {wrong} does not match torch here",
@@ -72,13 +72,13 @@ def hide_torchvision() -> str:
 
     transformers does without torchvision, but fails where it finds one that cannot be imported.
     """
-    version = mismatched()
+    version = mismatched_torchvision()
     if version:
         sys.modules["torchvision"] = None  # type: ignore[assignment]
     return version
 
 
-def mismatched() -> str:
+def mismatched_torchvision() -> str:
     """The version of a torchvision that is installed but cannot be imported, '' of none."""
     try:
         importlib.import_module("torchvision")
@@ -89,7 +89,7 @@ def mismatched() -> str:
     return ""
 
 
-def reachable(url: str) -> bool:
+def is_reachable(url: str) -> bool:
     """Whether a hub answers, so that nobody waits for its library's retries where it does not."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -108,10 +108,10 @@ def reachable(url: str) -> bool:
 @contextmanager
 def offline_hub() -> Iterator[bool]:
     """Keep Hugging Face's hub to its cache where it does not answer; gives whether that is so."""
-    hub: Any = needed("huggingface_hub")
+    hub: Any = import_package("huggingface_hub")
     constants = hub.constants
     before = constants.HF_HUB_OFFLINE
-    offline = before or not reachable(constants.ENDPOINT)
+    offline = before or not is_reachable(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = offline
     try:
         yield offline
@@ -119,7 +119,7 @@ def offline_hub() -> Iterator[bool]:
         constants.HF_HUB_OFFLINE = before
 
 
-def near(word: str, names: Iterable[str]) -> str:
+def nearest_names(word: str, names: Iterable[str]) -> str:
     """The names of a zoo that are near a word; all of them would fill a terminal."""
     candidates = list(names)
     matches = difflib.get_close_matches(word, candidates, n=4, cutoff=0.5)

@@ -79,7 +79,7 @@ def open_program(path: Path) -> Program:
             "export it again with the torch that is here, or get the file again",
         ) from error
     _open_up(graph)
-    kind: Any = wrappers.signed(
+    kind: Any = wrappers.with_signature(
         wrappers.PositionalProgram, tuple(spec.name for spec in archive.inputs)
     )
     module = kind(graph, archive.inputs, archive.keywords)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Module, list[str]]:
     """The model in eval mode. Raises ModelError for an unknown name, or weights out of reach."""
-    timm: Any = packages.needed("timm")
+    timm: Any = packages.import_package("timm")
     name = source.spec.partition(":")[2]
     # `hf_hub:org/name` and `local-dir:folder` are timm's own.
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
-        near = packages.near(name, timm.list_models())
+        near = packages.nearest_names(name, timm.list_models())
         raise ModelError(f"timm has no model '{name}'", "", near)
     notes = []
     try:

@@ -51,7 +51,7 @@ def open_archive(path: Path) -> torch.jit.ScriptModule:
         ) from error
 
 
-def followed(model: Model) -> Model:
+def to_python_module(model: Model) -> Model:
     """An archive as a module that exporters follow; any other model as it is.
 
     An archive with a loop or an operator of its own stays one, and is exported as a script.
@@ -62,10 +62,10 @@ def followed(model: Model) -> Model:
 
     if not isinstance(model.module, torch.jit.ScriptModule):
         return model
-    from workbench.sources.interpreted import NotInterpretedError, interpreted
+    from workbench.sources.interpreter import NotInterpretedError, interpret
 
     try:
-        plain = replace(model, module=interpreted(model.module))
+        plain = replace(model, module=interpret(model.module))
         # With the archive's outputs, or not at all: what is exported is compared with it alone.
         parity.check("reading TorchScript", model(model.example_inputs),
                      plain(model.example_inputs), 1e-4, 1e-5)  # fmt: skip
@@ -74,7 +74,7 @@ def followed(model: Model) -> Model:
     return plain
 
 
-def unfollowed(model: Model) -> tuple[str, ...]:
+def tracing_obstacles(model: Model) -> tuple[str, ...]:
     """What keeps an archive from being followed, for a message; nothing of any other model."""
     import torch
 
@@ -82,7 +82,7 @@ def unfollowed(model: Model) -> tuple[str, ...]:
     return ("a loop or an operator of the archive's own",) if archive else ()
 
 
-def scripted(module: torch.nn.Module) -> Any:
+def to_script(module: torch.nn.Module) -> Any:
     """A module compiled as a script, or the archive that it was read from."""
     import torch
 

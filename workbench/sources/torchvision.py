@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Module, list[str]]:
     """The model in eval mode. Raises ModelError for an unknown name, or weights out of reach."""
-    torchvision: Any = packages.needed("torchvision")
+    torchvision: Any = packages.import_package("torchvision")
     zoo = torchvision.models
     name = source.spec.partition(":")[2]
     if name not in zoo.list_models():
-        near = packages.near(name, zoo.list_models())
+        near = packages.nearest_names(name, zoo.list_models())
         raise ModelError(f"torchvision has no model '{name}'", "", near)
     # Detectors have a backbone with weights of its own, which would be fetched for nothing.
     without = {"weights": None, "weights_backbone": None}
@@ -60,6 +60,6 @@ def _fetch(entry: Any) -> None:
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-    if not path.is_file() and not packages.reachable(entry.url):
+    if not path.is_file() and not packages.is_reachable(entry.url):
         raise ConnectionError(f"{entry.url} cannot be reached, and {path} is not there")
     entry.get_state_dict(progress=False, check_hash=True, weights_only=True)

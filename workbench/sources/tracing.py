@@ -33,7 +33,7 @@ _READS = {
 _LONGEST = 60  # of a quoted line of code
 
 
-def decided_by_data(model: Model) -> tuple[str, ...]:
+def data_dependent_lines(model: Model) -> tuple[str, ...]:
     """The places in the user's code, `net.py:42 (if x.mean() > 0:)`, that read other values from
     tensors for other inputs: where a trace would keep what one input gave.
 
@@ -70,7 +70,7 @@ def _reads(model: Model, inputs: Inputs, *, traced: bool) -> list[tuple[str, str
     tensors = tuple(torch.from_numpy(inputs[name]) for name in model.input_names)
     trace: Any = torch.jit.trace
     seen: list[tuple[str, str]] = []
-    with plain_transformers(), torch.inference_mode(False), torch.no_grad():
+    with without_fast_path(), torch.inference_mode(False), torch.no_grad():
         if traced:
             try:
                 with _reading(seen):
@@ -84,7 +84,7 @@ def _reads(model: Model, inputs: Inputs, *, traced: bool) -> list[tuple[str, str
 
 
 @contextmanager
-def plain_transformers() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
     """Quietly, and without nn.TransformerEncoder's fast path, which a trace would take for all."""
     import torch
 
@@ -146,8 +146,8 @@ def _user_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
         frame = frame.f_back
-    if frame.f_globals.get("__name__") == "workbench.sources.interpreted":
-        from workbench.sources.interpreted import source_line
+    if frame.f_globals.get("__name__") == "workbench.sources.interpreter":
+        from workbench.sources.interpreter import source_line
 
         return source_line(frame)
     path, line = frame.f_code.co_filename, frame.f_lineno

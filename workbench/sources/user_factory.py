@@ -87,11 +87,11 @@ def _arguments(
     unknown = [name for name in config if name not in accepted]
     absent = [name for name in required if name not in config]
     if (unknown and not has_kwargs) or absent:
-        does = f"does not take {weights.few(unknown)}" if unknown and not has_kwargs else ""
+        does = f"does not take {weights.abbreviate(unknown)}" if unknown and not has_kwargs else ""
         lacks = f"needs {', '.join(absent)}" if absent else ""
         raise ModelError(
             f"{source.spec} {' and '.join(filter(None, (does, lacks)))}",
-            f"the config in {source.weights} has {weights.few(list(config), 12)}; "
+            f"the config in {source.weights} has {weights.abbreviate(list(config), 12)}; "
             f"the factory takes {', '.join(accepted) or 'anything'}",
             "give the factory these parameters, one parameter `config`, or **kwargs",
         )
@@ -99,4 +99,4 @@ def _arguments(
 
 
 def _listed(config: Mapping[str, Any]) -> str:
-    return weights.few([f"{name}={shown(value)}" for name, value in config.items()], 8)
+    return weights.abbreviate([f"{name}={shown(value)}" for name, value in config.items()], 8)

@@ -124,7 +124,7 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
     # `n_averaged` is the counter of torch's AveragedModel.
     extra = [key for key in state if key not in own and key != "n_averaged"]
     problems = [
-        f"{label} {few(keys)}"
+        f"{label} {abbreviate(keys)}"
         for label, keys in (("missing:", missing), ("unexpected:", extra), ("", wrong))
         if keys
     ]
@@ -152,7 +152,7 @@ def _unwrapped(
     return best
 
 
-def few(keys: list[str], most: int = 5) -> str:
+def abbreviate(keys: list[str], most: int = 5) -> str:
     """The first of many names, and how many more there are."""
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + rest
@@ -166,7 +166,7 @@ def check_finite(module: torch.nn.Module) -> None:
            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]  # fmt: skip
     if bad:
         raise ModelError(
-            f"the weights contain NaN or Inf: {few(bad)}",
+            f"the weights contain NaN or Inf: {abbreviate(bad)}",
             "the training diverged, or the file is damaged",
             "use an earlier checkpoint",
         )

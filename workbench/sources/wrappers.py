@@ -55,7 +55,7 @@ class Keywords(nn.Module):
         return {key: value for key, value in outputs.items() if isinstance(value, Tensor)}
 
 
-def signed(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+def with_signature(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     """A class whose forward says which arguments it takes: exporters name their inputs so.
 
     Of the class and not of one instance, which a deep copy would take along.

@@ -94,7 +94,7 @@ class BakePreprocess(Step):
         if head == "argmax":
             _check_classes(before[0], after[0], self.rtol, self.atol)
             before, after = before[1:], after[1:]
-        expected = parity.headed(before, head if head == "softmax" else "")
+        expected = parity.apply_head(before, head if head == "softmax" else "")
         parity.check(self.name, expected, after, self.rtol, self.atol)
         return artifact
 

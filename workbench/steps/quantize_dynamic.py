@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, fed
+from workbench.artifact import Artifact, Format, stored_inputs
 from workbench.errors import StepError, first_line
 from workbench.options import Between, validate
 from workbench.quantization.dynamic.operators import INTEGER_KERNELS, WEIGHT_INPUTS
@@ -142,7 +142,7 @@ class QuantizeDynamic(Step):
             self._quantize(fresh, some, path, context)
             return onnx.load(path)
 
-        samples = fed(subject.inputs, context.dataset.examples(budget.SAMPLES))
+        samples = stored_inputs(subject.inputs, context.dataset.examples(budget.SAMPLES))
         ladder = budget.DynamicLadder(model, chosen, written, samples)
         try:
             assert self.max_drop is not None

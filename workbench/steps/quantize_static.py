@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
+from workbench.artifact import Artifact, Format, is_fixed_to_one, stored_inputs
 from workbench.errors import StepError, did_you_mean
 from workbench.options import Between, validate
 from workbench.recipe import Context, Step
@@ -236,7 +236,7 @@ def _batches(
     split, _ = context.dataset.calibrating(None)
     size = 1 if is_fixed_to_one(subject.inputs) else size
     for batch in split.batches(size, samples):
-        yield fed(subject.inputs, batch.inputs)
+        yield stored_inputs(subject.inputs, batch.inputs)
         done = batch.start + len(batch)
         context.progress(0.05 * done / samples, f"reading samples {done}/{samples}")
 

@@ -49,7 +49,7 @@ class ToTorchScript(Step):
         from workbench.sources import tracing
 
         context.progress(0.05, "looking for decisions on data")
-        places = tracing.decided_by_data(subject)
+        places = tracing.data_dependent_lines(subject)
         failed: dict[str, str] = {}  # by method, what it failed of first
         if places:
             failed["trace"] = f"a trace keeps one way of {', '.join(places)} for all inputs"
@@ -92,7 +92,7 @@ class ToTorchScript(Step):
 
         from workbench.sources import tracing
 
-        with tracing.plain_transformers():
+        with tracing.without_fast_path():
             module = _compiled(subject, method, 2 if open_batch else 1)
             notes = ["traced" if method == "trace" else "scripted"]
             if self.freeze:

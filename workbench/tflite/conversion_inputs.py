@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.artifact import Artifact, TensorSpec, feed, stored
+from workbench.artifact import Artifact, TensorSpec, feed, stored_input
 from workbench.cache import key_of
 from workbench.errors import CrashError, StepError
 from workbench.process import Worker
@@ -160,5 +160,5 @@ def _channels_first(path: Path, subject: Artifact) -> None:
 def _source(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     """A canonical input [N, …] as onnx2tf's source takes it: pixels channels first."""
     if spec.pixels is None:
-        return stored(spec, array)
-    return stored(spec, array).transpose(0, 3, 1, 2)
+        return stored_input(spec, array)
+    return stored_input(spec, array).transpose(0, 3, 1, 2)

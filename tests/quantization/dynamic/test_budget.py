@@ -10,7 +10,7 @@ from onnx import helper
 
 from tests import nets
 from tests.steps.test_quantize_dynamic import graph_file, operators, quantized
-from workbench.artifact import Artifact, fed
+from workbench.artifact import Artifact, stored_inputs
 from workbench.dataset import Dataset
 from workbench.errors import StepError
 from workbench.quantization.dynamic import budget
@@ -57,7 +57,7 @@ def test_the_noise_of_each_layer_is_that_of_the_file_with_it_alone(
 ) -> None:
     model = onnx.load(subject.path)
     chosen = dict.fromkeys(LAYERS, "MatMul")
-    samples = fed(subject.inputs, data().examples(16))
+    samples = stored_inputs(subject.inputs, data().examples(16))
     alone = budget.layer_noise(model, chosen, samples)
     assert list(alone) == list(LAYERS)
     for name in LAYERS:

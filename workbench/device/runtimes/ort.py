@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.arrays import concatenate, split_samples
-from workbench.artifact import Artifact, Format, canonical, feed, is_fixed_to_one, stored
+from workbench.artifact import (
+    Artifact,
+    Format,
+    canonical_output,
+    feed,
+    is_fixed_to_one,
+    stored_input,
+)
 from workbench.device import providers
 from workbench.device.conversion import typed
 from workbench.device.runtimes.base import Array, Inputs
@@ -138,7 +145,7 @@ class OrtSession:
         given = feed(specs, inputs)
         fed = {
             spec.stored_name: typed(
-                stored(spec, given[spec.name]), self.types.get(spec.stored_name)
+                stored_input(spec, given[spec.name]), self.types.get(spec.stored_name)
             )
             for spec in specs
         }
@@ -158,7 +165,7 @@ class OrtSession:
         return concatenate(runs)
 
     def outputs(self, raw: Any) -> list[Array]:
-        return [canonical(*pair) for pair in zip(self.artifact.outputs, raw, strict=True)]
+        return [canonical_output(*pair) for pair in zip(self.artifact.outputs, raw, strict=True)]
 
 
 def _dtype(kind: str) -> np.dtype[Any] | None:

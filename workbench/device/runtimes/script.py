@@ -11,10 +11,10 @@ from workbench.artifact import (
     Artifact,
     Format,
     TensorSpec,
-    canonical,
+    canonical_output,
     feed,
     is_fixed_to_one,
-    stored,
+    stored_input,
 )
 from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, ModelError, first_line
@@ -52,7 +52,8 @@ class ScriptSession:
         specs = self.artifact.inputs
         fed = feed(specs, inputs)
         tensors = [
-            torch.from_numpy(np.ascontiguousarray(stored(spec, fed[spec.name]))) for spec in specs
+            torch.from_numpy(np.ascontiguousarray(stored_input(spec, fed[spec.name])))
+            for spec in specs
         ]
         if not self.single:
             return [tensors]
@@ -72,7 +73,8 @@ class ScriptSession:
         if not self.artifact.outputs:  # the file does not tell how many it gives
             return joined
         return [
-            canonical(spec, joined[_place(spec, i)]) for i, spec in enumerate(self.artifact.outputs)
+            canonical_output(spec, joined[_place(spec, i)])
+            for i, spec in enumerate(self.artifact.outputs)
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.arrays import concatenate
-from workbench.artifact import Artifact, canonical, feed, stored
+from workbench.artifact import Artifact, canonical_output, feed, stored_input
 from workbench.device.conversion import dequantized, quantized
 from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, first_line
@@ -32,7 +32,8 @@ class TfliteSession:
     def prepare(self, inputs: Inputs) -> list[list[Array]]:
         fed = feed(self.artifact.inputs, inputs)
         arrays = [
-            np.ascontiguousarray(stored(spec, fed[spec.name])) for spec in self.artifact.inputs
+            np.ascontiguousarray(stored_input(spec, fed[spec.name]))
+            for spec in self.artifact.inputs
         ]
         taken = [
             quantized(array, detail["dtype"], detail["quantization"], spec.name)
@@ -59,7 +60,7 @@ class TfliteSession:
     def outputs(self, raw: list[list[Array]]) -> list[Array]:
         joined = concatenate(raw)
         return [
-            canonical(spec, dequantized(array, detail["quantization"]))
+            canonical_output(spec, dequantized(array, detail["quantization"]))
             for array, detail, spec in zip(
                 joined, self.output_details, self.artifact.outputs, strict=True
             )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.arrays import batch_size
-from workbench.artifact import fed, is_fixed_to_one
+from workbench.artifact import is_fixed_to_one, stored_inputs
 from workbench.errors import StepError
 from workbench.onnxgraph.session import working_session
 
@@ -136,7 +136,7 @@ def evaluation_predictions(
     def feeds(rows: Sequence[int]) -> Iterable[Mapping[str, Array]]:
         part = replace(split, indices=split.indices[drawn[np.asarray(rows, int)]])
         for batch in part.batches(size):
-            yield fed(subject.inputs, batch.inputs)
+            yield stored_inputs(subject.inputs, batch.inputs)
 
     labels = split.labels
     usable = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.sources.wrappers import signed
+from workbench.sources.wrappers import with_signature
 
 
 class NotInterpretedError(Exception):
     """The archive has something that this does not run: a loop, an object, an own operator."""
 
 
-def interpreted(module: torch.jit.ScriptModule) -> nn.Module:
+def interpret(module: torch.jit.ScriptModule) -> nn.Module:
     """A module with the archive's weights and outputs. Raises NotInterpretedError."""
     frozen = torch.jit.freeze(module.eval(), optimize_numerics=False)
     method: Any = frozen.forward
     names = [argument.name for argument in method.schema.arguments[1:]]
-    kind: Any = signed(Interpreted, tuple(names))
+    kind: Any = with_signature(Interpreted, tuple(names))
     interpreter: nn.Module = kind(frozen.graph, module).eval()
     return interpreter
 
