@@ -66,14 +66,14 @@ class Preprocess:
         if self.layout is None and not self.arithmetic:
             return array
         if array.ndim == 2 and self.layout is not None:
-            array = array[:, :, None] if self._stored(array) == "NHWC" else array[None]
+            array = array[:, :, None] if self.stored_layout(array) == "NHWC" else array[None]
         if array.ndim != 3:
             raise DatasetError(
                 f"{where}: [preprocess] takes images of 3 dimensions, this has {array.ndim}",
                 "",
                 "name the inputs it applies to with preprocess.inputs, or leave it out",
             )
-        stored = self._stored(array)
+        stored = self.stored_layout(array)
         pixels = array if stored == "NHWC" else array.transpose(1, 2, 0)
         if self.arithmetic:
             if not {len(self.mean), len(self.std)} <= {0, 1, pixels.shape[2]}:
@@ -86,7 +86,11 @@ class Preprocess:
         layout = self.layout or stored
         return np.ascontiguousarray(pixels if layout == "NHWC" else pixels.transpose(2, 0, 1))
 
-    def _stored(self, array: NDArray[Any]) -> str:
+    def stored_layout(self, array: NDArray[Any]) -> str:
+        """The layout, NHWC or NCHW, of an image as its source has it, before preprocessing.
+
+        Raises DatasetError where it cannot be told from the shape and is not given.
+        """
         if self.stored is not None:
             return self.stored
         if array.ndim == 2:

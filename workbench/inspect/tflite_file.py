@@ -40,7 +40,7 @@ class Flat:
         self.codes = [self._code(code) for code in self.each(self.model, "OperatorCodes")]
         self.graphs = self.each(self.model, "Subgraphs")
         buffers = self.each(self.model, "Buffers")
-        self.stored = [self._stored(buffer) for buffer in buffers]
+        self.stored = [self._stored_bytes(buffer) for buffer in buffers]
 
     def each(self, table: Any, field: str) -> list[Any]:
         """A vector of tables."""
@@ -62,7 +62,7 @@ class Flat:
         custom = code.CustomCode()
         return f"CUSTOM:{printable(custom.decode())}" if name == "CUSTOM" and custom else name
 
-    def _stored(self, buffer: Any) -> int:
+    def _stored_bytes(self, buffer: Any) -> int:
         """The bytes that a buffer holds, which must lie within the file; large ones lie behind."""
         if buffer.Offset() > 1:
             if buffer.Offset() + buffer.Size() > self.size:

@@ -170,7 +170,7 @@ def _image(spec: TensorSpec, source: TensorSpec | None, dataset: DatasetFacts) -
     if not applies or dtype not in ("uint8", "float32") or not (touched or dtype == "uint8"):
         return None
     try:
-        layout = preprocess.layout or preprocess._stored(np.empty(raw_shape))
+        layout = preprocess.layout or preprocess.stored_layout(np.empty(raw_shape))
     except DatasetError:
         return None
     canonical = source.shape[1:]
