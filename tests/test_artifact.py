@@ -54,11 +54,11 @@ def artifact(folder: Path) -> Artifact:
 
 
 def test_an_artifact_round_trips_through_json_in_another_folder(tmp_path):
-    made = artifact(tmp_path / "here")
-    data = made.to_json()
+    original = artifact(tmp_path / "here")
+    data = original.to_json()
     assert "here" not in str(data)
-    assert Artifact.from_json(data, tmp_path / "there") == made.in_folder(tmp_path / "there")
-    assert Artifact.from_json(data, tmp_path / "here") == made
+    assert Artifact.from_json(data, tmp_path / "there") == original.in_folder(tmp_path / "there")
+    assert Artifact.from_json(data, tmp_path / "here") == original
 
 
 def test_moving_takes_the_companions_along(tmp_path):
@@ -68,11 +68,11 @@ def test_moving_takes_the_companions_along(tmp_path):
 
 
 def test_size_and_digest_are_the_files(tmp_path):
-    made = artifact(tmp_path)
-    made.path.write_bytes(b"12345")
-    made.companions[0].write_bytes(b"not counted")
-    assert made.size == 5
-    assert made.sha256 == digest(made.path) == hashlib.sha256(b"12345").hexdigest()
+    original = artifact(tmp_path)
+    original.path.write_bytes(b"12345")
+    original.companions[0].write_bytes(b"not counted")
+    assert original.size == 5
+    assert original.sha256 == digest(original.path) == hashlib.sha256(b"12345").hexdigest()
 
 
 def test_a_spec_prints_its_dynamic_axes():
@@ -175,10 +175,10 @@ def test_the_shape_in_the_file_is_told_from_the_canonical_one():
 def test_a_value_becomes_the_pixel_that_it_was_made_of():
     pixels = np.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3).astype(np.uint8)
     values = pixels[..., ::-1] * [0.5, 0.25, 2.0] + [1.0, 0.0, -3.0]
-    found = stored_input(PHOTO, values.transpose(0, 3, 1, 2).astype(np.float32))
-    assert found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    assert (found == pixels).all()
+    pixels_again = stored_input(PHOTO, values.transpose(0, 3, 1, 2).astype(np.float32))
+    assert pixels_again.dtype == np.uint8
+    assert pixels_again.flags.c_contiguous
+    assert (pixels_again == pixels).all()
 
 
 def test_values_are_rounded_and_clipped_to_pixels():
@@ -209,6 +209,6 @@ def test_an_array_of_no_pixels_is_only_turned():
 
 
 def test_the_index_of_a_class_becomes_ones_and_zeros():
-    found = canonical_output(CLASSES, np.array([2, 0]))
-    assert found.dtype == np.float32
-    assert found.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    one_hot = canonical_output(CLASSES, np.array([2, 0]))
+    assert one_hot.dtype == np.float32
+    assert one_hot.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]

@@ -27,14 +27,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Format, Path]:
     module, example = nets.build(nets.Mlp), torch.zeros(2, 8)
     torch.export.save(torch.export.export(module, (example,)), folder / "made.pt2")
     torch.jit.save(torch.jit.trace(module, example), folder / "traced.pt")
-    found = {
+    paths = {
         Format.ONNX: save_onnx(folder, RELU),
         Format.ORT: save_ort(save_onnx(folder, RELU, "other.onnx")),
         Format.TFLITE: dense(folder / "dense.tflite"),
         Format.PT2: folder / "made.pt2",
         Format.TORCHSCRIPT: folder / "traced.pt",
     }
-    return {kind: path.rename(path.with_suffix("")) for kind, path in found.items()}
+    return {kind: path.rename(path.with_suffix("")) for kind, path in paths.items()}
 
 
 @pytest.mark.parametrize("kind", [one for one in Format if one is not Format.TORCH])

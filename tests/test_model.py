@@ -93,19 +93,19 @@ def test_a_model_is_called_in_its_own_order_whatever_the_mappings() -> None:
         example_inputs={"second": second, "first": first},
         output_names=("output",),
     )
-    (found,) = model({"first": first, "second": second})
-    np.testing.assert_allclose(found, 2 * second - first, rtol=1e-6)
-    assert not torch.from_numpy(found).requires_grad
+    (output,) = model({"first": first, "second": second})
+    np.testing.assert_allclose(output, 2 * second - first, rtol=1e-6)
+    assert not torch.from_numpy(output).requires_grad
 
 
 def test_flatten_follows_the_exporters_order() -> None:
-    one, two, three = (torch.full((1,), float(value)) for value in (1, 2, 3))
-    nested: Any = {"b": one, "a": (two, [three, None])}
+    first, second, third = (torch.full((1,), float(value)) for value in (1, 2, 3))
+    nested: Any = {"b": first, "a": (second, [third, None])}
     assert [(name, float(tensor)) for name, tensor in flatten(nested)] == [
         ("b", 1.0), ("", 2.0), ("", 3.0)
     ]  # fmt: skip
     with pytest.raises(ModelError, match="returns a float"):
-        flatten((one, 0.5))
+        flatten((first, 0.5))
 
 
 def test_inputs_are_parsed_with_their_dtype_and_an_open_batch() -> None:

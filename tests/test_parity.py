@@ -20,10 +20,10 @@ def test_equal_outputs_are_infinitely_close():
 
 def test_differences_are_taken_over_all_outputs_together():
     other = ONE + np.array([[0.0, 0.1], [0.0, 0.0]], np.float32)
-    found = compare([ONE, 10 * ONE], [other, 10 * ONE], rtol=0, atol=0.2)
-    assert found.max_abs == pytest.approx(0.1)
-    assert found.sqnr == pytest.approx(10 * math.log10((9 + 900) / 0.01), rel=1e-6)
-    assert found.close
+    parity = compare([ONE, 10 * ONE], [other, 10 * ONE], rtol=0, atol=0.2)
+    assert parity.max_abs == pytest.approx(0.1)
+    assert parity.sqnr == pytest.approx(10 * math.log10((9 + 900) / 0.01), rel=1e-6)
+    assert parity.close
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_outputs_that_are_not_finite_are_never_close(bad):
 
 
 def test_small_unsigned_integers_are_compared_without_wrapping():
-    found = compare([np.array([0], np.uint8)], [np.array([255], np.uint8)])
-    assert found.max_abs == 255
+    parity = compare([np.array([0], np.uint8)], [np.array([255], np.uint8)])
+    assert parity.max_abs == 255
 
 
 def test_boolean_and_empty_outputs_are_compared():
@@ -93,10 +93,10 @@ def test_a_check_of_sqnr_refuses_less_than_asked_for_and_nan():
 def test_a_head_is_applied_to_the_first_output_alone():
     logits = np.array([[1000.0, 1000.0, 0.0], [0.0, np.log(3), -np.inf]], np.float32)
     other = np.full((2, 2), 7.0)
-    found = parity.apply_head([logits, other], "softmax")
-    np.testing.assert_allclose(found[0], [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-6)
-    assert found[1] is other
-    found = parity.apply_head([logits, other], "argmax")
-    assert found[0].tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert found[0].dtype == np.float32
+    outputs = parity.apply_head([logits, other], "softmax")
+    np.testing.assert_allclose(outputs[0], [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-6)
+    assert outputs[1] is other
+    outputs = parity.apply_head([logits, other], "argmax")
+    assert outputs[0].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert outputs[0].dtype == np.float32
     assert parity.apply_head([logits, other], "")[0] is logits

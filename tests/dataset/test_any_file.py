@@ -65,9 +65,9 @@ def document(base, top, preprocess, part, options, header) -> str:
 def survives(folder, data: bytes) -> None:
     (folder / "any.toml").write_bytes(data)
     try:
-        found = load(str(folder / "any.toml"))
-        found.check()
-        for split in (found.calibration, found.evaluation):
+        dataset = load(str(folder / "any.toml"))
+        dataset.check()
+        for split in (dataset.calibration, dataset.evaluation):
             for _ in split.batches(4) if split else ():
                 pass
     except DatasetError as error:

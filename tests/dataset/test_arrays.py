@@ -46,28 +46,28 @@ def files(tmp_path):
 
 
 def test_an_npy_file_is_mapped_and_not_loaded(files):
-    found = read(files, 'source = "numpy"\npath = "rows.npy"\nlabels = "labels.npy"')
-    array = found.evaluation.source.arrays["input"]
+    dataset = read(files, 'source = "numpy"\npath = "rows.npy"\nlabels = "labels.npy"')
+    array = dataset.evaluation.source.arrays["input"]
     assert isinstance(array, np.memmap)
     assert array.mode == "r"
-    np.testing.assert_array_equal(batch(found).inputs["input"], ROWS)
-    np.testing.assert_array_equal(batch(found).labels, LABELS)
+    np.testing.assert_array_equal(batch(dataset).inputs["input"], ROWS)
+    np.testing.assert_array_equal(batch(dataset).labels, LABELS)
 
 
 def test_an_npz_gives_all_its_arrays_but_the_labels_mapped(files):
-    found = read(files, 'source = "numpy"\npath = "pack.npz"\nlabels = "y"')
-    assert all(isinstance(one, np.memmap) for one in found.evaluation.source.arrays.values())
-    inputs = batch(found).inputs
+    dataset = read(files, 'source = "numpy"\npath = "pack.npz"\nlabels = "y"')
+    assert all(isinstance(array, np.memmap) for array in dataset.evaluation.source.arrays.values())
+    inputs = batch(dataset).inputs
     assert list(inputs) == ["x", "ids"]
     assert (inputs["x"].dtype, inputs["ids"].dtype) == (np.float32, np.int32)
     np.testing.assert_array_equal(inputs["ids"], LABELS)
-    np.testing.assert_array_equal(found.evaluation.labels, LABELS)
+    np.testing.assert_array_equal(dataset.evaluation.labels, LABELS)
 
 
 def test_a_compressed_npz_is_read(files):
-    found = read(files, 'source = "numpy"\npath = "small.npz"')
-    np.testing.assert_array_equal(batch(found).inputs["x"], ROWS)
-    assert found.evaluation.labels is None
+    dataset = read(files, 'source = "numpy"\npath = "small.npz"')
+    np.testing.assert_array_equal(batch(dataset).inputs["x"], ROWS)
+    assert dataset.evaluation.labels is None
 
 
 @pytest.mark.parametrize(
@@ -75,25 +75,25 @@ def test_a_compressed_npz_is_read(files):
     [('["ids"]', ["ids"]), ('{ image = "x" }', ["image"]), ('{ b = "ids", a = "x" }', ["b", "a"])],
 )
 def test_arrays_of_an_npz_are_chosen_and_renamed(files, inputs, names):
-    found = read(files, f'source = "numpy"\npath = "pack.npz"\ninputs = {inputs}')
-    assert list(batch(found).inputs) == names
+    dataset = read(files, f'source = "numpy"\npath = "pack.npz"\ninputs = {inputs}')
+    assert list(batch(dataset).inputs) == names
 
 
 def test_each_input_may_be_a_file_of_its_own(files):
-    found = read(
+    dataset = read(
         files,
         'source = "numpy"\ninputs = { a = "rows.npy", b = "labels.npy" }\nlabels = "labels.npy"',
     )
-    assert [str(spec) for spec in found.inputs] == ["a: float32[?x4]", "b: int64[?]"]
-    np.testing.assert_array_equal(batch(found).inputs["b"], LABELS)
+    assert [str(spec) for spec in dataset.inputs] == ["a: float32[?x4]", "b: int64[?]"]
+    np.testing.assert_array_equal(batch(dataset).inputs["b"], LABELS)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64", "bool", "float16", "float64"])
 def test_the_dtype_stays_as_stored(tmp_path, dtype):
     np.save(tmp_path / "rows.npy", ROWS.astype(dtype))
-    found = read(tmp_path, 'source = "numpy"\npath = "rows.npy"')
-    assert batch(found).inputs["input"].dtype == dtype
-    assert found.inputs[0].dtype == dtype
+    dataset = read(tmp_path, 'source = "numpy"\npath = "rows.npy"')
+    assert batch(dataset).inputs["input"].dtype == dtype
+    assert dataset.inputs[0].dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_a_mangled_file_gives_samples_or_a_dataset_error(tmp_path_factory, name,
         np.savez(folder / "pack.npz", x=ROWS, y=LABELS)
         np.savez_compressed(folder / "small.npz", x=ROWS)
     data = bytearray((folder / name).read_bytes())
-    for place, value in changes:
-        data[int(place * len(data))] = value
+    for position, value in changes:
+        data[int(position * len(data))] = value
     (folder / f"mangled-{name}").write_bytes(data)
     try:
-        found = read(folder, f'source = "numpy"\npath = "mangled-{name}"')
-        assert sum(map(len, found.evaluation.batches(4))) == len(found.evaluation)
+        dataset = read(folder, f'source = "numpy"\npath = "mangled-{name}"')
+        assert sum(map(len, dataset.evaluation.batches(4))) == len(dataset.evaluation)
     except DatasetError as error:
         assert error.what
 
@@ -198,8 +198,8 @@ def peak(folder, samples: int) -> int:
     np.lib.format.open_memmap(folder / "rows.npy", "w+", np.uint8, shape).flush()
     tracemalloc.start()
     try:
-        for one in read(folder, 'source = "numpy"\npath = "rows.npy"').evaluation.batches(16):
-            assert one.inputs["input"].nbytes == 16 * 3 * 64 * 64
+        for batch in read(folder, 'source = "numpy"\npath = "rows.npy"').evaluation.batches(16):
+            assert batch.inputs["input"].nbytes == 16 * 3 * 64 * 64
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

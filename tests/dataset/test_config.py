@@ -23,9 +23,9 @@ def rows_of(split) -> set[float]:
 
 def test_splits_are_disjoint_and_evaluation_takes_the_rest(folder):
     data = read(folder, f"{NUMPY}[split]\ncalibration = 3")
-    one, other = rows_of(data.calibration), rows_of(data.evaluation)
-    assert (len(one), len(other)) == (3, 7)
-    assert one | other == set(ROWS[:, 0])
+    calibration, evaluation = rows_of(data.calibration), rows_of(data.evaluation)
+    assert (len(calibration), len(evaluation)) == (3, 7)
+    assert calibration | evaluation == set(ROWS[:, 0])
     assert data.name == "mine"
     for split in (data.calibration, data.evaluation):
         for batch in split.batches(4):
@@ -93,10 +93,10 @@ def test_every_key_of_preprocess_is_read(folder):
         'channels = "BGR"\nscale = 255\nmean = [1, 2, 3]\nstd = 0.5\nlayout = "NCHW"\n'
         'stored = "NHWC"\ninputs = ["input"]',
     )
-    found = next(data.evaluation.batches(1)).inputs["input"]
+    array = next(data.evaluation.batches(1)).inputs["input"]
     value = len("images/cat/a.png") / 255
     reference = np.broadcast_to((value - np.array([1, 2, 3]))[:, None, None] / 0.5, (3, 6, 6))
-    np.testing.assert_allclose(found[0], reference, rtol=1e-6)
+    np.testing.assert_allclose(array[0], reference, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

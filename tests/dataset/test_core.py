@@ -51,9 +51,9 @@ def test_a_limit_takes_the_first_samples(limit, lengths):
 
 
 def test_a_split_without_labels_has_batches_without():
-    one = split(labels=None)
-    assert one.labels is None
-    assert [batch.labels for batch in one.batches(4)] == [None, None]
+    unlabelled = split(labels=None)
+    assert unlabelled.labels is None
+    assert [batch.labels for batch in unlabelled.batches(4)] == [None, None]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -84,8 +84,8 @@ def test_batches_keep_the_dtype(dtype):
 
 def test_inputs_are_specs_with_a_batch_axis_after_preprocessing():
     images = np.zeros((2, 6, 8, 3), np.uint8)
-    one = split(images, None, scale=255.0, layout="NCHW")
-    assert one.inputs == (TensorSpec(name="input", dtype="float32", shape=(None, 3, 6, 8)),)
+    image_split = split(images, None, scale=255.0, layout="NCHW")
+    assert image_split.inputs == (TensorSpec(name="input", dtype="float32", shape=(None, 3, 6, 8)),)
 
 
 def test_the_fingerprint_is_of_the_content_and_not_of_its_place():
@@ -115,8 +115,8 @@ def test_the_fingerprint_changes_with_content_labels_order_and_preprocessing(oth
 
 def test_fingerprints_of_several_inputs_do_not_depend_on_their_order():
     a, b = ROWS, ROWS + 1
-    one, same = split({"a": a, "b": b}), split({"b": b, "a": a})
-    assert one.fingerprint == same.fingerprint != split({"a": b, "b": a}).fingerprint
+    ordered, same = split({"a": a, "b": b}), split({"b": b, "a": a})
+    assert ordered.fingerprint == same.fingerprint != split({"a": b, "b": a}).fingerprint
 
 
 def test_a_sample_in_both_splits_is_found():

@@ -64,10 +64,10 @@ def read(folder, name: str, rest: str = "") -> Dataset:
     ],
 )
 def test_a_factory_may_give_arrays_or_an_object_of_samples(tmp_path, name, inputs, labels):
-    found = next(read(tmp_path, name).evaluation.batches(100))
-    assert list(found.inputs) == inputs
-    np.testing.assert_array_equal(found.inputs[inputs[0]], ROWS)
-    assert (found.labels.tolist() == LABELS.tolist()) if labels else (found.labels is None)
+    samples = next(read(tmp_path, name).evaluation.batches(100))
+    assert list(samples.inputs) == inputs
+    np.testing.assert_array_equal(samples.inputs[inputs[0]], ROWS)
+    assert (samples.labels.tolist() == LABELS.tolist()) if labels else (samples.labels is None)
 
 
 def test_arguments_are_passed_to_the_factory(tmp_path):

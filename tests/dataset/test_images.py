@@ -146,8 +146,8 @@ def test_resizing_takes_the_shorter_side_and_floors_the_longer(tmp_path, size, r
     save(tmp_path / "a.png", *size)
     short, long = min(size), max(size)
     other = resize * long // short
-    wanted = (resize, other) if size[0] == short else (other, resize)
-    reference = Image.fromarray(pixels(*size)).resize(wanted, Image.Resampling.BILINEAR)
+    expected = (resize, other) if size[0] == short else (other, resize)
+    reference = Image.fromarray(pixels(*size)).resize(expected, Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(only(tmp_path, resize=resize), np.asarray(reference))
 
 
@@ -172,9 +172,9 @@ def test_channels_are_ordered_or_made_grey(tmp_path):
     rgb = pixels(12, 10)
     np.testing.assert_array_equal(only(tmp_path, channels="BGR"), rgb[:, :, ::-1])
     grey = np.rint(rgb @ np.array([0.299, 0.587, 0.114]))
-    found = only(tmp_path, channels="L")
-    assert found.shape == (10, 12, 1)
-    assert np.abs(found[:, :, 0] - grey).max() <= 1
+    array = only(tmp_path, channels="L")
+    assert array.shape == (10, 12, 1)
+    assert np.abs(array[:, :, 0] - grey).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
@@ -237,16 +237,16 @@ def test_a_mangled_image_gives_pixels_or_a_dataset_error(form, changes, kept, fo
     buffer = io.BytesIO()
     Image.fromarray(pixels(12, 10)).save(buffer, form)
     data = bytearray(buffer.getvalue())
-    for place, value in changes:
+    for position, value in changes:
         # Most of what decides how a file is read stands at its start.
-        data[int(place**3 * len(data))] = value
+        data[int(position**3 * len(data))] = value
     path.write_bytes(data[: max(1, int(len(data) * (0.2 + kept)))])
     try:
-        found = only(path.parent, resize=8)
+        array = only(path.parent, resize=8)
     except DatasetError:
         return
-    assert found.dtype == np.uint8
-    assert found.ndim == 3
+    assert array.dtype == np.uint8
+    assert array.ndim == 3
 
 
 def test_the_identity_is_the_files_content(tmp_path):

@@ -34,9 +34,9 @@ def test_without_options_a_sample_is_left_as_it_is():
     ],
 )
 def test_scale_comes_before_mean_and_std_in_float32(options, reference):
-    found = applied(IMAGE, **options)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, reference(IMAGE.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    array = applied(IMAGE, **options)
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array, reference(IMAGE.astype(np.float64)), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=200, deadline=None)
@@ -46,11 +46,11 @@ def test_scale_comes_before_mean_and_std_in_float32(options, reference):
     st.lists(st.floats(0.01, 100), min_size=3, max_size=3),
 )
 def test_the_arithmetic_is_that_of_numpy(scale, mean, std):
-    found = applied(IMAGE, scale=scale, mean=tuple(mean), std=tuple(std))
+    array = applied(IMAGE, scale=scale, mean=tuple(mean), std=tuple(std))
     reference = (IMAGE / scale - mean) / std
     # One rounding of each term in float32: the larger term decides the error where they cancel.
     size = np.abs(IMAGE / scale / std) + np.abs(np.divide(mean, std))
-    assert (np.abs(found - reference) <= 1e-6 * size + 1e-30).all()
+    assert (np.abs(array - reference) <= 1e-6 * size + 1e-30).all()
 
 
 def test_a_layout_moves_the_channels_and_keeps_the_dtype():
@@ -67,15 +67,15 @@ def test_a_layout_moves_the_channels_and_keeps_the_dtype():
 
 def test_arithmetic_alone_keeps_the_stored_layout():
     planes = np.ascontiguousarray(IMAGE.transpose(2, 0, 1))
-    found = applied(planes, mean=(1.0, 2.0, 3.0))
-    np.testing.assert_array_equal(found, planes - np.float32([1, 2, 3])[:, None, None])
+    array = applied(planes, mean=(1.0, 2.0, 3.0))
+    np.testing.assert_array_equal(array, planes - np.float32([1, 2, 3])[:, None, None])
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("NCHW", (1, 6, 8)), ("NHWC", (6, 8, 1))])
 @pytest.mark.parametrize("stored", [None, "NHWC", "NCHW"])
 def test_a_grey_image_of_two_dimensions_gets_its_channel(layout, shape, stored):
-    found = applied(IMAGE[:, :, 0], layout=layout, stored=stored)
-    np.testing.assert_array_equal(found, IMAGE[:, :, 0].reshape(shape))
+    array = applied(IMAGE[:, :, 0], layout=layout, stored=stored)
+    np.testing.assert_array_equal(array, IMAGE[:, :, 0].reshape(shape))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 3), (5, 6, 7), (4, 4, 4)])
@@ -90,9 +90,9 @@ def test_a_layout_that_cannot_be_told_must_be_given(shape):
 
 def test_only_the_inputs_named_are_touched():
     sample = {"image": IMAGE, "ids": np.arange(5)}
-    found = Preprocess(scale=255.0, layout="NCHW", inputs=("image",))(sample, "here")
-    assert found["image"].shape == (3, 6, 8)
-    assert found["ids"] is sample["ids"]
+    preprocessed = Preprocess(scale=255.0, layout="NCHW", inputs=("image",))(sample, "here")
+    assert preprocessed["image"].shape == (3, 6, 8)
+    assert preprocessed["ids"] is sample["ids"]
 
 
 @pytest.mark.parametrize("shape", [(5,), (), (2, 6, 8, 3)])

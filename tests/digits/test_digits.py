@@ -55,11 +55,11 @@ def test_top1_is_the_figure_that_the_training_script_states():
 def test_the_defaults_pixels_are_the_same_images_in_8_bits():
     table = tomllib.loads(library.find("calibration", "digits").read_text())
     assert (table["preprocess"]["mean"], table["preprocess"]["std"]) == ([data.MEAN], [data.STD])
-    found = dataset.load("digits")
-    assert found.calibration is not None
-    assert found.evaluation is not None
-    for split, plain in ((found.calibration, data.calibration()),
-                         (found.evaluation, data.evaluation())):  # fmt: skip
+    digits = dataset.load("digits")
+    assert digits.calibration is not None
+    assert digits.evaluation is not None
+    for split, plain in ((digits.calibration, data.calibration()),
+                         (digits.evaluation, data.evaluation())):  # fmt: skip
         batch = next(split.batches(20))
         expected = np.stack([plain[i][0] for i in range(20)])
         assert batch.inputs["input"].shape == expected.shape

@@ -69,23 +69,23 @@ class Flatbuffer:
         buffer: int | None = None,
     ) -> int:
         """Its index. `data` makes it constant; `buffer` shares another tensor's data."""
-        made = schema.TensorT()
-        made.name, made.shape = name, list(shape)
-        made.type = getattr(schema.TensorType, dtype.upper())
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape = name, list(shape)
+        tensor.type = getattr(schema.TensorType, dtype.upper())
         if signature:
-            made.shapeSignature = list(signature)
+            tensor.shapeSignature = list(signature)
         if scales:
-            made.quantization = schema.QuantizationParametersT()
-            made.quantization.scale = list(scales)
-            made.quantization.zeroPoint = [-3] * len(scales)
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = list(scales)
+            tensor.quantization.zeroPoint = [-3] * len(scales)
         if data is not None:
             stored = schema.BufferT()
             stored.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
             self.model.buffers.append(stored)
-            made.buffer = len(self.model.buffers) - 1
+            tensor.buffer = len(self.model.buffers) - 1
         else:
-            made.buffer = buffer or 0
-        self.graph.tensors.append(made)
+            tensor.buffer = buffer or 0
+        self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
     def operator(
@@ -96,14 +96,14 @@ class Flatbuffer:
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         code.version = 1
         self.model.operatorCodes.append(code)
-        made = schema.OperatorT()
-        made.opcodeIndex = len(self.model.operatorCodes) - 1
-        made.inputs, made.outputs = inputs, outputs
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs, operator.outputs = inputs, outputs
         if options is not None:
             name = type(options).__name__.removesuffix("T")
-            made.builtinOptions = options
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, name)
-        self.graph.operators.append(made)
+            operator.builtinOptions = options
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+        self.graph.operators.append(operator)
 
     def save(self, path: Path, inputs: list[int], outputs: list[int]) -> Path:
         self.graph.inputs, self.graph.outputs = inputs, outputs
@@ -118,12 +118,12 @@ def dense(path: Path, dtype: str = "float32", activations: str = "float32") -> P
     flat = Flatbuffer()
     quantized = dtype != "float32"
     scales = (0.5,) if activations != "float32" else ()
-    given = flat.tensor("x", (1, 6), activations, scales=scales)
+    data = flat.tensor("x", (1, 6), activations, scales=scales)
     weights = flat.tensor("w", (4, 6), dtype, np.ones((4, 6), dtype), (0.1,) if quantized else ())
     kind = "float32" if activations == "float32" else "int32"
     bias = flat.tensor("b", (4,), kind, np.ones(4, kind), (0.05,) if kind == "int32" else ())
-    made = flat.tensor("y", (1, 4), activations, scales=scales)
+    output = flat.tensor("y", (1, 4), activations, scales=scales)
     flat.operator(
-        "FULLY_CONNECTED", [given, weights, bias], [made], schema.FullyConnectedOptionsT()
+        "FULLY_CONNECTED", [data, weights, bias], [output], schema.FullyConnectedOptionsT()
     )
-    return flat.save(path, [given], [made])
+    return flat.save(path, [data], [output])

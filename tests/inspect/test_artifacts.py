@@ -31,25 +31,29 @@ def spec(name: str, *shape: int | None, dtype: str = "float32") -> TensorSpec:
 
 
 def test_quantized_inputs_are_floats_to_their_users_and_pixels_are_not() -> None:
-    made = artifacts.artifact_of(facts(
+    artifact = artifacts.artifact_of(facts(
         Format.TFLITE,
         Tensor(name="x", dtype="int8", shape=(1, 4), quantization=(0.5, 3)),
         tensor("pixels", "uint8", 1, 8, 8, 3),
     ))  # fmt: skip
-    assert [one.dtype for one in made.inputs] == ["float32", "uint8"]
-    assert made.precision == "int8"
+    assert [declared.dtype for declared in artifact.inputs] == ["float32", "uint8"]
+    assert artifact.precision == "int8"
 
 
 def test_outputs_that_a_file_does_not_tell_come_from_a_run() -> None:
     shown = facts(Format.TORCHSCRIPT, tensor("x", "unknown"),
                   outputs=(tensor("output", "Dict[str, Tensor]"),))  # fmt: skip
-    made = artifacts.artifact_of(shown)
-    assert made.outputs == ()
-    found = artifacts.with_outputs(made, [np.zeros((4, 5), np.float32), np.zeros((4, 2), np.int64)])
-    assert [(one.name, one.stored_name, one.dtype, one.shape) for one in found.outputs] == [
+    artifact = artifacts.artifact_of(shown)
+    assert artifact.outputs == ()
+    completed = artifacts.with_outputs(
+        artifact, [np.zeros((4, 5), np.float32), np.zeros((4, 2), np.int64)]
+    )
+    fields = [(output.name, output.stored_name, output.dtype, output.shape)
+              for output in completed.outputs]  # fmt: skip
+    assert fields == [
         ("output_0", "#0", "float32", (None, 5)), ("output_1", "#1", "int64", (None, 2))
     ]  # fmt: skip
-    assert artifacts.with_outputs(found, []) is found
+    assert artifacts.with_outputs(completed, []) is completed
 
 
 def test_known_shapes_need_nothing_and_open_ones_an_input() -> None:
@@ -59,17 +63,17 @@ def test_known_shapes_need_nothing_and_open_ones_an_input() -> None:
     with pytest.raises(ModelError, match="open axes") as caught:
         artifacts.closed_inputs(open_one, ())
     assert "--input x:1x…" in caught.value.fix
-    (one,) = artifacts.closed_inputs(open_one, (spec("x", None, 9, 6),))
-    assert one.shape == (None, 9, 6)
+    (closed,) = artifacts.closed_inputs(open_one, (spec("x", None, 9, 6),))
+    assert closed.shape == (None, 9, 6)
     # One alone to one alone, whatever it is called.
-    (one,) = artifacts.closed_inputs(open_one, (spec("tokens", None, 9, 6),))
-    assert (one.name, one.shape) == ("x", (None, 9, 6))
+    (closed,) = artifacts.closed_inputs(open_one, (spec("tokens", None, 9, 6),))
+    assert (closed.name, closed.shape) == ("x", (None, 9, 6))
 
 
 def test_an_input_must_have_the_files_own_shape_and_takes_its_type() -> None:
     ids = file(spec("ids", None, None, dtype="int64"))
-    (one,) = artifacts.closed_inputs(ids, (spec("ids", None, 32),))
-    assert one.dtype == "int64"
+    (closed,) = artifacts.closed_inputs(ids, (spec("ids", None, 32),))
+    assert closed.dtype == "int64"
     for wrong in ((None, 3, 4), (None,)):
         with pytest.raises(ModelError, match="another shape"):
             artifacts.closed_inputs(file(spec("x", None, 3, 5)), (spec("x", *wrong),))
@@ -79,8 +83,8 @@ def test_torchscript_says_that_it_says_nothing() -> None:
     unknown = file(TensorSpec(name="x", dtype="unknown", shape=()), kind=Format.TORCHSCRIPT)
     with pytest.raises(ModelError, match="does not say what its input 'x' is"):
         artifacts.closed_inputs(unknown, ())
-    (one,) = artifacts.closed_inputs(unknown, (spec("x", None, 8, dtype="int64"),))
-    assert (one.dtype, one.shape) == ("int64", (None, 8))
+    (closed,) = artifacts.closed_inputs(unknown, (spec("x", None, 8, dtype="int64"),))
+    assert (closed.dtype, closed.shape) == ("int64", (None, 8))
 
 
 def test_what_cannot_be_filled_is_refused() -> None:

@@ -57,9 +57,9 @@ def test_facts_survive_json(tmp_path) -> None:
 def test_as_json(tmp_path) -> None:
     text = graph("g (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }")
     path = save_onnx(tmp_path, text)
-    found = json.loads(json.dumps(read(path).to_json()))
-    assert found["inputs"] == [
+    data = json.loads(json.dumps(read(path).to_json()))
+    assert data["inputs"] == [
         {"name": "x", "dtype": "float32", "shape": [None, 3], "quantization": None}
     ]
-    assert (found["format"], found["operators"], found["macs"]) == ("onnx", {"Relu": 1}, 0)
-    assert found["bytes"] == path.stat().st_size
+    assert (data["format"], data["operators"], data["macs"]) == ("onnx", {"Relu": 1}, 0)
+    assert data["bytes"] == path.stat().st_size

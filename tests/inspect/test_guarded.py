@@ -74,16 +74,16 @@ def test_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
 def damaged(data: bytes, count: int, seed: int) -> list[bytes]:
     """Truncated, with bytes changed all over, and with bytes changed where the offsets are."""
     generator = random.Random(seed)
-    found = []
+    errors = []
     for turn in range(count):
-        one = bytearray(data)
+        changed = bytearray(data)
         if turn % 3 == 0:
-            one = one[: generator.randrange(len(one))]
+            changed = changed[: generator.randrange(len(changed))]
         for _ in range(turn % 3 * 3):
-            limit = len(one) if turn % 3 == 1 else min(len(one), 600)
-            one[generator.randrange(limit)] = generator.randrange(256)
-        found.append(bytes(one))
-    return found
+            limit = len(changed) if turn % 3 == 1 else min(len(changed), 600)
+            changed[generator.randrange(limit)] = generator.randrange(256)
+        errors.append(bytes(changed))
+    return errors
 
 
 @pytest.mark.process

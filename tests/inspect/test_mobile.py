@@ -25,7 +25,7 @@ NET = """g (float[N, 3, 8, 8] x) => (float[N, 4, 1, 1] y) {
 WEIGHTS = {"w": floats(4, 3, 3, 3), "b": floats(4), "v": floats(4, 1, 3, 3)}
 
 
-def said(path: Path) -> dict[str, str]:
+def tool_verdicts(path: Path) -> dict[str, str]:
     """What onnxruntime's own tool concludes of a file, from its printed report."""
     from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
 
@@ -38,7 +38,7 @@ def said(path: Path) -> dict[str, str]:
     logger = logging.Logger("usability", logging.INFO)
     logger.addHandler(Keep())
     analyze_model(path, skip_optimize=True, logger=logger)
-    found: dict[str, str] = {}
+    verdicts: dict[str, str] = {}
     provider = counts = ""
     for line in lines:
         if match := re.search(r"Checking (NNAPI|CoreML \w+)$", line):
@@ -48,8 +48,8 @@ def said(path: Path) -> dict[str, str]:
             counts = f"{match[2]}/{match[3]} nodes, {match[1]} partition{several}"
         elif match := re.search(r"perform well with .* (as is|fixed input shapes): (\w+)", line):
             fixed = "" if match[1] == "as is" else " with fixed shapes"
-            found[provider] = f"{match[2].lower()}{fixed} ({counts})"
-    return found
+            verdicts[provider] = f"{match[2].lower()}{fixed} ({counts})"
+    return verdicts
 
 
 QDQ = """g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) {
@@ -81,9 +81,9 @@ def test_the_verdicts_are_those_of_onnxruntimes_tool(make, tmp_path: Path) -> No
     path = make(tmp_path)
     model = onnx.load(path)
     onnx_facts.strip(model)
-    found = {name: str(verdict) for name, verdict in mobile.verdicts(model).items()}
-    assert set(found) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"}
-    assert found == said(path)
+    verdicts = {name: str(verdict) for name, verdict in mobile.verdicts(model).items()}
+    assert set(verdicts) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"}
+    assert verdicts == tool_verdicts(path)
 
 
 def test_operators_that_are_not_taken_are_named(tmp_path: Path) -> None:

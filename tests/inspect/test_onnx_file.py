@@ -118,13 +118,13 @@ def test_static_int8_by_the_dtype_of_its_zero_points(tmp_path: Path) -> None:
         }""",
         opset=21,
     )
-    one = {"s": np.float32(0.1), "w": np.ones((6, 4), np.int8), "wz": np.int8(0)}
-    assert read(save_onnx(tmp_path, text, z=np.uint8(3), **one)).precision == "int8"
-    assert read(save_onnx(tmp_path, text, z=np.uint16(3), **one)).precision == "int16"
+    tensors = {"s": np.float32(0.1), "w": np.ones((6, 4), np.int8), "wz": np.int8(0)}
+    assert read(save_onnx(tmp_path, text, z=np.uint8(3), **tensors)).precision == "int8"
+    assert read(save_onnx(tmp_path, text, z=np.uint16(3), **tensors)).precision == "int16"
     weights_only = text.replace("q = QuantizeLinear (x, s, z)", "").replace(
         "d = DequantizeLinear (q, s, z)", "d = Identity (x)"
     )
-    assert read(save_onnx(tmp_path, weights_only, **one)).precision == "int8-weights"
+    assert read(save_onnx(tmp_path, weights_only, **tensors)).precision == "int8-weights"
 
 
 def external(folder: Path, location: str) -> Path:

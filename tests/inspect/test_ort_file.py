@@ -35,23 +35,23 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.process
 def test_a_file_that_was_not_optimized_holds_what_its_source_does(source: Path) -> None:
     path = save_ort(source, optimized=False)
-    found, original = read(path), read(source)
-    assert found.format is Format.ORT
-    assert (found.sha256, found.bytes) == (digest(path), path.stat().st_size)
+    facts, original = read(path), read(source)
+    assert facts.format is Format.ORT
+    assert (facts.sha256, facts.bytes) == (digest(path), path.stat().st_size)
     same = ("inputs", "outputs", "operators", "parameters", "macs", "precision", "takes")
     for name in same:
-        assert getattr(found, name) == getattr(original, name), name
-    assert found.opsets["ai.onnx"] == 17
-    assert found.macs == 4 * 64 * 27
-    assert found.notes[0].startswith("ORT format ")
+        assert getattr(facts, name) == getattr(original, name), name
+    assert facts.opsets["ai.onnx"] == 17
+    assert facts.macs == 4 * 64 * 27
+    assert facts.notes[0].startswith("ORT format ")
 
 
 def test_fused_operators_are_named_and_cost_the_same(source: Path) -> None:
-    found = ort_file.read(save_ort(source))
-    assert found.operators["com.microsoft:FusedConv"] == 1
-    assert "Conv" not in found.operators
-    assert found.macs == 4 * 64 * 27
-    assert "com.microsoft:FusedConv" in found.takes["NNAPI"]
+    facts = ort_file.read(save_ort(source))
+    assert facts.operators["com.microsoft:FusedConv"] == 1
+    assert "Conv" not in facts.operators
+    assert facts.macs == 4 * 64 * 27
+    assert "com.microsoft:FusedConv" in facts.takes["NNAPI"]
 
 
 def test_nodes_are_put_in_order(source: Path) -> None:

@@ -66,26 +66,26 @@ def build(
     path: Path,
     kind: str,
     taken: dict[str, tuple[int, ...]],
-    given: tuple[int, ...],
+    output: tuple[int, ...],
     options: Any = None,
 ) -> Path:
     flat = Flatbuffer()
-    places = {}
+    indices = {}
     for name, shape in taken.items():
         dtype = "int32" if name == "w0" else "float32"
         data = np.ones(shape, dtype) if name.startswith("w") else None
-        places[name] = flat.tensor(name, shape, dtype, data)
-    made = flat.tensor("y", given)
-    flat.operator(kind, list(places.values()), [made], options)
-    return flat.save(path, [places["x"]], [made])
+        indices[name] = flat.tensor(name, shape, dtype, data)
+    result = flat.tensor("y", output)
+    flat.operator(kind, list(indices.values()), [result], options)
+    return flat.save(path, [indices["x"]], [result])
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_macs_by_hand(kind: str, tmp_path: Path) -> None:
-    taken, given, options, expected = CASES[kind]
-    facts = tflite_file.read(build(tmp_path / "one.tflite", kind, taken, given, options))
+    inputs, output, options, expected = CASES[kind]
+    facts = tflite_file.read(build(tmp_path / "one.tflite", kind, inputs, output, options))
     assert facts.macs == expected, facts.notes
-    weights = [shape for name, shape in taken.items() if name[0] == "w" and name != "w0"]
+    weights = [shape for name, shape in inputs.items() if name[0] == "w" and name != "w0"]
     assert facts.parameters == sum(int(np.prod(shape)) for shape in weights)
 
 
@@ -99,36 +99,38 @@ def test_a_transposed_product(tmp_path: Path) -> None:
 
 def test_the_gates_of_an_lstm(tmp_path: Path) -> None:
     flat = Flatbuffer()
-    given, made = flat.tensor("x", (1, 7, 6)), flat.tensor("y", (1, 7, 5))
+    data, output = flat.tensor("x", (1, 7, 6)), flat.tensor("y", (1, 7, 5))
     gates = [flat.tensor(f"i{n}", (5, 6), data=floats(5, 6)) for n in range(4)]
     loops = [flat.tensor(f"r{n}", (5, 5), data=floats(5, 5)) for n in range(4)]
-    flat.operator("UNIDIRECTIONAL_SEQUENCE_LSTM", [given, *gates, *loops, *[-1] * 15], [made], None)
-    facts = tflite_file.read(flat.save(tmp_path / "lstm.tflite", [given], [made]))
+    flat.operator(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", [data, *gates, *loops, *[-1] * 15], [output], None
+    )
+    facts = tflite_file.read(flat.save(tmp_path / "lstm.tflite", [data], [output]))
     assert facts.macs == 7 * 4 * 5 * (6 + 5)
 
 
 def test_weights_that_share_a_buffer_count_once(tmp_path: Path) -> None:
     flat = Flatbuffer()
-    given = flat.tensor("x", (1, 6))
+    data = flat.tensor("x", (1, 6))
     first = flat.tensor("w", (6, 6), data=floats(6, 6))
     second = flat.tensor("v", (6, 6), buffer=len(flat.model.buffers) - 1)
-    middle, made = flat.tensor("m", (1, 6)), flat.tensor("y", (1, 6))
-    flat.operator("FULLY_CONNECTED", [given, first, -1], [middle])
-    flat.operator("FULLY_CONNECTED", [middle, second, -1], [made])
-    facts = tflite_file.read(flat.save(tmp_path / "two.tflite", [given], [made]))
+    middle, output = flat.tensor("m", (1, 6)), flat.tensor("y", (1, 6))
+    flat.operator("FULLY_CONNECTED", [data, first, -1], [middle])
+    flat.operator("FULLY_CONNECTED", [middle, second, -1], [output])
+    facts = tflite_file.read(flat.save(tmp_path / "two.tflite", [data], [output]))
     assert (facts.parameters, facts.macs) == (36, 72)
 
 
 def test_an_open_axis_leaves_the_macs_unknown_unless_it_is_the_batch(tmp_path: Path) -> None:
     for signature, macs in (((-1, 5, 6), 5 * 24), ((1, -1, 6), None)):
         flat = Flatbuffer()
-        given = flat.tensor("x", (1, 5, 6), signature=signature)
+        data = flat.tensor("x", (1, 5, 6), signature=signature)
         weights = flat.tensor("w", (4, 6), data=floats(4, 6))
-        made = flat.tensor("y", (1, 5, 4))
-        flat.operator("FULLY_CONNECTED", [given, weights, -1], [made])
-        facts = tflite_file.read(flat.save(tmp_path / "open.tflite", [given], [made]))
+        output = flat.tensor("y", (1, 5, 4))
+        flat.operator("FULLY_CONNECTED", [data, weights, -1], [output])
+        facts = tflite_file.read(flat.save(tmp_path / "open.tflite", [data], [output]))
         assert facts.macs == macs
-        assert facts.inputs[0].shape == tuple(None if one < 0 else one for one in signature)
+        assert facts.inputs[0].shape == tuple(None if size < 0 else size for size in signature)
         assert any("an axis is open" in note for note in facts.notes) == (macs is None)
 
 
@@ -142,10 +144,10 @@ def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
 def mixed(path: Path) -> Path:
     """RELU, then an operator that XNNPACK has not (SIN), then two that it has."""
     flat = Flatbuffer()
-    places = [flat.tensor(name, (1, 4, 4, 2)) for name in "abcde"]
-    for kind, place in (("RELU", 0), ("SIN", 1), ("RELU", 2), ("RELU6", 3)):
-        flat.operator(kind, [places[place]], [places[place + 1]])
-    return flat.save(path, [places[0]], [places[4]])
+    tensors = [flat.tensor(name, (1, 4, 4, 2)) for name in "abcde"]
+    for kind, index in (("RELU", 0), ("SIN", 1), ("RELU", 2), ("RELU6", 3)):
+        flat.operator(kind, [tensors[index]], [tensors[index + 1]])
+    return flat.save(path, [tensors[0]], [tensors[4]])
 
 
 def test_partitions_are_the_runtimes_own(tmp_path: Path) -> None:
@@ -167,10 +169,10 @@ def test_what_a_delegate_replaced_is_found_from_its_border() -> None:
 @pytest.mark.process
 def test_an_operator_that_the_runtime_lacks_costs_only_its_answer(tmp_path: Path) -> None:
     flat = Flatbuffer()
-    given, made = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))
-    flat.operator("CUSTOM", [given], [made])
+    data, output = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))
+    flat.operator("CUSTOM", [data], [output])
     flat.model.operatorCodes[0].customCode = b"FlexErf"
-    path = flat.save(tmp_path / "flex.tflite", [given], [made])
+    path = flat.save(tmp_path / "flex.tflite", [data], [output])
     with pytest.raises(DeviceError):
         tflite_delegate.delegated_nodes(path)
     facts = read(path)
@@ -193,9 +195,9 @@ def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
 @pytest.mark.process
 def test_a_weight_beyond_the_files_end_is_refused(tmp_path: Path) -> None:
     flat = Flatbuffer()
-    given, made = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))
-    flat.operator("RELU", [given], [made])
+    data, output = flat.tensor("x", (1, 6)), flat.tensor("y", (1, 6))
+    flat.operator("RELU", [data], [output])
     flat.model.buffers[0].offset, flat.model.buffers[0].size = 400, 1 << 40
-    path = flat.save(tmp_path / "far.tflite", [given], [made])
+    path = flat.save(tmp_path / "far.tflite", [data], [output])
     with pytest.raises(ModelError, match="beyond the file's end"):
         read(path)

@@ -70,16 +70,16 @@ def test_a_program_by_hand(tmp_path: Path) -> None:
 
 def test_torchs_count_is_that_of_the_exported_onnx(tmp_path: Path) -> None:
     module = nets.build()
-    made = pt2_file.read(program(tmp_path / "made.pt2", module, torch.zeros(2, 3, 32, 32)))
+    facts = pt2_file.read(program(tmp_path / "made.pt2", module, torch.zeros(2, 3, 32, 32)))
     onnx = onnx_file.read(nets.exported(tmp_path / "onnx", module, nets.images()).path)
-    assert made.macs == onnx.macs == 107_136
-    assert made.parameters == sum(p.numel() for p in module.parameters()) + 2 * (8 + 8)
+    assert facts.macs == onnx.macs == 107_136
+    assert facts.parameters == sum(p.numel() for p in module.parameters()) + 2 * (8 + 8)
 
 
 def test_an_open_axis_besides_the_batch_leaves_the_macs_unknown(tmp_path: Path) -> None:
     shapes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("length")},)
-    made = torch.export.export(nn.Linear(6, 4), (torch.zeros(2, 5, 6),), dynamic_shapes=shapes)
-    torch.export.save(made, tmp_path / "open.pt2")
+    exported = torch.export.export(nn.Linear(6, 4), (torch.zeros(2, 5, 6),), dynamic_shapes=shapes)
+    torch.export.save(exported, tmp_path / "open.pt2")
     facts = pt2_file.read(tmp_path / "open.pt2")
     assert facts.macs is None
     assert facts.inputs[0].shape == (None, None, 6)
@@ -131,8 +131,8 @@ def test_several_outputs_have_names(tmp_path: Path) -> None:
 
 def test_shared_memory_counts_once() -> None:
     weight = torch.ones(3, 4)
-    found = pt2_file.elements([weight, weight, weight.clone(), torch.ones(5, dtype=torch.int64)])
-    assert found == {"float32": 24}
+    counts = pt2_file.elements([weight, weight, weight.clone(), torch.ones(5, dtype=torch.int64)])
+    assert counts == {"float32": 24}
 
 
 @pytest.mark.parametrize("make", [program, archive])

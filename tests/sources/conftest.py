@@ -32,11 +32,11 @@ def torchvision() -> Any:
     ):
         library.define(signature)
     try:
-        found: Any = importlib.import_module("torchvision")
+        module: Any = importlib.import_module("torchvision")
     except ModuleNotFoundError:
         pytest.skip("needs torchvision: pip install 'mobile-workbench[torchvision]'")
-    found.declared = library  # as long as the package: declarations go with their library
-    return found
+    module.declared = library  # as long as the package: declarations go with their library
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -44,15 +44,15 @@ def transformers() -> Any:
 @pytest.fixture(scope="module")
 def folder(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """bert (three classes), vit and gpt2, each as save_pretrained writes it."""
-    made = tmp_path_factory.mktemp("hf")
+    models = tmp_path_factory.mktemp("hf")
     torch.manual_seed(0)
     bert = transformers.BertConfig(vocab_size=100, num_labels=3, **SIZES)
-    transformers.BertForSequenceClassification(bert).save_pretrained(made / "bert")
+    transformers.BertForSequenceClassification(bert).save_pretrained(models / "bert")
     vit = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **SIZES)
-    transformers.ViTForImageClassification(vit).save_pretrained(made / "vit")
+    transformers.ViTForImageClassification(vit).save_pretrained(models / "vit")
     gpt = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=32)
-    transformers.GPT2LMHeadModel(gpt).save_pretrained(made / "gpt2")
-    return made
+    transformers.GPT2LMHeadModel(gpt).save_pretrained(models / "gpt2")
+    return models
 
 
 def loaded(folder: Path, name: str, examples: Any = TEXT, **more: Any) -> Model:
@@ -65,9 +65,9 @@ def loaded(folder: Path, name: str, examples: Any = TEXT, **more: Any) -> Model:
 def copied(folder: Path, target: Path, **config: Any) -> Path:
     """The bert folder, its config changed; None takes a key out."""
     shutil.copytree(folder / "bert", target)
-    found = json.loads((target / "config.json").read_text())
-    found = {key: value for key, value in (found | config).items() if value is not None}
-    (target / "config.json").write_text(json.dumps(found))
+    original = json.loads((target / "config.json").read_text())
+    original = {key: value for key, value in (original | config).items() if value is not None}
+    (target / "config.json").write_text(json.dumps(original))
     return target
 
 
@@ -83,8 +83,8 @@ def test_outputs_are_transformers_own_and_named(folder: Path, transformers: Any)
 
 def test_inputs_go_by_name_whatever_their_order(folder: Path) -> None:
     turned = dict(reversed(TEXT.items()))
-    found = loaded(folder, "./bert", turned)(turned)[0]
-    np.testing.assert_allclose(found, loaded(folder, "./bert")(TEXT)[0], rtol=1e-6)
+    output = loaded(folder, "./bert", turned)(turned)[0]
+    np.testing.assert_allclose(output, loaded(folder, "./bert")(TEXT)[0], rtol=1e-6)
 
 
 def test_a_single_input_goes_to_the_models_main_one(folder: Path) -> None:
@@ -100,10 +100,10 @@ def test_caches_are_left_out(folder: Path) -> None:
 @pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.process)])
 def test_it_is_exported_with_equal_outputs(opset: int, folder: Path, tmp_path: Path) -> None:
     model = loaded(folder, "./bert")
-    made = Export(opset=opset).run(model, nets.context(tmp_path, nets.dataset_of(**TEXT)))
+    exported = Export(opset=opset).run(model, nets.context(tmp_path, nets.dataset_of(**TEXT)))
     some = {key: value[3:6] for key, value in TEXT.items()}
-    found = nets.run_onnx(made.path, *some.values())[0]
-    np.testing.assert_allclose(found, model(some)[0], rtol=1e-3, atol=1e-5)
+    output = nets.run_onnx(exported.path, *some.values())[0]
+    np.testing.assert_allclose(output, model(some)[0], rtol=1e-3, atol=1e-5)
 
 
 def test_unknown_inputs_are_named_with_those_it_takes(folder: Path) -> None:
@@ -213,8 +213,8 @@ def test_the_folders_files_are_the_sources(folder: Path, tmp_path: Path) -> None
     source = ModelSource(spec="hf:./bare", folder=tmp_path)
     assert source.name == "bare"
     assert [path.name for path in source_files(source)] == ["config.json", "model.safetensors"]
-    found = hashlib.sha256((bare / "model.safetensors").read_bytes()).hexdigest()
-    check_files(ModelSource(spec="hf:./bare", folder=tmp_path, sha256=found))
+    digest = hashlib.sha256((bare / "model.safetensors").read_bytes()).hexdigest()
+    check_files(ModelSource(spec="hf:./bare", folder=tmp_path, sha256=digest))
     with pytest.raises(ModelError, match="not the file expected"):
         check_files(ModelSource(spec="hf:./bare", folder=tmp_path, sha256="0" * 64))
 

@@ -31,14 +31,15 @@ def test_a_file_is_copied_and_the_users_own_is_untouched(
     original: Artifact, tmp_path: Path
 ) -> None:
     content, status = original.path.read_bytes(), original.path.stat()
-    made = load(original.path, tmp_path / "in")
-    assert made.path.parent == tmp_path / "in"
-    assert made.inputs == original.inputs
-    assert made.outputs == original.outputs
-    assert (made.precision, made.history, made.notes) == ("float32", ("source",), ("opset 17",))
+    artifact = load(original.path, tmp_path / "in")
+    assert artifact.path.parent == tmp_path / "in"
+    assert artifact.inputs == original.inputs
+    assert artifact.outputs == original.outputs
+    assert (artifact.precision, artifact.history) == ("float32", ("source",))
+    assert artifact.notes == ("opset 17",)
     some = nets.normal(5, 3, 32, 32, seed=1)
     np.testing.assert_array_equal(
-        nets.run_onnx(made.path, some)[0], nets.run_onnx(original.path, some)[0]
+        nets.run_onnx(artifact.path, some)[0], nets.run_onnx(original.path, some)[0]
     )
     assert original.path.read_bytes() == content
     assert original.path.stat().st_mtime_ns == status.st_mtime_ns
@@ -58,11 +59,11 @@ def test_a_copy_holds_the_weights_that_lay_beside_the_file(
         onnx.load(original.path), beside, save_as_external_data=True, location="model.data",
         size_threshold=0,
     )  # fmt: skip
-    made = load(beside, tmp_path / "in")
+    artifact = load(beside, tmp_path / "in")
     (beside.parent / "model.data").unlink()
     some = nets.normal(3, 3, 32, 32, seed=1)
     np.testing.assert_array_equal(
-        nets.run_onnx(made.path, some)[0], nets.run_onnx(original.path, some)[0]
+        nets.run_onnx(artifact.path, some)[0], nets.run_onnx(original.path, some)[0]
     )
 
 
@@ -145,9 +146,9 @@ def test_a_truncated_file_is_refused(share: float, original: Artifact, tmp_path:
 
 def test_a_quantized_file_is_refused_by_its_nodes(original: Artifact, tmp_path: Path) -> None:
     context = nets.context(tmp_path / "int8", nets.images())
-    made = QuantizeStatic().run(original, context)
+    quantized = QuantizeStatic().run(original, context)
     with pytest.raises(ModelError, match="quantized already") as caught:
-        load(made.path, tmp_path / "in")
+        load(quantized.path, tmp_path / "in")
     assert "QuantizeLinear" in caught.value.why
     assert caught.value.fix == "give the float model"
 
@@ -169,10 +170,10 @@ def test_weights_that_are_not_finite_are_named(
 
 def test_wrong_input_names_are_said_from_both_sides(tmp_path: Path) -> None:
     arrays = {"zebra": nets.normal(8, 3, 16, 24), "apple": nets.normal(8, 5)}
-    made = nets.exported(tmp_path, nets.build(nets.TwoInputs), nets.dataset_of(**arrays))
+    artifact = nets.exported(tmp_path, nets.build(nets.TwoInputs), nets.dataset_of(**arrays))
     source = ModelSource(spec="model.onnx", folder=tmp_path)
     (tmp_path / "in").mkdir()
     with pytest.raises(InputError, match="takes zebra, apple, the dataset gives zebra, pear"):
         wrong = {"zebra": arrays["zebra"], "pear": arrays["apple"]}
         load_onnx(source, wrong, tmp_path / "in")
-    assert load_onnx(source, arrays, tmp_path / "in").inputs == made.inputs
+    assert load_onnx(source, arrays, tmp_path / "in").inputs == artifact.inputs

@@ -37,9 +37,9 @@ def test_a_torchvision_of_another_torch_is_said_to_be_that(
     for name, text in (("torchvision", broken), ("timm", "import torchvision")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
-    known = tmp_path / "torchvision-9.9.dist-info"
-    known.mkdir()
-    (known / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 9.9\n")
+    metadata = tmp_path / "torchvision-9.9.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 9.9\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DependencyError, match=r"torchvision 9\.9 does not match torch") as caught:
         load(ModelSource(spec=spec, folder=tmp_path), {}, tmp_path)

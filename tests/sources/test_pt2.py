@@ -34,20 +34,20 @@ def saved(
     path: Path, module: torch.nn.Module, *shapes: tuple[int, ...], dynamic: bool = True
 ) -> Path:
     """The module exported with inputs of those shapes, two samples where the batch is dynamic."""
-    given = tuple(torch.randn(2 if dynamic else 1, *shape) for shape in shapes)
-    axes = tuple({0: BATCH} for _ in given) if dynamic else None
-    torch.export.save(torch.export.export(module, given, dynamic_shapes=axes), path)
+    inputs = tuple(torch.randn(2 if dynamic else 1, *shape) for shape in shapes)
+    axes = tuple({0: BATCH} for _ in inputs) if dynamic else None
+    torch.export.save(torch.export.export(module, inputs, dynamic_shapes=axes), path)
     return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """conv.pt2 with a dynamic batch, one.pt2 for one sample, two.pt2 with two inputs."""
-    made = tmp_path_factory.mktemp("pt2")
-    saved(made / "conv.pt2", nets.build(), (3, 32, 32))
-    saved(made / "one.pt2", nets.build(), (3, 32, 32), dynamic=False)
-    saved(made / "two.pt2", nets.build(nets.TwoInputs), (3, 16, 16), (5,))
-    return made
+    programs = tmp_path_factory.mktemp("pt2")
+    saved(programs / "conv.pt2", nets.build(), (3, 32, 32))
+    saved(programs / "one.pt2", nets.build(), (3, 32, 32), dynamic=False)
+    saved(programs / "two.pt2", nets.build(nets.TwoInputs), (3, 16, 16), (5,))
+    return programs
 
 
 IMAGES = {"image": nets.normal(8, 3, 32, 32)}
@@ -91,8 +91,8 @@ def test_one_sample_at_a_time_is_found_out_and_said(folder: Path) -> None:
     expected = nets.run_torch(nets.build(), IMAGES["image"])
     np.testing.assert_allclose(model(IMAGES)[0], expected, rtol=1e-5, atol=1e-6)
     source = ModelSource(spec="one.pt2", folder=folder)
-    (found,) = infer(open_session(source, 1, IMAGES), IMAGES)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    (output,) = infer(open_session(source, 1, IMAGES), IMAGES)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_another_fixed_batch_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_the_batch_stays_open_where_shapes_are_computed(tmp_path: Path) -> None:
     path = saved(tmp_path / "shuffle.pt2", Shuffle(), (4, 3, 5))
     x = nets.normal(8, 4, 3, 5)
     model = loaded(path, x=x)
-    made = Export(opset=17).run(model, nets.context(tmp_path / "out", nets.dataset_of(x=x)))
+    exported = Export(opset=17).run(model, nets.context(tmp_path / "out", nets.dataset_of(x=x)))
     for count in (1, 5):
         np.testing.assert_array_equal(
-            nets.run_onnx(made.path, x[:count])[0], nets.run_torch(Shuffle(), x[:count])
+            nets.run_onnx(exported.path, x[:count])[0], nets.run_torch(Shuffle(), x[:count])
         )
 
 
@@ -140,12 +140,12 @@ def test_a_program_is_exported_with_equal_outputs(
     name: str, opset: int, folder: Path, tmp_path: Path
 ) -> None:
     model = loaded(folder / f"{name}.pt2")
-    made = Export(opset=opset).run(model, nets.context(tmp_path, nets.images()))
-    assert made.inputs[0].shape == (1 if name == "one" else None, 3, 32, 32)
-    assert any("batch is fixed to 1" in note for note in made.notes) == (name == "one")
-    (found,) = infer(open_session(made, 1), IMAGES)
+    exported = Export(opset=opset).run(model, nets.context(tmp_path, nets.images()))
+    assert exported.inputs[0].shape == (1 if name == "one" else None, 3, 32, 32)
+    assert any("batch is fixed to 1" in note for note in exported.notes) == (name == "one")
+    (output,) = infer(open_session(exported, 1), IMAGES)
     expected = nets.run_torch(nets.build(), IMAGES["image"])
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-5)
 
 
 # What a foreign file may try. Each payload makes a folder when it runs.
@@ -301,7 +301,7 @@ def in_an_operator(program: dict[str, Any], trap: Path) -> None:
 def in_a_tree(program: dict[str, Any], trap: Path) -> None:
     (trap.parent / "evil_module.py").write_text(f"{call(trap)}\n")
     (root,) = [
-        one for one in program["graph_module"]["module_call_graph"] if one["fqn"] == ""
+        entry for entry in program["graph_module"]["module_call_graph"] if entry["fqn"] == ""
     ]  # fmt: skip
     context = {"default_factory_module": "evil_module", "default_factory_name": "x",
                "dict_context": []}  # fmt: skip
@@ -379,9 +379,9 @@ def test_names_of_the_users_may_be_words_of_the_format(tmp_path: Path) -> None:
             return metadata - 2 * device
 
     path = saved(tmp_path / "odd.pt2", Odd(), (3,), (3,))
-    given = {"metadata": nets.normal(2, 3), "device": nets.normal(2, 3, seed=1)}
-    found = loaded(path, **given)(given)[0]
-    np.testing.assert_allclose(found, given["metadata"] - 2 * given["device"], rtol=1e-6)
+    inputs = {"metadata": nets.normal(2, 3), "device": nets.normal(2, 3, seed=1)}
+    output = loaded(path, **inputs)(inputs)[0]
+    np.testing.assert_allclose(output, inputs["metadata"] - 2 * inputs["device"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

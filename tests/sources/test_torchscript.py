@@ -69,8 +69,8 @@ TEXT = {
 }
 
 
-def traced(path: Path, module: nn.Module, *given: Tensor) -> Path:
-    torch.jit.trace(module, given, strict=False, check_trace=False).save(str(path))
+def traced(path: Path, module: nn.Module, *inputs: Tensor) -> Path:
+    torch.jit.trace(module, inputs, strict=False, check_trace=False).save(str(path))
     return path
 
 
@@ -100,13 +100,13 @@ def test_an_archive_is_known_by_its_suffix_and_gives_its_outputs(
 
 
 def test_inputs_go_by_name(tmp_path: Path) -> None:
-    one = torch.randn(2, 6)
-    traced(tmp_path / "difference.pt", nets.build(nets.Difference), one, one)
+    sample = torch.randn(2, 6)
+    traced(tmp_path / "difference.pt", nets.build(nets.Difference), sample, sample)
     first, second = nets.normal(4, 6), nets.normal(4, 6, seed=1)
     model = loaded(tmp_path / "difference.pt", first=first, second=second)
     assert model.input_names == ("second", "first")
-    found = model({"first": first, "second": second})[0]
-    np.testing.assert_allclose(found, 2 * second - first, rtol=1e-6)
+    output = model({"first": first, "second": second})[0]
+    np.testing.assert_allclose(output, 2 * second - first, rtol=1e-6)
 
 
 def test_a_batch_that_the_trace_fixed_is_found_out_in_both_places(tmp_path: Path) -> None:
@@ -125,24 +125,26 @@ def test_a_batch_that_the_trace_fixed_is_found_out_in_both_places(tmp_path: Path
 def test_an_archive_is_exported_with_a_dynamic_batch(
     opset: int, archive: Path, tmp_path: Path
 ) -> None:
-    made = Export(opset=opset).run(loaded(archive), nets.context(tmp_path, nets.images()))
-    assert made.inputs[0].shape == (None, 3, 32, 32)
-    (found,) = infer(open_session(made, 1), IMAGES)
+    exported = Export(opset=opset).run(loaded(archive), nets.context(tmp_path, nets.images()))
+    assert exported.inputs[0].shape == (None, 3, 32, 32)
+    (output,) = infer(open_session(exported, 1), IMAGES)
     expected = nets.run_torch(nets.build(), IMAGES["image"])
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [17, pytest.param(20, marks=pytest.mark.process)])
 def test_computed_sizes_and_named_outputs_survive(opset: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Attention().eval()
-    given = tuple(torch.from_numpy(array[:2]) for array in TEXT.values())
-    model = loaded(traced(tmp_path / "text.pt", module, *given), **TEXT)
+    tensors = tuple(torch.from_numpy(array[:2]) for array in TEXT.values())
+    model = loaded(traced(tmp_path / "text.pt", module, *tensors), **TEXT)
     assert model.output_names == ("tags", "pooled")
-    made = Export(opset=opset).run(model, nets.context(tmp_path / "o", nets.dataset_of(**TEXT)))
+    exported = Export(opset=opset).run(model, nets.context(tmp_path / "o", nets.dataset_of(**TEXT)))
     expected = nets.run_torch(module, *TEXT.values())
-    for found, name in zip(infer(open_session(made, 1), TEXT), ("tags", "pooled"), strict=True):
-        np.testing.assert_allclose(found, expected[name], rtol=1e-3, atol=1e-5)
+    for output, name in zip(
+        infer(open_session(exported, 1), TEXT), ("tags", "pooled"), strict=True
+    ):
+        np.testing.assert_allclose(output, expected[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [nets.Branching, Running])
@@ -150,11 +152,11 @@ def test_control_flow_is_exported_as_such_and_said(kind: type[nn.Module], tmp_pa
     torch.jit.script(kind()).save(str(tmp_path / "flow.pt"))
     x = np.stack([np.full(4, value, np.float32) for value in (-1, 3, -2, 1, 0, 2, -3, 4)])
     model = loaded(tmp_path / "flow.pt", x=x)
-    made = Export().run(model, nets.context(tmp_path / "o", nets.dataset_of(x=x)))
-    assert any("scripted, not traced" in note for note in made.notes)
-    for one in x:
-        (found,) = nets.run_onnx(made.path, one[None])
-        np.testing.assert_allclose(found, nets.run_torch(kind(), one[None]), rtol=1e-5)
+    exported = Export().run(model, nets.context(tmp_path / "o", nets.dataset_of(x=x)))
+    assert any("scripted, not traced" in note for note in exported.notes)
+    for sample in x:
+        (output,) = nets.run_onnx(exported.path, sample[None])
+        np.testing.assert_allclose(output, nets.run_torch(kind(), sample[None]), rtol=1e-5)
     with pytest.raises(StepError, match="decides by its data"):
         Export(opset=21).run(model, nets.context(tmp_path / "p", nets.dataset_of(x=x)))
 
@@ -163,9 +165,9 @@ def test_control_flow_is_exported_as_such_and_said(kind: type[nn.Module], tmp_pa
 def test_a_session_on_an_archive_is_the_archive(archive: Path, tmp_path: Path) -> None:
     from workbench.inspect.artifacts import open_artifact
 
-    found = infer(open_session(open_artifact(archive), 1), IMAGES)
+    outputs = infer(open_session(open_artifact(archive), 1), IMAGES)
     expected = nets.run_torch(nets.build(), IMAGES["image"])
-    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs[0], expected, rtol=1e-5, atol=1e-6)
 
 
 # What is no archive.

@@ -42,11 +42,11 @@ class Reads(nn.Module):
 @pytest.mark.parametrize("how", ["bool", "int", "float", "item", "list", "numpy", "array", "index",
                                  "contains", "equal"])  # fmt: skip
 def test_every_way_of_reading_a_value_is_seen_with_its_line(how: str) -> None:
-    found = places(Reads(how))
-    assert found, how
-    assert found[0].startswith("test_tracing.py:")
-    assert "lambda" in found[0]
-    assert "top" in found[0] or "x" in found[0]
+    lines = places(Reads(how))
+    assert lines, how
+    assert lines[0].startswith("test_tracing.py:")
+    assert "lambda" in lines[0]
+    assert "top" in lines[0] or "x" in lines[0]
 
 
 @pytest.mark.parametrize("kind", [nets.Mlp, nets.Constants, nets.Noisy, nets.Outputs])
@@ -56,8 +56,8 @@ def test_what_reads_nothing_from_its_data_may_be_traced(kind: type[nn.Module]) -
 
 def test_a_decision_that_no_sample_turns_is_found_by_samples_made_up() -> None:
     data = nets.dataset_of(x=np.abs(nets.normal(8, 8)))
-    (place,) = places(nets.build(nets.Branching), data)
-    assert place.endswith("(if x.mean() > 0:)")
+    (line,) = places(nets.build(nets.Branching), data)
+    assert line.endswith("(if x.mean() > 0:)")
 
 
 class Guarded(nn.Module):
@@ -88,13 +88,13 @@ class Tokens(nn.Module):
 
 def test_made_up_indices_stay_in_their_table() -> None:
     data = nets.dataset_of(ids=np.random.default_rng(0).integers(0, 50, (8, 6)))
-    (place,) = places(nets.build(Tokens), data)
-    assert "int(ids[0, 0])" in place
+    (line,) = places(nets.build(Tokens), data)
+    assert "int(ids[0, 0])" in line
 
 
 def test_a_long_line_is_shortened() -> None:
-    found = places(Reads("bool"))[0]
-    assert len(found) < 120
+    line = places(Reads("bool"))[0]
+    assert len(line) < 120
 
 
 class Aware(nn.Module):
@@ -118,8 +118,8 @@ class Refusing(nn.Module):
 
 
 def test_of_what_cannot_be_traced_its_own_runs_tell() -> None:
-    (place,) = places(Refusing())
-    assert "float(x.max())" in place
+    (line,) = places(Refusing())
+    assert "float(x.max())" in line
 
 
 def test_zeros_and_ones_are_swapped_to_find_a_decision_on_a_mask() -> None:

@@ -36,18 +36,18 @@ def test_a_factorys_module_is_tried_on_the_samples(tmp_path: Path) -> None:
 def test_weights_are_put_in_and_nothing_is_said(tmp_path: Path) -> None:
     state = {"weight": torch.full((3, 8), 0.5), "bias": torch.arange(3.0)}
     torch.save(state, tmp_path / "weights.pt")
-    given = source(tmp_path, "return nn.Linear(8, 3).eval()", weights=tmp_path / "weights.pt")
-    model = load_module(given, {"x": np.ones((2, 8), np.float32)})
+    origin = source(tmp_path, "return nn.Linear(8, 3).eval()", weights=tmp_path / "weights.pt")
+    model = load_module(origin, {"x": np.ones((2, 8), np.float32)})
     np.testing.assert_allclose(model(model.example_inputs)[0], [[4, 5, 6]] * 2)
     assert model.notes == ()
 
 
 def test_a_bare_factory_gives_the_same_weights_in_every_process(tmp_path: Path) -> None:
-    given = source(tmp_path, "return nn.Linear(8, 3)")
+    origin = source(tmp_path, "return nn.Linear(8, 3)")
     torch.manual_seed(99)
-    first, _ = build(given)
+    first, _ = build(origin)
     torch.manual_seed(1)
-    second, _ = build(given)
+    second, _ = build(origin)
     assert torch.equal(first.weight, second.weight)  # type: ignore[arg-type]
     other, _ = build(source(tmp_path, "return nn.Linear(8, 3)", seed=1))
     assert not torch.equal(first.weight, other.weight)  # type: ignore[arg-type]

@@ -33,8 +33,10 @@ def fitted(path: Path) -> State:
     return module.state_dict()
 
 
-def same(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def same(state: State, other: State) -> bool:
+    return state.keys() == other.keys() and all(
+        torch.equal(state[key], other[key]) for key in state
+    )
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.bin", "weights"])
@@ -78,9 +80,9 @@ def test_wrappers_prefixes_are_taken_off(prefix: str, state: State, tmp_path: Pa
 
 def test_a_prefix_that_is_the_models_own_stays(tmp_path: Path) -> None:
     module = torch.nn.ModuleDict({"module": nets.build(nets.Mlp)})
-    wanted = {key: tensor + 1 for key, tensor in module.state_dict().items()}
-    weights.fit(module, dict(wanted), tmp_path / "weights.pt")
-    assert same(module.state_dict(), wanted)
+    expected = {key: tensor + 1 for key, tensor in module.state_dict().items()}
+    weights.fit(module, dict(expected), tmp_path / "weights.pt")
+    assert same(module.state_dict(), expected)
 
 
 def test_an_averaged_models_counter_is_no_parameter(state: State, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import dataset as datasets
-from workbench.artifact import Artifact, Format, fed, is_fixed_to_one
+from workbench.artifact import Artifact, Format, is_fixed_to_one, stored_inputs
 from workbench.device import profile
 from workbench.device.selection import local_only
 from workbench.errors import (
@@ -258,4 +258,4 @@ def _batches(
     split, _ = dataset.calibrating(None)
     size = 1 if is_fixed_to_one(artifact.inputs) else size
     for batch in split.batches(size, count):
-        yield fed(artifact.inputs, batch.inputs)
+        yield stored_inputs(artifact.inputs, batch.inputs)
