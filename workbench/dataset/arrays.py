@@ -9,13 +9,16 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.arrays import batch_size
 from workbench.errors import DatasetError
+
+if TYPE_CHECKING:
+    from workbench.dataset.core import Source
 
 Array = NDArray[Any]
 
@@ -168,7 +171,7 @@ def _label(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
-def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], origin: str) -> Any:
+def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], origin: str) -> Source:
     """The source that a user's factory gives: `(x, y)` arrays, a dict of arrays, or a sequence."""
     try:
         return _source_of(factory(**arguments), origin)
@@ -178,7 +181,7 @@ def from_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], orig
         raise DatasetError(f"{origin} failed", f"{type(error).__name__}: {error}") from error
 
 
-def _source_of(samples: Any, origin: str) -> Any:
+def _source_of(samples: Any, origin: str) -> Source:
     if isinstance(samples, np.ndarray):
         return Arrays({"input": samples}, None, origin)
     if isinstance(samples, Mapping):

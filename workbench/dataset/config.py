@@ -91,7 +91,7 @@ def _source(keys: Keys, preprocess: Preprocess) -> Source:
         raise DatasetError(f"{keys.path.name}: a {kind} source needs '{key}'")
     if kind == "python":
         spec = keys.text("factory")
-        return arrays.from_factory(  # type: ignore[no-any-return]
+        return arrays.from_factory(
             usercode.resolve(spec, folder), keys.inner("arguments").table, spec
         )
     if kind == "images":

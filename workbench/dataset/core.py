@@ -20,13 +20,11 @@ Array = NDArray[Any]
 
 
 class Source(Protocol):
-    """Random access to raw samples; one may be read many times, and not all at once.
+    """Random access to raw samples; one may be read many times, and not all at once."""
 
-    Attributes:
-        labels: [N], or None.
-    """
-
-    labels: Array | None
+    @property
+    def labels(self) -> Array | None:
+        """Labels [N], or None."""
 
     def __len__(self) -> int: ...
 

@@ -56,8 +56,8 @@ class Export(Step):
         from workbench.sources import tracing
 
         context.progress(0.05, "looking for decisions on data")
-        subject = torchscript.followed(subject)
-        places = tracing.decided_by_data(subject) or torchscript.unfollowed(subject)
+        subject = torchscript.to_python_module(subject)
+        places = tracing.data_dependent_lines(subject) or torchscript.tracing_obstacles(subject)
         context.progress(0.1, f"opset {self.opset}")
         if places:
             return self._of_decisions(subject, context, places)
@@ -198,7 +198,7 @@ class Export(Step):
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             with torch.inference_mode(False), torch.no_grad():
-                module = torchscript.scripted(subject.module) if scripted else subject.module
+                module = torchscript.to_script(subject.module) if scripted else subject.module
                 torch.onnx.export(module, examples, str(path), **options)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
