@@ -135,6 +135,16 @@ def copied(source: Path, folder: Path, *, cache: bool) -> Path:
     return shutil.copytree(source, folder, ignore=left)
 
 
+class KeptPool(Pool):
+    """Workers that outlive the command that would end them, until `end`: its own pool's place."""
+
+    def close(self) -> None:
+        """Nothing yet."""
+
+    def end(self) -> None:
+        super().close()
+
+
 class Runs:
     """Recipe runs of a project in this process, as `wb recipe` would do them in its folder.
 

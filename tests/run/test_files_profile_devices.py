@@ -1,4 +1,8 @@
-"""`wb profile --device …` as a user types it, on stand-ins for adb and ssh that go wrong."""
+"""`wb profile --device …` as a user types it, on stand-ins for adb and ssh that go wrong.
+
+A process of its own is for a whole table and for Ctrl-C; the rest is typed in this process, with
+one worker process for all, and times two rounds where the preset has six.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import commandline
 from tests.device import fakes
 from tests.device.transport import standin
+from tests.project import KeptPool
 from tests.run import report_form
 from workbench.artifact import digest
+from workbench.measure import remote
+from workbench.measure.latency import PRESETS, Preset
+from workbench.run import files_profile
 
 pytestmark = pytest.mark.process
 
@@ -31,6 +42,8 @@ python = {{ path = "{sys.executable}" }}
 retries = 0
 timeout = 60
 """
+
+BRIEF = Preset("quick", processes=2, warmup=1, runs=3, seconds=0.0)
 
 
 class Project:
@@ -54,10 +67,7 @@ class Project:
         return [sys.executable, "-m", "workbench", *words]
 
     def wb(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment, capture_output=True,
-            text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = commandline.wb(self.folder, *words, **self.environment)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
@@ -83,9 +93,31 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[KeptPool]:
+    pool = KeptPool()
+    yield pool
+    pool.end()
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch, workers: KeptPool) -> None:
+    """--quick in this process: two rounds; and a lost device is looked for again at once."""
+    monkeypatch.setattr(files_profile, "Pool", lambda: workers)
+    monkeypatch.setitem(PRESETS, "quick", BRIEF)
+    monkeypatch.setattr(remote, "BACKOFF", 0.01)
+
+
 def test_the_host_and_two_devices_stand_in_one_table(project):
-    text = project.profile("--device", "phone", "--device", "board", "--device", "cpu", "--json")
-    report = json.loads(text)
+    words = ["--device", "phone", "--device", "board", "--device", "cpu"]
+    done = subprocess.run(
+        project.command("profile", str(project.model), "--quick", *words, "--json"),
+        cwd=project.folder, env=project.environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
     blocks = [report, *report["devices"]]
     assert [one["device"] for one in blocks] == ["phone", "board", "cpu"]
     for one in blocks:
@@ -103,9 +135,6 @@ def test_the_host_and_two_devices_stand_in_one_table(project):
     ("fault", "device", "words"),
     [
         ({"kind": "offline"}, "phone", ["phone", "offline"]),
-        ({"kind": "unauthorized"}, "phone", ["accept the prompt on its screen"]),
-        ({"kind": "missing"}, "phone", ["adb devices"]),
-        ({"kind": "several"}, "phone", ["set serial in its profile"]),
         ({"kind": "lost", "on": "push"}, "phone", ["phone"]),
         ({"kind": "lost", "on": "run", "match": "time.plan", "nth": 2}, "phone", ["phone"]),
         ({"kind": "lost", "match": ".plan"}, "board", ["board"]),
@@ -114,7 +143,6 @@ def test_the_host_and_two_devices_stand_in_one_table(project):
         ({"kind": "full", "on": "push"}, "phone", ["is full", "free some of its storage"]),
         ({"kind": "full", "on": "push"}, "board", ["is full"]),
         ({"kind": "refused"}, "board", ["board", "Connection refused"]),
-        ({"kind": "denied"}, "board", ["Permission denied"]),
         ({"kind": "half", "match": ".plan"}, "board", ["board"]),
     ],
 )
@@ -128,32 +156,50 @@ def test_a_fault_ends_its_device_and_no_other(project, fault, device, words):
     assert "fix:" in text
     report = json.loads((out / "report.json").read_text())
     (stands,) = [one for one in (report, *report["devices"]) if one["device"] == other]
-    assert len(stands["rows"][0]["latency"]["processes"]) == 6
+    assert len(stands["rows"][0]["latency"]["processes"]) == BRIEF.processes
     assert stands["rows"][0]["figures"]["like_host_sqnr"] is not None
     project.stand.set()
     assert project.kept() == []
     assert project.damaged() == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "device", "words"),
+    [
+        ("unauthorized", "phone", "accept the prompt on its screen"),
+        ("missing", "phone", "adb devices"),
+        ("several", "phone", "set serial in its profile"),
+        ("denied", "board", "Permission denied"),
+    ],
+)
+def test_a_device_that_cannot_be_reached_comes_with_advice(project, fault, device, words):
+    project.stand.set({"kind": fault})
+    text = project.profile("--device", device, code=5)
+    assert words in text
+    assert "fix:" in text
+    assert project.kept() == []
+
+
 def test_a_device_lost_for_a_moment_comes_back(project):
     for name in DEVICES:
         path = project.folder / "devices" / f"{name}.toml"
         path.write_text(path.read_text().replace("retries = 0", "retries = 2"))
-    project.stand.set({"kind": "lost", "on": "run", "match": ".plan", "nth": 3})
+    project.stand.set({"kind": "lost", "on": "run", "match": ".plan", "nth": 2})
     text = project.profile("--device", "phone")
     assert "the connection was lost and came back" in text
 
 
-def test_a_run_that_was_cut_off_goes_on_with_resume(project):
-    project.stand.set({"kind": "lost", "on": "run", "match": ".plan", "nth": 4})
+def test_a_run_that_was_cut_off_goes_on_with_resume(project, monkeypatch):
+    monkeypatch.setitem(PRESETS, "quick", replace(BRIEF, processes=4))
+    project.stand.set({"kind": "lost", "on": "run", "match": ".plan", "nth": 3})
     project.profile("--device", "phone", code=5)
     project.stand.set()
     before = len(project.stand.calls())
     project.profile("--device", "phone", "--resume")
     ran = [" ".join(one) for one in project.stand.calls()[before:]]
-    # Of six rounds two or three were done; the rest is run now, each process once.
+    # Of four rounds one or two were done; the rest is run now, each process once.
     timings = [one for one in ran if sys.executable in one and "time.plan" in one]
-    assert 3 <= len(timings) <= 4
+    assert 2 <= len(timings) <= 3
 
 
 def test_ctrl_c_leaves_nothing_behind(project):
