@@ -1,4 +1,8 @@
-"""The real job on real parts: one table for this machine, adbd and ssh, with outputs that agree."""
+"""The real job on real parts: one table for this machine, adbd and ssh, with outputs that agree.
+
+Two rounds where `--quick` has six: an emulator's times are looked at by nobody. A command that
+nothing interrupts is typed in this process.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,45 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests import structures
-from tests.arm64.target import ADB_PORT
+from tests import commandline, structures
+from tests.arm64.target import ADB_PORT, Daemon
+from workbench.cache import Cache
 from workbench.device.native.libraries import libraries
+from workbench.display import Quiet
+from workbench.engine.execution import Engine
 from workbench.errors import DependencyError
+from workbench.measure.latency import PRESETS, Preset
+from workbench.run.run_options import RunOptions
+from workbench.worker_pool import Pool
+from workbench.workspace import Workspace
 
 pytestmark = [pytest.mark.arm64, pytest.mark.process]
 FORMATS = ("onnx", "ort", "tflite")
+BRIEF = Preset("quick", processes=2, warmup=1, runs=3, seconds=0.0)
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory) -> tuple[Path, list[Path]]:
     """FP32 and INT8 files of every format that a runner runs, of a MobileNetV2 of small size."""
     project = structures.write("mobilenet_v2", tmp_path_factory.mktemp("arm64"))
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", "recipe", "mobile-int8", "--model",
-         f"{project}/net.py:build", "--data", f"{project}/data.toml", "--no-latency",
-         "--out", f"{project}/run"],
-        capture_output=True, text=True, check=False, cwd=project,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = sorted((project / "run" / "artifacts").iterdir())
+    request, _ = RunOptions(
+        recipe="mobile-int8", model=f"{project}/net.py:build", data=f"{project}/data.toml",
+        preset="none",
+    ).resolve()  # fmt: skip
+    with closing(Cache(project / "cache")) as cache, closing(Pool()) as pool:
+        outcome = Engine(request, Workspace(cache, pool, Quiet())).run()
+    found = [one.artifact.path for one in outcome.table if one.artifact is not None]
     # One with a name that a far shell would run.
-    named = [shutil.copy(one, project / f"a; touch here {one.name}") for one in found
-             if one.suffix.lstrip(".") in FORMATS]  # fmt: skip
+    named = [shutil.copy(one, project / f"a; touch here {number}{one.suffix}")
+             for number, one in enumerate(found) if one.suffix.lstrip(".") in FORMATS]  # fmt: skip
+    assert len(named) == len(found) == 5
     assert {Path(one).suffix.lstrip(".") for one in named} == set(FORMATS)
     return project, [Path(one) for one in named]
 
@@ -64,12 +77,14 @@ def project(artifacts, adb_target, ssh_target, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def profiled(project: Path, *words: str, code: int = 0) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", "profile", *words, "--quick", "--json"],
-        capture_output=True, text=True, check=False, cwd=project, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr[-2000:]
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "quick", BRIEF)
+
+
+def profiled(project: Path, *words: str) -> dict:
+    done = commandline.wb(project, "profile", *words, "--quick", "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
@@ -86,7 +101,7 @@ def test_host_phone_and_board_give_the_same_outputs_in_one_table(project, artifa
         assert [row["error"] for row in block["rows"]] == [None] * len(files)
         for row in block["rows"]:
             figures = row["figures"]
-            assert len(row["latency"]["processes"]) == 6
+            assert len(row["latency"]["processes"]) == BRIEF.processes
             assert figures["like_host"] == 100
             least = 90 if row["precision"] == "float32" else 30
             assert float(figures["like_host_sqnr"]) > least, (name, row["label"])
@@ -99,6 +114,12 @@ def test_host_phone_and_board_give_the_same_outputs_in_one_table(project, artifa
     assert not blocks["cpu-native"]["emulated"]
 
 
+def kill_during_a_run(daemon: Daemon) -> None:
+    while not daemon.running(".plan"):
+        time.sleep(0.02)
+    daemon.stop()
+
+
 @pytest.mark.timeout(300)
 def test_a_daemon_killed_in_the_middle_ends_its_device_and_resume_goes_on(
     project, artifacts, ssh_target, tmp_path
@@ -107,28 +128,21 @@ def test_a_daemon_killed_in_the_middle_ends_its_device_and_resume_goes_on(
     model = str(next(one for one in files if one.suffix == ".tflite"))
     path = project / "devices" / "board.toml"
     path.write_text(path.read_text() + "retries = 0\n")
-    words = ["profile", model, "--quick", "--json", "--device", "board"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workbench", *words], cwd=project, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not ssh_target.daemon.running(".plan"):
-        assert process.poll() is None, process.communicate()
-    ssh_target.daemon.stop()
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 5
-    assert "board" in json.loads(out)["error"]["what"]
+    killer = threading.Thread(target=kill_during_a_run, args=(ssh_target.daemon,), daemon=True)
+    killer.start()
+    done = commandline.wb(project, "profile", model, "--quick", "--json", "--device", "board")
+    killer.join()
+    assert done.returncode == 5, done.stderr
+    assert "board" in json.loads(done.stdout)["error"]["what"]
     ssh_target.daemon.start()
     report = profiled(project, model, "--device", "board", "--resume")
-    assert len(report["rows"][0]["latency"]["processes"]) == 6
+    assert len(report["rows"][0]["latency"]["processes"]) == BRIEF.processes
 
 
 @pytest.mark.timeout(300)
 def test_the_device_lists_itself(project):
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", "devices", "--json"], capture_output=True, text=True,
-        check=True, cwd=project,
-    )  # fmt: skip
+    done = commandline.wb(project, "devices", "--json")
+    assert done.returncode == 0, done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)}
     for name in ("phone", "board"):
         assert found[name]["state"] == "emulated"
