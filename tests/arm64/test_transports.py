@@ -19,11 +19,33 @@ from workbench.errors import DeviceError
 pytestmark = [pytest.mark.arm64, pytest.mark.process]
 
 
-@pytest.fixture
-def far(any_target):
-    found = any_target.transport()
+def reached(target):
+    found = target.transport()
     if isinstance(found, AdbTransport):
         found.reconnect()
+    return found
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """A transport of each kind, for tests that leave it as it was: to connect takes a second."""
+    transports = {}
+    yield transports
+    for one in transports.values():
+        one.close()
+
+
+@pytest.fixture
+def far(any_target, kept):
+    if any_target.kind not in kept:
+        kept[any_target.kind] = reached(any_target)
+    return kept[any_target.kind]
+
+
+@pytest.fixture
+def own(any_target):
+    """A transport of the test's own, which it may interrupt, or lose."""
+    found = reached(any_target)
     yield found
     found.resume()
     found.close()
@@ -77,13 +99,12 @@ def test_outputs_are_apart_and_large(far):
 @pytest.mark.parametrize("name", [one for one in NASTY if one and one not in ("--",)])
 def test_files_of_any_name(far, any_target, tmp_path, name):
     source = tmp_path / "source"
-    source.write_bytes(b"\0\r\n\xff" * 70_000)
+    source.write_bytes(b"\0\r\n\xff" * 70_000 + name.encode())
     path = f"{any_target.folder}/x{name}"
     far.push(source, path)
     assert (any_target.here / f"x{name}").read_bytes() == source.read_bytes()
     far.pull(path, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
-    far.run(["rm", path])
 
 
 def test_a_store(far, any_target, tmp_path):
@@ -132,42 +153,42 @@ def test_a_full_disk(far, tmp_path):
     far.run(["rm", "-r", "/small/store"])
 
 
-def test_a_time_out_ends_the_far_process(far, any_target):
+def test_a_time_out_ends_the_far_process(own, any_target):
     with pytest.raises(TimedOut):
-        far.run(["sh", "-c", "sleep 54321; true"], timeout=1.5)
+        own.run(["sh", "-c", "sleep 54321; true"], timeout=1.5)
     time.sleep(0.5)
     assert not any_target.daemon.running("54321")
 
 
-def test_an_interrupt_ends_the_far_process_later(far, any_target):
-    threading.Timer(1.5, far.interrupt).start()
+def test_an_interrupt_ends_the_far_process_later(own, any_target):
+    threading.Timer(1.5, own.interrupt).start()
     start = time.monotonic()
     with pytest.raises(Interrupted):
-        far.run(["sh", "-c", "sleep 54322; true"])
+        own.run(["sh", "-c", "sleep 54322; true"])
     assert time.monotonic() - start < 2.2
-    far.resume()
+    own.resume()
     time.sleep(0.5)
     assert not any_target.daemon.running("54322")
 
 
 @pytest.mark.parametrize("action", ["run", "push", "pull"])
-def test_a_daemon_that_dies(far, any_target, tmp_path, action):
+def test_a_daemon_that_dies(own, any_target, tmp_path, action):
     source = large(tmp_path / "large")
     path = f"{any_target.folder}/large"
     if action == "pull":
-        far.push(source, path)
+        own.push(source, path)
     else:
-        far.run(["rm", "-f", path])
+        own.run(["rm", "-f", path])
     threading.Timer(0.35 if action != "run" else 1, any_target.daemon.stop).start()
     with pytest.raises(Unreachable, match="board") as caught:
         for _ in range(100):
             if action == "run":
-                far.run(["sleep", "30"])
+                own.run(["sleep", "30"])
             elif action == "push":
-                far.push(source, path)
-                far.run(["rm", "-f", path])
+                own.push(source, path)
+                own.run(["rm", "-f", path])
             else:
-                far.pull(path, tmp_path / "back")
+                own.pull(path, tmp_path / "back")
                 (tmp_path / "back").unlink()
     assert caught.value.fix
     assert not (tmp_path / "back").exists()
@@ -177,10 +198,10 @@ def test_a_daemon_that_dies(far, any_target, tmp_path, action):
     arrived = any_target.here / "large"
     assert not arrived.exists() or arrived.stat().st_size == source.stat().st_size
     with pytest.raises(Unreachable, match="board"):
-        far.reconnect()
+        own.reconnect()
     any_target.daemon.start()
-    far.reconnect()
-    assert far.run(["echo", "again"]).stdout == "again\n"
+    own.reconnect()
+    assert own.run(["echo", "again"]).stdout == "again\n"
 
 
 def test_two_at_once(adb_target, ssh_target):
