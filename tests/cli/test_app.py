@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import project
+from tests import commandline, project
 from workbench import __version__
 from workbench.cli.app import main
 
@@ -149,7 +149,9 @@ def spoilt(own, change) -> subprocess.CompletedProcess[str]:
         folder = Path(shutil.copytree(own, Path(name) / "project"))
         words = change(folder)
         more = words if isinstance(words, list) else []
-        done = project.wb(folder, "recipe", "small", *project.UNTIMED, *more)
+        done = commandline.wb(
+            folder, "recipe", "small", *project.UNTIMED, *more, **project.environment(folder)
+        )
         left = list((folder / "runs").iterdir()) if (folder / "runs").exists() else []
         assert not left, "a failed run left a folder"
         return done
