@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from workbench.measure.remote import measure
 
 pytestmark = pytest.mark.process
 
+TWO_ROUNDS = replace(fakes.BRIEF, processes=2)
 LOST = Unreachable("far is offline", "the cable", "plug it in")
 
 
@@ -101,7 +104,7 @@ def test_a_runner_that_fails_on_one_artifact_leaves_the_others(
     tmp_path, models, far, answer, error, words
 ):
     far.before = lambda number: answer if number == 2 else None  # "one.onnx", in the second round
-    found = run(tmp_path, models, far)
+    found = run(tmp_path, models, far, wanted=fakes.wanted(models, preset=TWO_ROUNDS))
     caught = found.failed["one.onnx"]
     assert isinstance(caught, error)
     for word in words:
@@ -205,8 +208,6 @@ def test_cool_down_lies_between_processes(tmp_path, models, far):
 
 
 def test_another_device_under_the_address_is_no_continuation(tmp_path, models, far, monkeypatch):
-    from dataclasses import replace
-
     found = fakes.found(fakes.device(tmp_path))
     found.identity = replace(remote.identify(far), model="Another Phone")
     with pytest.raises(DeviceError, match="another device than before"):
@@ -237,8 +238,6 @@ def test_operators_are_asked_of_the_runtime(tmp_path, models, far):
 
 
 def test_a_format_that_no_runner_runs_is_its_rows_error(tmp_path, models, far):
-    from dataclasses import replace
-
     from workbench.artifact import Format
 
     wanted = fakes.wanted(models)
