@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from workbench import dataset, library
 from workbench.digits import data, train
@@ -43,8 +44,10 @@ def test_top1_is_the_figure_that_the_training_script_states():
     model = Model(module=module, example_inputs={"input": np.zeros(1)}, output_names=())
     evaluation = data.evaluation()
     right = 0
-    for start in range(0, len(evaluation), 100):
-        pairs = [evaluation[i] for i in range(start, min(start + 100, len(evaluation)))]
+    # Few at once, channels last: what passes between layers then stays in the processor's caches.
+    module.to(memory_format=torch.channels_last)
+    for start in range(0, len(evaluation), 5):
+        pairs = [evaluation[i] for i in range(start, min(start + 5, len(evaluation)))]
         outputs = model({"input": np.stack([sample for sample, _ in pairs])})[0]
         right += int((outputs.argmax(1) == np.array([label for _, label in pairs])).sum())
     stated = re.search(r"(\d+\.\d+) ?%", train.__doc__ or "")
