@@ -27,7 +27,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Files that take longest, longest first: begun last, one of them would keep one worker busy while
 # the other has nothing left to do.
-LONGEST = ("arm64/test_profile.py", "test_structures.py", "arm64/test_transports.py")
+LONGEST = (
+    "test_structures.py", "run/test_files_profile_devices.py", "arm64/test_profile.py",
+    "run/test_baked_job.py", "arm64/test_transports.py", "digits/test_digits.py",
+)  # fmt: skip
 
 # A shell's background job ignores Ctrl-C, and would have every process of ours ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
