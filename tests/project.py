@@ -23,6 +23,7 @@ import numpy as np
 from workbench.cache import Cache
 from workbench.display import Quiet
 from workbench.measure.latency import PRESETS, Preset
+from workbench.process import Worker
 from workbench.run.recipe_run import execute
 from workbench.run.run_options import RunOptions
 from workbench.worker_pool import Pool
@@ -137,6 +138,13 @@ def copied(source: Path, folder: Path, *, cache: bool) -> Path:
 
 class KeptPool(Pool):
     """Workers that outlive the command that would end them, until `end`: its own pool's place."""
+
+    def take(self, like: str) -> Worker:
+        """An idle worker that lives: a command that fails ends every worker there is."""
+        worker = super().take(like)
+        while worker._process.poll() is not None:
+            worker = super().take(like)
+        return worker
 
     def close(self) -> None:
         """Nothing yet."""
