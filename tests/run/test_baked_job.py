@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests import project
@@ -9,15 +11,21 @@ from tests import project
 ROWS = ["eager", "bake_preprocess", "ort.quantize", "ort.to_ort", "tflite.to_tflite"]
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[project.Runs]:
+    """Both heads share what comes before them, and worker processes."""
+    with project.Runs(tmp_path_factory.mktemp("baked")) as runs:
+        yield runs
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("head", ["none", "argmax"])
-def test_baked_files_keep_their_accuracy_in_every_format(head, tmp_path):
-    done = project.wb(
-        tmp_path, "recipe", "mobile-int8-baked", "--no-latency", "--json",
-        "--set", f"bake_preprocess.head={head}",
+def test_baked_files_keep_their_accuracy_in_every_format(head, runs):
+    report = runs.recipe(
+        "mobile-int8-baked", model=None, weights=None, data=None,
+        settings=[f"bake_preprocess.head={head}"],
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = project.report(done)
+    assert runs.exit_code == 0
     assert [row["key"] for row in report["rows"]] == ROWS
     for row in report["rows"][1:]:
         assert row["error"] is None
