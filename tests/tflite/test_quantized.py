@@ -114,8 +114,11 @@ class Made:
         self.tflite = ToTflite(precision=precision).run(self.qdq, context)
         self.flat = Flatbuffer(self.tflite.path.read_bytes())
         some = {"image": nets.normal(12, 3, HEIGHT, WIDTH)}
-        self.outputs = [infer(open_session(one, 1), some)[0]
-                        for one in (self.source, self.qdq, self.tflite)]  # fmt: skip
+        self.outputs = [
+            infer(open_session(self.source, 1), some)[0],
+            nets.run_onnx(self.qdq.path, some["image"])[0],
+            infer(open_session(self.tflite, 1), some)[0],
+        ]
 
     def kinds(self) -> list[str]:
         return [self.flat.kind(one) for one in self.flat.operators]
