@@ -23,7 +23,7 @@ from workbench.measure.divergence import (
     TensorDivergence,
     layers,
 )
-from workbench.onnxgraph import signature
+from workbench.onnxgraph import rewrites, signature
 
 SIZE = 6
 
@@ -206,8 +206,8 @@ def test_what_is_not_finite_in_one_alone_has_diverged(tmp_path: Path) -> None:
 def test_baked_graphs_are_compared_on_the_inner_side(tmp_path: Path) -> None:
     one = chain(tmp_path / "one.onnx")
     model = onnx.load(one.path)
-    signature.rename(model.graph, "x", f"{signature.BAKED}x")
-    signature.rename(model.graph, "y", f"{signature.BAKED}y")
+    rewrites.rename_tensors(model.graph, {"x": f"{signature.BAKED}x"})
+    rewrites.rename_tensors(model.graph, {"y": f"{signature.BAKED}y"})
     cast = helper.make_node("Cast", ["x"], [f"{signature.BAKED}x"], to=TensorProto.FLOAT)
     model.graph.node.insert(0, cast)
     model.graph.node.append(helper.make_node("Softmax", [f"{signature.BAKED}y"], ["y"]))

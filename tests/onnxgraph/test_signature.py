@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from workbench.artifact import Pixels, TensorSpec
-from workbench.onnxgraph import signature
+from workbench.onnxgraph import rewrites, signature
 
 
 def model(**opsets: int) -> onnx.ModelProto:
@@ -129,7 +129,7 @@ def test_a_tensor_is_renamed_in_subgraphs_too() -> None:
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
         [],
     )  # fmt: skip
-    signature.rename(made, "x", "z")
+    rewrites.rename_tensors(made, {"x": "z"})
     assert list(made.node[1].input) == ["z", "y"]
     inner = {one.name: one.g for one in made.node[0].attribute}
     assert list(inner["then_branch"].node[0].input) == ["z"]

@@ -15,7 +15,7 @@ from tests import nets
 from tests.structures import sequences, vision
 from workbench.artifact import Artifact
 from workbench.errors import RecipeError, StepError
-from workbench.onnxgraph import rewrites, transformer
+from workbench.onnxgraph import rewrites, transformer, walk
 from workbench.steps import FuseTransformer, Simplify
 
 pytestmark = [
@@ -38,7 +38,7 @@ def fused(subject: Artifact, dataset: Any, folder: Path, **options: Any) -> Arti
 
 
 def operators(path: Path) -> Counter[str]:
-    return rewrites.operators(onnx.load(path).graph)
+    return walk.operators(onnx.load(path).graph)
 
 
 @pytest.fixture(scope="module")

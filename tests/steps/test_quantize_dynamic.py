@@ -16,7 +16,7 @@ from tests.structures import sequences
 from workbench.artifact import Artifact, Format
 from workbench.device.profile import Device
 from workbench.errors import RecipeError, StepError
-from workbench.onnxgraph import rewrites
+from workbench.onnxgraph import rewrites, walk
 from workbench.onnxgraph.signature import signature
 from workbench.quantization.dynamic import weight_only
 from workbench.steps import QuantizeDynamic
@@ -44,7 +44,7 @@ def quantized(subject: Artifact, dataset: Any, folder: Path, **options: Any) -> 
 
 
 def operators(path: Path) -> Counter[str]:
-    return rewrites.operators(onnx.load(path).graph)
+    return walk.operators(onnx.load(path).graph)
 
 
 def outputs(path: Path, dataset: Any) -> np.ndarray[Any, Any]:

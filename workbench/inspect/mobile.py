@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.onnxgraph.walk import constants
+from workbench.onnxgraph.walk import constants, consumers, producers
 
 if TYPE_CHECKING:
     import onnx
@@ -187,11 +187,8 @@ class _Listed:
     def __init__(self, graph: onnx.GraphProto, shapes: Shapes, opset: int) -> None:
         self.shapes = shapes
         self.opset = opset
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.consumers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.consumers.setdefault(name, []).append(node)
+        self.producers = producers(graph.node)
+        self.consumers = consumers(graph.node)
         self.constants = {tensor.name for tensor in graph.initializer}
 
     def get_caveats(self) -> list[str]:

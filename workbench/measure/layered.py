@@ -15,6 +15,7 @@ from workbench.artifact import Artifact, feed, stored_input
 from workbench.errors import DeviceError, StepError, first_line
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
+from workbench.onnxgraph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +43,7 @@ class Layered:
         self.folder = folder
         self.model = onnx.load(artifact.path)
         nodes = list(self.model.graph.node)  # a valid file keeps them in order of computation
-        self.makers = {name: node for node in nodes for name in node.output if name}
+        self.makers = producers(self.model.graph.node)
         weights = {tensor.name for tensor in self.model.graph.initializer}
         self.inputs = [one.name for one in self.model.graph.input if one.name not in weights]
         self.outputs = [one.name for one in self.model.graph.output]

@@ -11,7 +11,7 @@ import numpy as np
 from workbench.arrays import split_samples
 from workbench.artifact import Artifact, stored_inputs
 from workbench.errors import DeviceError, first_line
-from workbench.onnxgraph import rewrites
+from workbench.onnxgraph import rewrites, walk
 from workbench.onnxgraph.rewrites import Array, Weights
 from workbench.onnxgraph.session import working_session
 
@@ -33,7 +33,7 @@ def large_weights(graph: onnx.GraphProto) -> tuple[set[str], list[float]]:
     import onnx
 
     names, numbers = set(), []
-    for inner in rewrites.graphs_of(graph):
+    for inner in walk.graphs(graph):
         for tensor in inner.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT:
                 array = onnx.numpy_helper.to_array(tensor)
@@ -57,14 +57,8 @@ def large_values(
     import onnx
 
     inside = [name for node in model.graph.node for name in node.output if name]
-    known = {value.name for value in model.graph.output}
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in inside if name not in known
-    )
     path = folder / "values.onnx"
-    onnx.save(exposed, path)
+    onnx.save(rewrites.expose(model, inside), path)
     try:
         session = working_session(path)
     except Exception as error:
@@ -93,7 +87,7 @@ def around(graph: onnx.GraphProto, values: set[str]) -> list[onnx.NodeProto]:
     """The nodes that make or take one of the values or weights."""
     return [
         node
-        for inner in rewrites.graphs_of(graph)
+        for inner in walk.graphs(graph)
         for node in inner.node
         if values.intersection((*node.input, *node.output))
     ]
@@ -105,13 +99,12 @@ def join_conversions(graph: onnx.GraphProto) -> None:
     The converter writes the pair around each of them, and a large value would not come through.
     """
     from onnx import TensorProto
-    from onnx.helper import get_attribute_value
 
     def target(node: onnx.NodeProto) -> int:
-        return int(get_attribute_value(node.attribute[0])) if node.op_type == "Cast" else 0
+        return int(walk.attributes(node)["to"]) if node.op_type == "Cast" else 0
 
-    makers = {name: node for node in graph.node for name in node.output}
-    outputs = {value.name for value in graph.output}
+    makers = walk.producers(graph.node)
+    outputs = walk.output_names(graph)
     alias: dict[str, str] = {}
     for node in graph.node:
         before = makers.get(node.input[0]) if target(node) == TensorProto.FLOAT else None
@@ -122,10 +115,8 @@ def join_conversions(graph: onnx.GraphProto) -> None:
             del node.attribute[:]
         else:
             alias[node.output[0]] = before.input[0]
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = alias.get(name, name)
-    taken = {*rewrites.inputs_of(graph), *outputs}
+    rewrites.rename_uses(graph.node, alias)
+    taken = {*walk.taken_names(graph), *outputs}
     kept = [n for n in graph.node if n.op_type != "Cast" or n.output[0] in taken]
     rewrites.replace_nodes(graph, kept)
     rewrites.in_order(graph)  # the converter puts its own at the end

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
+
+from workbench.onnxgraph.walk import attributes, bodies, graphs, output_names, taken_names
 
 if TYPE_CHECKING:
     import onnx
@@ -53,43 +55,55 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     """Set the graph's nodes, and drop the initializers that nothing takes any more."""
     del graph.node[:]
     graph.node.extend(nodes)
-    taken = set(inputs_of(graph)) | {value.name for value in graph.output}
+    taken = {*taken_names(graph), *output_names(graph)}
     kept = [tensor for tensor in graph.initializer if tensor.name in taken]
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
 
-def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes, such as the two ways of an If."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else [*attribute.graphs]:
-                yield from graphs_of(inner)
+def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that may be changed."""
+    return type(model).FromString(model.SerializeToString())
 
 
-def inputs_of(graph: onnx.GraphProto) -> Iterator[str]:
-    """The name of every tensor that a node takes, once for each taking; subgraphs' too."""
-    for inner in graphs_of(graph):
+def expose(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy with these tensors among its outputs, behind those that it has.
+
+    They are declared without a type, which ONNX Runtime infers.
+    """
+    import onnx
+
+    exposed = copy_model(model)
+    there = set(output_names(model.graph))
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names
+                                if name not in there)  # fmt: skip
+    return exposed
+
+
+def rename_uses(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Let nodes, and the graphs inside them, take other tensors: by old name, the new one."""
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name in names:
+                node.input[index] = names[name]
+        for body in bodies(node):
+            rename_uses(body.node, names)
+            for value in body.output:  # a branch may give a tensor from outside as it is
+                if value.name in names:
+                    value.name = names[value.name]
+
+
+def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors other names wherever nodes make or take them, in subgraphs too.
+
+    The graph's own inputs and outputs keep theirs.
+    """
+    rename_uses(graph.node, names)
+    for inner in graphs(graph):
         for node in inner.node:
-            yield from node.input
-        if inner is not graph:  # a way of an If may give an outer tensor unchanged
-            yield from (value.name for value in inner.output)
-
-
-def operators(graph: onnx.GraphProto) -> Counter[str]:
-    """How many nodes of each operator there are, subgraphs' too; `com.microsoft:Attention`."""
-    return Counter(
-        f"{node.domain}:{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        for inner in graphs_of(graph)
-        for node in inner.node
-        if node.op_type != "Constant"
-    )
-
-
-def listed(counts: Counter[str]) -> str:
-    """`12 Conv, 3 Relu`, the most frequent first."""
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+            for index, name in enumerate(node.output):
+                if name in names:
+                    node.output[index] = names[name]
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -129,10 +143,9 @@ def in_order(graph: onnx.GraphProto) -> None:
 
 def _taken_inside(node: onnx.NodeProto) -> Iterator[str]:
     """What the subgraphs of a node take, of their own and from outside."""
-    for attribute in node.attribute:
-        for top in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            yield from inputs_of(top)
-            yield from (value.name for value in top.output)
+    for body in bodies(node):
+        yield from taken_names(body)
+        yield from output_names(body)
 
 
 def settle_constants(graph: onnx.GraphProto) -> None:
@@ -141,15 +154,12 @@ def settle_constants(graph: onnx.GraphProto) -> None:
     The TorchScript exporter writes weights that two layers share as Identity nodes, behind which a
     quantizer sees no weights.
     """
-    import onnx
-
     weights = Weights(graph)
-    outputs = {value.name for value in graph.output}
+    outputs = set(output_names(graph))
     alias: dict[str, str] = {}
     nodes = []
     for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = alias.get(name, name)
+        rename_uses([node], alias)
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensor = graph.initializer.add()
             tensor.CopyFrom(node.attribute[0].t)
@@ -163,24 +173,11 @@ def settle_constants(graph: onnx.GraphProto) -> None:
                 alias[node.output[0]] = node.input[0]
                 continue
             if node.op_type == "Transpose":
-                attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                turned = array.transpose(attributes.get("perm"))
+                turned = array.transpose(attributes(node).get("perm"))
                 alias[node.output[0]] = weights.add(node.output[0], turned)
                 continue
         nodes.append(node)
-    _rename_inside(nodes, alias)
     replace_nodes(graph, nodes)
-
-
-def _rename_inside(nodes: list[onnx.NodeProto], alias: dict[str, str]) -> None:
-    """Give tensors their new names in the subgraphs of nodes."""
-    for node in nodes:
-        for attribute in node.attribute:
-            for top in [attribute.g] if attribute.HasField("g") else [*attribute.graphs]:
-                for inner in graphs_of(top):
-                    for one in inner.node:
-                        for place, name in enumerate(one.input):
-                            one.input[place] = alias.get(name, name)
 
 
 def products_of_gemms(graph: onnx.GraphProto) -> None:
@@ -193,14 +190,14 @@ def products_of_gemms(graph: onnx.GraphProto) -> None:
     weights = Weights(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        options = attributes(node)
         matrix = weights.get(node.input[1]) if node.op_type == "Gemm" else None
-        plain = all(attributes.get(key, 1.0) == 1.0 for key in ("alpha", "beta"))
-        if matrix is None or not plain or attributes.get("transA", 0):
+        plain = all(options.get(key, 1.0) == 1.0 for key in ("alpha", "beta"))
+        if matrix is None or not plain or options.get("transA", 0):
             nodes.append(node)
             continue
         name = node.input[1]
-        if attributes.get("transB", 0):
+        if options.get("transB", 0):
             name = weights.add(f"{name}_transposed", matrix.T)
         biased = len(node.input) > 2 and node.input[2]
         product = f"{node.output[0]}_product" if biased else node.output[0]
@@ -220,7 +217,7 @@ def unshare(graph: onnx.GraphProto, wanted: dict[str, tuple[int, ...]]) -> int:
     it twice), and one that two LSTMs share to a graph that does not load. Returns how many copies.
     """
     weights = Weights(graph)
-    uses = Counter(inputs_of(graph))
+    uses = Counter(taken_names(graph))
     copies = 0
     for node in graph.node:
         for place in wanted.get(node.name, ()):
@@ -244,10 +241,7 @@ def share(graph: onnx.GraphProto, least: int = 1024) -> None:
         key = tensor.data_type, tuple(tensor.dims), tensor.raw_data
         if first.setdefault(key, name) != name:
             alias[name] = first[key]
-    outputs = {value.name for value in graph.output}
+    outputs = set(output_names(graph))
     alias = {name: to for name, to in alias.items() if name not in outputs}
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = alias.get(name, name)
-    _rename_inside(list(graph.node), alias)
+    rename_uses(graph.node, alias)
     replace_nodes(graph, list(graph.node))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import TensorSpec
 from workbench.errors import ModelError, shown
+from workbench.onnxgraph.rewrites import rename_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -114,24 +115,6 @@ def _like(spec: TensorSpec, earlier: TensorSpec | None) -> TensorSpec:
     return replace(earlier, shape=shape, dtype=dtype)
 
 
-def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor another name wherever nodes make or take it, in subgraphs too.
-
-    The graph's own inputs and outputs keep theirs.
-    """
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                if name == old:
-                    names[place] = new
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                rename(inner, old, new)
-                for value in inner.output:  # a branch may give a tensor from outside as it is
-                    if value.name == old:
-                        value.name = new
-
-
 def channels_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
     """Make inputs of baked pixels [N, C, H, W], and put a Transpose to [N, H, W, C] behind them.
 
@@ -143,7 +126,7 @@ def channels_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
         if spec.pixels is None:
             continue
         given = f"{BAKED}{spec.name}/last"
-        rename(model.graph, spec.name, given)
+        rename_tensors(model.graph, {spec.name: given})
         name = f"{given}/Transpose"
         node = onnx.helper.make_node("Transpose", [spec.name], [given], name, perm=[0, 2, 3, 1])
         model.graph.node.insert(0, node)

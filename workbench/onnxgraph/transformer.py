@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.onnxgraph.rewrites import Array, Weights, graphs_of, replace_nodes
+from workbench.onnxgraph.rewrites import Array, Weights, rename_uses, replace_nodes
+from workbench.onnxgraph.shapes import infer_shapes
+from workbench.onnxgraph.walk import bodies, consumers, output_names, producers
 
 if TYPE_CHECKING:
     import onnx
@@ -21,16 +23,12 @@ def linear_layers(model: onnx.ModelProto) -> None:
     import onnx
 
     graph = model.graph
-    if len([*graphs_of(graph)]) > 1:
+    if any(bodies(node) for node in graph.node):
         return  # what the ways of an If take from outside would have to be followed too
-    shapes = _shapes(model)
+    shapes = infer_shapes(model)
     weights = Weights(graph)
-    makers = {name: node for node in graph.node for name in node.output}
-    takers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            takers.setdefault(name, []).append(node)
-    outputs = {value.name for value in graph.output}
+    makers, takers = producers(graph.node), consumers(graph.node)
+    outputs = output_names(graph)
     alias: dict[str, str] = {}
     before: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -100,15 +98,18 @@ def _same(target: tuple[int, ...], given: tuple[int | None, ...]) -> bool:
 def _drop(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], alias: dict[str, str]) -> None:
     """Set the nodes, those left out whose output has an alias; then those that nobody takes."""
     kept = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in alias)]
-    for node in kept:
-        for place, taken in enumerate(node.input):
-            name = taken
-            while name in alias:
-                name = alias[name]
-            node.input[place] = name
-    wanted = {value.name for value in graph.output} | {i for n in kept for i in n.input}
+    sources = {name: _source(name, alias) for name in alias}
+    rename_uses(kept, sources)
+    wanted = {*output_names(graph), *(name for node in kept for name in node.input)}
     replace_nodes(graph, [node for node in kept if any(name in wanted for name in node.output)])
     del graph.value_info[:]  # some have another rank now
+
+
+def _source(name: str, alias: dict[str, str]) -> str:
+    """The tensor that a chain of aliases ends in."""
+    while name in alias:
+        name = alias[name]
+    return name
 
 
 def single_unsqueezes(graph: onnx.GraphProto) -> None:
@@ -139,22 +140,6 @@ def _int64(*values: int) -> Array:
     return np.asarray(values, np.int64)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """The shape of every tensor whose rank onnx can infer; None is an open axis."""
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    return {
-        value.name: tuple(
-            axis.dim_value if axis.HasField("dim_value") else None
-            for axis in value.type.tensor_type.shape.dim
-        )
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }
-
-
 def apart(graph: onnx.GraphProto) -> int:
     """Write the Add in front of LayerNormalization as Sum; how many.
 
@@ -162,10 +147,7 @@ def apart(graph: onnx.GraphProto) -> int:
     kernel works element by element: 0.22 ms for [128, 384], where Add and LayerNormalization take
     0.03. It does not know Sum.
     """
-    takers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            takers.setdefault(name, []).append(node)
+    takers = consumers(graph.node)
     norms = [
         node
         for node in graph.node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.onnxgraph import signature as graphs
-from workbench.onnxgraph.rewrites import Weights, graphs_of, in_order, replace_nodes
+from workbench.onnxgraph import signature
+from workbench.onnxgraph.rewrites import Weights, in_order, replace_nodes
+from workbench.onnxgraph.shapes import infer_shapes
+from workbench.onnxgraph.walk import (
+    attributes,
+    bodies,
+    consumers,
+    output_names,
+    producers,
+    taken_names,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +30,6 @@ Inputs = Mapping[str, Array]
 Target = Literal["ort", "tflite"]
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-LARGE = 1 << 12  # elements of a tensor whose values no shape hangs on
 
 
 @dataclass(frozen=True)
@@ -49,24 +56,19 @@ class View:
         self.graph = model.graph
         self.weights = Weights(model.graph)
         self.nodes = list(model.graph.node)
-        self.makers = {name: node for node in self.nodes for name in node.output if name}
-        self.takers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                if name:
-                    self.takers.setdefault(name, []).append(node)
+        self.makers = producers(model.graph.node)
+        self.takers = consumers(model.graph.node)
         # Graph outputs, and what subgraphs take: tensors whose name and value have to stay.
-        self.kept = {value.name for value in model.graph.output}
-        for inner in graphs_of(model.graph):
-            if inner is not model.graph:
-                self.kept |= {name for node in inner.node for name in node.input}
-                self.kept |= {value.name for value in inner.output}
+        self.kept = set(output_names(model.graph))
+        for node in self.nodes:
+            for body in bodies(node):
+                self.kept |= {*taken_names(body), *output_names(body)}
         self._dropped: set[str] = set()
         self._made: list[onnx.NodeProto] = []
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
-        return shapes(self.model)
+        return infer_shapes(self.model)
 
     def rank(self, name: str) -> int:
         """How many axes a tensor has; 0 where it is not known."""
@@ -143,8 +145,7 @@ def _live(nodes: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:
     """The nodes from which something that is `kept` is made, in the same order."""
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
     # A node with a subgraph may do more than it gives.
-    alive = {number for number, node in enumerate(nodes) if any(one.HasField("g") or one.graphs
-             for one in node.attribute)}  # fmt: skip
+    alive = {number for number, node in enumerate(nodes) if bodies(node)}
     wanted = [makers[name] for name in kept if name in makers] + list(alive)
     while wanted:
         number = wanted.pop()
@@ -152,13 +153,6 @@ def _live(nodes: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:
         wanted += [makers[name] for name in nodes[number].input
                    if name in makers and makers[name] not in alive]  # fmt: skip
     return [node for number, node in enumerate(nodes) if number in alive]
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes by name, as Python values."""
-    import onnx
-
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
@@ -170,44 +164,6 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     node.attribute.extend(others)
     if value is not None:
         node.attribute.append(onnx.helper.make_attribute(name, value))
-
-
-def shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """Shapes by tensor, of those whose rank is known; an axis that may vary is None."""
-    found: dict[str, tuple[int | None, ...]] = {
-        one.name: tuple(one.dims) for one in model.graph.initializer
-    }
-    for value in (*inferred(model), *model.graph.output, *model.graph.input):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape"):
-            found[value.name] = tuple(
-                axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim
-            )
-    return found
-
-
-def inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """What onnx's shape inference says of the tensors between a graph's inputs and outputs.
-
-    Large weights are left out of what it is given, for it copies all that it gets.
-    """
-    import onnx
-
-    made = type(model)(ir_version=model.ir_version, opset_import=model.opset_import)
-    made.functions.extend(model.functions)
-    made.graph.name = model.graph.name
-    made.graph.node.extend(model.graph.node)
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
-    given = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) < LARGE:
-            made.graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            made.graph.input.append(value)
-    known = onnx.shape_inference.infer_shapes(made, data_prop=True)
-    return list(known.graph.value_info)
 
 
 def axes_of(view: View, node: onnx.NodeProto) -> list[int] | None:
@@ -229,4 +185,4 @@ def is_real(array: Array | None) -> TypeGuard[Array]:
 
 def is_baked(node: onnx.NodeProto) -> bool:
     """Whether BakePreprocess made the node: what makes values of pixels stays as it is."""
-    return str(node.name).startswith(graphs.BAKED)
+    return str(node.name).startswith(signature.BAKED)

@@ -178,7 +178,7 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
     import numpy as np
     from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-    from workbench.onnxgraph import signature
+    from workbench.onnxgraph import rewrites, signature
 
     value = next(value for value in model.graph.input if value.name == spec.name)
     sizes = [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
@@ -201,7 +201,7 @@ def _bake(model: onnx.ModelProto, spec: TensorSpec, pixels: Pixels) -> None:
         chain.append(("Cast", (), {"to": kept}))
     if not spec.permutation:
         chain.append(("Transpose", (), {"perm": [0, 2, 3, 1]}))
-    signature.rename(model.graph, spec.name, prefix)
+    rewrites.rename_tensors(model.graph, {spec.name: prefix})
     nodes: list[NodeProto] = []
     output = spec.name
     for number, (operator, more, attributes) in enumerate(chain, 1):
@@ -223,7 +223,7 @@ def _headed(
     """Put a head behind the first output, and give the outputs' specs."""
     from onnx import TensorProto, helper
 
-    from workbench.onnxgraph import signature
+    from workbench.onnxgraph import rewrites, signature
 
     first, *others = specs
     if not head:
@@ -239,7 +239,7 @@ def _headed(
         raise StepError("the model ends in softmax already", "", "--set bake_preprocess.head=none")
     value = next(value for value in model.graph.output if value.name == first.name)
     inner = f"{signature.BAKED}{first.name}"
-    signature.rename(model.graph, first.name, inner)
+    rewrites.rename_tensors(model.graph, {first.name: inner})
     dims = value.type.tensor_type.shape.dim
     if head == "softmax":
         node = helper.make_node("Softmax", [inner], [first.name], f"{inner}/Softmax", axis=1)

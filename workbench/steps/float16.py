@@ -132,7 +132,7 @@ class Float16(Step):
     ) -> tuple[list[str], list[str]]:
         """The names of the nodes that stay in float32 for their range, and what to say of it."""
 
-        from workbench.onnxgraph import float16, rewrites
+        from workbench.onnxgraph import float16, walk
 
         weights, numbers = float16.large_weights(model.graph)
         values = float16.large_values(model, subject, context.folder, examples)
@@ -149,7 +149,7 @@ class Float16(Step):
             notes.append(f"float32 for weights beyond 65504: {', '.join(sorted(weights))}")
         if values:
             kinds = Counter(node.op_type for node in nodes)
-            notes.append(f"float32 for values near or beyond 65504: {rewrites.listed(kinds)}")
+            notes.append(f"float32 for values near or beyond 65504: {walk.listed(kinds)}")
         if numbers:
             clipped = ", ".join(f"{number:.3g}" for number in numbers)
             notes.append(f"clipped to 65504: {clipped}")
@@ -161,10 +161,10 @@ def _share(graph: onnx.GraphProto) -> float:
 
     import onnx
 
-    from workbench.onnxgraph import rewrites
+    from workbench.onnxgraph import walk
 
     sizes = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
-    for inner in rewrites.graphs_of(graph):
+    for inner in walk.graphs(graph):
         for tensor in inner.initializer:
             if tensor.data_type in sizes:
                 sizes[tensor.data_type] += math.prod(tensor.dims)

@@ -60,10 +60,10 @@ class FuseTransformer(Step):
 
         import onnx
 
-        from workbench.onnxgraph import rewrites, signature, transformer
+        from workbench.onnxgraph import rewrites, signature, transformer, walk
 
         model = onnx.load(subject.path)
-        before = rewrites.operators(model.graph)
+        before = walk.operators(model.graph)
         rewrites.name_nodes(model.graph)
         rewrites.settle_constants(model.graph)
         rewrites.products_of_gemms(model.graph)
@@ -77,7 +77,7 @@ class FuseTransformer(Step):
             if fused is not None and (best is None or _nodes(fused) < _nodes(best)):
                 best = fused
         path = context.folder / "model.onnx"
-        counts = rewrites.operators(best.graph) if best is not None else before
+        counts = walk.operators(best.graph) if best is not None else before
         gained = _gained(before, counts)
         if best is None or not gained:
             shutil.copyfile(subject.path, path)
@@ -170,9 +170,9 @@ def _other_masks(examples: Mapping[str, NDArray[Any]], seed: int) -> dict[str, N
 
 
 def _nodes(model: onnx.ModelProto) -> int:
-    from workbench.onnxgraph import rewrites
+    from workbench.onnxgraph import walk
 
-    return _sum(rewrites.operators(model.graph))
+    return _sum(walk.operators(model.graph))
 
 
 def _sum(counts: Counter[str]) -> int:
@@ -182,11 +182,11 @@ def _sum(counts: Counter[str]) -> int:
 def _gained(before: Counter[str], after: Counter[str]) -> str:
     """`6 Attention, 6 Gelu`: the fused operators that are there now and were not before."""
 
-    from workbench.onnxgraph import rewrites
+    from workbench.onnxgraph import walk
 
     gained: Counter[str] = Counter()
     for name, count in after.items():
         plain = name.rpartition(":")[2]
         if plain in FUSED and count > before[name]:
             gained[plain] += count - before[name]
-    return rewrites.listed(gained)
+    return walk.listed(gained)

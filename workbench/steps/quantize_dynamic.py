@@ -71,7 +71,7 @@ class QuantizeDynamic(Step):
         import onnx
 
         from workbench.device import trial
-        from workbench.onnxgraph import rewrites, signature
+        from workbench.onnxgraph import rewrites, signature, walk
         from workbench.quantization.dynamic import weight_only
 
         model = onnx.load(subject.path)
@@ -81,7 +81,7 @@ class QuantizeDynamic(Step):
                 "below it there is no scale for each row of a weight",
                 f"export it at opset {PER_AXIS} or higher",
             )
-        kinds = rewrites.operators(model.graph)
+        kinds = walk.operators(model.graph)
         rewrites.name_nodes(model.graph)
         _check_names(self.exclude, model.graph)
         rewrites.settle_constants(model.graph)
@@ -153,8 +153,7 @@ class QuantizeDynamic(Step):
     def _chosen(self, graph: onnx.GraphProto) -> dict[str, str]:
         """The nodes to quantize, name to operator: constant weights, and enough of them."""
 
-        import onnx
-
+        from workbench.onnxgraph import walk
         from workbench.onnxgraph.rewrites import Weights
 
         weights = Weights(graph)
@@ -163,7 +162,7 @@ class QuantizeDynamic(Step):
         for node in graph.node:
             if node.op_type not in ranks or node.name in self.exclude:
                 continue
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            attributes = walk.attributes(node)
             arrays = [weights.get(node.input[position]) for position in WEIGHT_INPUTS[node.op_type]]
             if any(a is None or a.ndim != ranks[node.op_type] or a.dtype != "float32"
                    for a in arrays):  # fmt: skip
@@ -228,7 +227,7 @@ class QuantizeDynamic(Step):
         self, graph: onnx.GraphProto, chosen: dict[str, str], tables: list[int], whole: int,
         scheme: str,
     ) -> tuple[str, ...]:  # fmt: skip
-        from workbench.onnxgraph import rewrites
+        from workbench.onnxgraph import walk
 
         stored = sum(
             math.prod(tensor.dims)
@@ -239,12 +238,12 @@ class QuantizeDynamic(Step):
         notes = [f"{scheme}{', per channel' if self.per_channel else ''}, ranges of activations "
                  "taken at run time"]  # fmt: skip
         if kinds:
-            notes.append(f"in integers: {rewrites.listed(kinds)}")
+            notes.append(f"in integers: {walk.listed(kinds)}")
         only = Counter(kind for kind in chosen.values() if kind == "GRU")
         if tables:
             only["embedding table"] = len(tables)
         if only:
-            notes.append(f"weights INT8, computed in float: {rewrites.listed(only)}")
+            notes.append(f"weights INT8, computed in float: {walk.listed(only)}")
         notes.append(f"{100 * stored / max(stored, whole):.1f} % of the weights are INT8")
         return tuple(notes)
 
@@ -265,13 +264,13 @@ def _elements(graph: onnx.GraphProto) -> int:
 
 
 def _nothing(kinds: Counter[str], smallest: int) -> StepError:
-    from workbench.onnxgraph import rewrites
+    from workbench.onnxgraph import walk
 
     convolutions = kinds["Conv"] + kinds["ConvTranspose"]
     return StepError(
         "there is nothing that dynamic INT8 makes smaller and not slower",
         "it takes MatMul, Gemm, LSTM, GRU, Attention and embedding tables with constant weights of "
-        f"at least {smallest} elements; the graph has {rewrites.listed(kinds)}",
+        f"at least {smallest} elements; the graph has {walk.listed(kinds)}",
         "convolutional networks want static INT8: mobile-int8"
         if convolutions
         else "use mobile-float16, or lower quantize_dynamic.smallest",

@@ -126,7 +126,7 @@ class ToTflite(Step):
 
     def _refuse_floats(self, floats: dict[str, int]) -> None:
         """No INT8 file for firmware computes in float anywhere."""
-        from workbench.onnxgraph.rewrites import listed
+        from workbench.onnxgraph.walk import listed
 
         if self.precision == "int8-io" and floats:
             raise StepError(
@@ -140,7 +140,7 @@ class ToTflite(Step):
         return f"mixed-{plain}" if floats and self.needs_data else plain
 
     def _notes(self, samples: int, facts: dict[str, Any], subject: Artifact) -> tuple[str, ...]:
-        from workbench.onnxgraph.rewrites import listed
+        from workbench.onnxgraph.walk import listed
 
         if not samples:
             return ()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.onnxgraph.rewrites import Weights
+from workbench.onnxgraph.rewrites import Weights, copy_model
 from workbench.onnxgraph.session import run_samples
-from workbench.tflite.lowering import LEAST, Inputs, Rewritten, copied
+from workbench.onnxgraph.walk import producers
+from workbench.tflite.lowering import LEAST, Inputs, Rewritten
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +38,7 @@ def bounded_masks(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
     bounds = dict(_bounds(model, inputs))
     if not bounds:
         return model, ""
-    changed = copied(model)
+    changed = copy_model(model)
     weights = Weights(changed.graph)
     least = min(bounds.values())
     for node in changed.graph.node:
@@ -54,7 +55,7 @@ def bounded_masks(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
 
 def _bounds(model: onnx.ModelProto, inputs: Inputs) -> Iterator[tuple[str, float]]:
     """Constants that masks are made of, with what is enough in their place."""
-    makers = {output: node for node in model.graph.node for output in node.output}
+    makers = producers(model.graph.node)
     weights = Weights(model.graph)
     pairs = []
     for node in model.graph.node:
@@ -95,7 +96,7 @@ def _values(model: onnx.ModelProto, names: list[str], inputs: Inputs) -> list[Ar
     """Tensors inside a model, for real inputs."""
     import onnx
 
-    opened = copied(model)
+    opened = copy_model(model)
     del opened.graph.output[:]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return run_samples(opened, inputs)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workbench.errors import StepError
-from workbench.tflite.lowering import Inputs, Rewritten, shapes
+from workbench.onnxgraph.rewrites import rename_tensors
+from workbench.onnxgraph.shapes import known_shapes
+from workbench.onnxgraph.walk import graphs
+from workbench.tflite.lowering import Inputs, Rewritten
 
 if TYPE_CHECKING:
     import onnx
@@ -50,32 +53,19 @@ def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
 
     copy = onnx.GraphProto()
     copy.CopyFrom(graph)
-    own = {one.name for one in copy.initializer}
-    own |= {name for node in copy.node for name in node.output if name}
-
-    def rename(node: onnx.NodeProto) -> None:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name in own:
-                    names[index] = prefix + name
-        node.name = prefix + node.name
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                for one in inner.node:
-                    rename(one)
-                for value in inner.output:
-                    if value.name in own:
-                        value.name = prefix + value.name
-
-    for node in copy.node:
-        rename(node)
-    for one in (*copy.initializer, *copy.output):
-        one.name = prefix + one.name
+    own = [tensor.name for tensor in copy.initializer]
+    own += [name for node in copy.node for name in node.output if name]
+    rename_tensors(copy, {name: prefix + name for name in own})
+    for inner in graphs(copy):
+        for node in inner.node:
+            node.name = prefix + node.name
+    for value in (*copy.initializer, *copy.output):
+        value.name = prefix + value.name
     return copy
 
 
 def _check_shapes(model: onnx.ModelProto, chosen: list[tuple[str, str, str]]) -> None:
-    known = shapes(model)
+    known = known_shapes(model)
     for node, one, other in chosen:
         if one not in known or known[one] != known.get(other):
             raise StepError(

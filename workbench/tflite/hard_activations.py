@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph import signature
-from workbench.onnxgraph.rewrites import Weights, inputs_of, replace_nodes
+from workbench.onnxgraph.rewrites import Weights, copy_model, replace_nodes
+from workbench.onnxgraph.walk import attributes, output_names, taken_names
 from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph, strip_qdq
-from workbench.tflite.lowering import attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -46,9 +46,9 @@ def hard_products(stripped: StrippedGraph) -> StrippedGraph:
     In a quantized graph those alone whose two ends are quantized: LiteRT's float kernels take
     HARD_SWISH as it is.
     """
-    model = type(stripped.model).FromString(stripped.model.SerializeToString())
+    model = copy_model(stripped.model)
     work = _Work(model.graph, dict(stripped.grids))
-    uses = Counter(inputs_of(model.graph)) + Counter(one.name for one in model.graph.output)
+    uses = Counter(taken_names(model.graph)) + Counter(output_names(model.graph))
     nodes = list(model.graph.node)
     native = signature.opset(model) >= HARD_SWISH_OPSET
     made: list[onnx.NodeProto] = []

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.onnxgraph.rewrites import Weights, replace_nodes, settle_constants
+from workbench.onnxgraph.rewrites import Weights, copy_model, replace_nodes, settle_constants
+from workbench.onnxgraph.shapes import known_shapes
 from workbench.onnxgraph.signs import never_negative
+from workbench.onnxgraph.walk import attributes, consumers, output_names, producers
 from workbench.tflite.unrolled_rnn import Builder
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ def embeddings(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     quantizer stumbles. For GatherND it is a remainder, but the table is not stored in 8 bits then.
     """
     weights = Weights(model.graph)
-    known = shapes(model)
+    known = known_shapes(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type == "Gather" and not attributes(node).get("axis"):
@@ -137,7 +139,7 @@ def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     from workbench.onnxgraph import signature
 
     opset = signature.opset(model)
-    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
     weights = Weights(model.graph)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -171,7 +173,7 @@ def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
 
 def written_prelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     """PRelu as r + slope * (x - r) with r = relu(x): onnx2tf confuses its slopes' axes at times."""
-    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
     weights = Weights(model.graph)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -211,8 +213,8 @@ def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     import onnx
 
     weights = Weights(model.graph)
-    makers = {output: node for node in model.graph.node for output in node.output}
-    ranks = {name: len(shape) for name, shape in shapes(model).items()}
+    makers = producers(model.graph.node)
+    ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
     nodes = []
     for node in model.graph.node:
         found = attributes(node)
@@ -248,21 +250,18 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     [N, C, H, W] as [N, H·W, C]: onnx2tf, whose images are channels last, need not move anything
     then, and cannot confuse C with H·W where they are equal.
     """
-    known = shapes(model)
+    known = known_shapes(model)
     weights = Weights(model.graph)
-    makers = {output: node for node in model.graph.node for output in node.output}
-    takers: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            takers[name] = takers.get(name, 0) + 1
-    results = {value.name for value in model.graph.output}
+    makers = producers(model.graph.node)
+    takers = consumers(model.graph.node)
+    results = output_names(model.graph)
     for node in model.graph.node:
         reshape = makers.get(node.input[0]) if node.op_type == "Transpose" else None
         if reshape is None or reshape.op_type != "Reshape":
             continue
         middle = reshape.output[0]
         image, flat = known.get(reshape.input[0], []), known.get(middle, [])
-        alone = takers[middle] == 1 and middle not in results
+        alone = len(takers[middle]) == 1 and middle not in results
         if (
             alone
             and len(image) > 3
@@ -279,17 +278,13 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     return model, ""
 
 
-def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    return type(model).FromString(model.SerializeToString())
-
-
 def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with every operator's float results as its outputs, and the operators in order."""
     import onnx
 
     known = onnx.shape_inference.infer_shapes(model, data_prop=True)
     values = {value.name: value for value in (*known.graph.value_info, *known.graph.output)}
-    made = copied(model)
+    made = copy_model(model)
     del made.graph.output[:]
     places = []
     for node in model.graph.node:
@@ -299,26 +294,6 @@ def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
                 made.graph.output.append(value)
                 places.append(f"{node.op_type} ({node.name})")
     return made, places
-
-
-def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes by tensor, of those whose every axis is known."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    found = {one.name: list(one.dims) for one in graph.initializer}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        tensor = value.type.tensor_type
-        axes = [axis.dim_value for axis in tensor.shape.dim]
-        if tensor.HasField("shape") and all(axes):
-            found[value.name] = axes
-    return found
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    import onnx
-
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
 
 
 def _node(op: str, inputs: list[str], output: str, name: str, **more: Any) -> onnx.NodeProto:

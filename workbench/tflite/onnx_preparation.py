@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from workbench.errors import StepError, first_line
-from workbench.onnxgraph.rewrites import name_nodes
+from workbench.onnxgraph.rewrites import name_nodes, rename_tensors
 from workbench.onnxgraph.session import run_samples
 from workbench.tflite.attention_masks import bounded_masks
 from workbench.tflite.branches import both_branches
@@ -93,8 +93,6 @@ def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:
     """
     import onnx
 
-    from workbench.onnxgraph import signature
-
     name_nodes(model.graph)
     for node in model.graph.node:
         node.name = re.sub(r"[^A-Za-z0-9./]", "_", node.name).lstrip("._/") or node.op_type
@@ -107,7 +105,7 @@ def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:
     for side in ("input", "output"):
         for number, value in enumerate(getattr(model.graph, side)):
             new = f"wb_{side}_{number}"
-            signature.rename(model.graph, value.name, new)
+            rename_tensors(model.graph, {value.name: new})
             value.name = new
 
 

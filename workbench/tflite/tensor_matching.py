@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.onnxgraph.rewrites import expose
 from workbench.onnxgraph.session import working_session
 
 if TYPE_CHECKING:
@@ -65,22 +66,15 @@ class Print:
 
 def onnx_prints(model: onnx.ModelProto, samples: Iterable[Inputs]) -> dict[str, Print]:
     """Of every float activation of a graph, by name, in order of computation."""
-    import onnx
-
-    made = type(model).FromString(model.SerializeToString())
-    results = [one.name for one in made.graph.output]
-    names = [name for node in made.graph.node for name in node.output if name]
-    made.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in names if name not in results
-    )
-    session = working_session(made, optimized=False)
-    kinds = {one.name: one.type for one in session.get_outputs()}
-    wanted = [name for name in dict.fromkeys(names) if kinds.get(name) == "tensor(float)"]
+    names = [name for node in model.graph.node for name in node.output if name]
+    session = working_session(expose(model, names), optimized=False)
+    kinds = {value.name: value.type for value in session.get_outputs()}
+    floats = [name for name in dict.fromkeys(names) if kinds.get(name) == "tensor(float)"]
     runs: list[dict[str, Print]] = []
     for sample in samples:
-        found = session.run(wanted, dict(sample))
+        outputs = session.run(floats, dict(sample))
         inputs = {name: array for name, array in sample.items() if array.dtype.kind == "f"}
-        arrays = {**inputs, **dict(zip(wanted, found, strict=True))}
+        arrays = {**inputs, **dict(zip(floats, outputs, strict=True))}
         runs.append({name: Print.of([array]) for name, array in arrays.items()})
     return _joined(runs)
 

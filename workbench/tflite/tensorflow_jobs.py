@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from workbench.errors import StepError, first_line
+from workbench.onnxgraph.rewrites import copy_model
 from workbench.tflite.firmware import INT8
 from workbench.tflite.quantized import CONVERSION
 from workbench.tflite.saved_model import (
@@ -75,7 +76,7 @@ def make_saved_model(
     """
     import numpy as np
 
-    from workbench.tflite.lowering import copied, written_prelu
+    from workbench.tflite.lowering import written_prelu
     from workbench.tflite.onnx_preparation import plainly_named, prepared
 
     with np.load(samples) as stored:
@@ -87,7 +88,7 @@ def make_saved_model(
     unrolled = any("unrolled" in note for note in notes)
     for attempt in _attempts(model, inputs, large=unrolled, last=last):
         try:
-            asked = written_prelu(copied(model), inputs)[0] if attempt.written else model
+            asked = written_prelu(copy_model(model), inputs)[0] if attempt.written else model
             network = _network(asked, list(inputs.values()), attempt, source.parent)
             serve = served(network, names, made)
             outputs = compared(serve, inputs, expected, made, attempt.moved)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import StepError
+from workbench.onnxgraph.walk import attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -110,12 +111,12 @@ def _unroll(
     """Nodes in place of one; the number of steps, over both directions."""
     from onnx import helper
 
-    attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    options = attributes(node)
     given = [*node.input, *[""] * (8 - len(node.input))]
     source, kernel, recurrence, bias, lengths, initial_h, initial_c, peepholes = given
-    unknown = sorted(attributes.keys() - {"direction", "hidden_size", "linear_before_reset"})
+    unknown = sorted(options.keys() - {"direction", "hidden_size", "linear_before_reset"})
     usual = {"layout": 0, "input_forget": 0}
-    unknown = [name for name in unknown if attributes[name] != usual.get(name)]
+    unknown = [name for name in unknown if options[name] != usual.get(name)]
     shape = shapes.get(source, [])
     constants = [name for name in (kernel, recurrence, bias) if name]
     reason = (
@@ -133,8 +134,8 @@ def _unroll(
             "", "the branches for ONNX Runtime take it",
         )  # fmt: skip
     length, _, width = shape
-    hidden = int(attributes["hidden_size"])
-    direction = attributes.get("direction", b"forward").decode()
+    hidden = int(options["hidden_size"])
+    direction = options.get("direction", b"forward").decode()
     directions = 2 if direction == "bidirectional" else 1
     if length * directions > most:
         raise StepError(
@@ -156,7 +157,7 @@ def _unroll(
         biases = weights[bias][number] if bias else np.zeros(2 * gates * hidden, np.float32)
         step = cell(
             build, weights[kernel][number], weights[recurrence][number], biases,
-            bool(attributes.get("linear_before_reset", 0)),
+            bool(options.get("linear_before_reset", 0)),
         )  # fmt: skip
         projected, advance = step
         pieces = build.split(projected(rows), [1] * length, 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from workbench.arrays import slice_batch
 from workbench.onnxgraph.session import working_session
+from workbench.onnxgraph.walk import attributes, bodies, graphs, taken_names
 from workbench.quantization.core.samples import Feeds
 
 if TYPE_CHECKING:
@@ -177,17 +178,15 @@ class Network:
 def _node(number: int, proto: onnx.NodeProto) -> NetworkNode:
     import onnx
 
-    from workbench.onnxgraph.rewrites import inputs_of
-
     own = {*proto.input, *_names_made_inside(proto)}
-    taken = inputs_of(onnx.GraphProto(node=[proto]))
+    taken = taken_names(onnx.GraphProto(node=[proto]))
     domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}:"
     return NetworkNode(
         proto.name or f"{proto.op_type}_{number}",
         f"{domain}{proto.op_type}",
         tuple(proto.input),
         tuple(proto.output),
-        {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute},
+        attributes(proto),
         tuple(dict.fromkeys(name for name in taken if name and name not in own)),
         proto,
     )
@@ -195,11 +194,7 @@ def _node(number: int, proto: onnx.NodeProto) -> NetworkNode:
 
 def _names_made_inside(node: onnx.NodeProto) -> Iterator[str]:
     """The names that a node's subgraphs make themselves."""
-    import onnx
-
-    from workbench.onnxgraph.rewrites import graphs_of
-
-    for graph in list(graphs_of(onnx.GraphProto(node=[node])))[1:]:
+    for graph in (inner for body in bodies(node) for inner in graphs(body)):
         yield from (value.name for value in graph.input)
         yield from (tensor.name for tensor in graph.initializer)
         for inner in graph.node:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from workbench.errors import StepError
 from workbench.onnxgraph.rewrites import (
     Weights,
-    graphs_of,
-    inputs_of,
+    copy_model,
     name_nodes,
+    rename_uses,
     replace_nodes,
     settle_constants,
 )
+from workbench.onnxgraph.walk import producers, taken_names
 from workbench.quantization.core.plan import QuantizedWeight
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def strip_qdq(model: onnx.ModelProto) -> StrippedGraph:
 
     Raises StepError for what is not a pair of one scale and 8 bits around float operators.
     """
-    floats = type(model).FromString(model.SerializeToString())
+    floats = copy_model(model)
     graph = floats.graph
     settle_constants(graph)
     name_nodes(graph)
@@ -115,13 +116,10 @@ def strip_qdq(model: onnx.ModelProto) -> StrippedGraph:
             if name in reading.weights and index in (0, 1):
                 weights[node.name] = reading.weights[name]
     restored = _restore_relus(nodes, reading)
-    inner = [node for part in graphs_of(graph) if part is not graph for node in part.node]
-    for node in (*nodes, *inner):
-        for index, name in enumerate(node.input):
-            node.input[index] = reading.source.get(name, name)
+    rename_uses(nodes, reading.source)
     _keep_output_names(graph, nodes, reading)
     replace_nodes(graph, nodes)
-    present = {name for node in nodes for name in node.output} | set(inputs_of(graph))
+    present = {name for node in nodes for name in node.output} | set(taken_names(graph))
     kept = [value for value in graph.value_info if value.name in present]
     del graph.value_info[:]
     graph.value_info.extend(kept)
@@ -229,7 +227,7 @@ def _restore_relus(nodes: list[onnx.NodeProto], reading: _Reading) -> int:
     """
     import onnx
 
-    makers = {name: node for node in nodes for name in node.output}
+    makers = producers(nodes)
     taken = {name for node in nodes for name in node.input}
     results = {value.name for value in reading.graph.output}
     restored = 0

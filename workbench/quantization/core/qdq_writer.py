@@ -43,7 +43,7 @@ class _Writer:
     def write(self) -> onnx.ModelProto:
         import onnx
 
-        from workbench.onnxgraph.rewrites import inputs_of
+        from workbench.onnxgraph.walk import taken_names
 
         model = onnx.ModelProto()
         model.CopyFrom(self.network.model)
@@ -55,7 +55,7 @@ class _Writer:
             self._node(node)
         del graph.node[:]
         graph.node.extend(self.nodes)
-        taken = set(inputs_of(graph))
+        taken = set(taken_names(graph))
         kept = [tensor for tensor in graph.initializer if tensor.name in taken]
         kept += list(self.initializers.values())
         del graph.initializer[:]

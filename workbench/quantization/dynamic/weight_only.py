@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.rewrites import Array, Weights, replace_nodes
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.dynamic.operators import WEIGHT_INPUTS
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def embeddings_to_int8(graph: onnx.GraphProto, least: int, exclude: tuple[str, .
     row with the whole range of eight bits. Returns the number of elements of every table.
     """
     from onnx import TensorProto
-    from onnx.helper import get_attribute_value, make_node
+    from onnx.helper import make_node
 
     weights = Weights(graph)
     tables: dict[str, tuple[str, str]] = {}
@@ -35,7 +36,7 @@ def embeddings_to_int8(graph: onnx.GraphProto, least: int, exclude: tuple[str, .
     sizes = []
     for node in graph.node:
         table = weights.get(node.input[0]) if node.op_type == "Gather" else None
-        axis = next((get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
+        axis = attributes(node).get("axis", 0)
         fits = table is not None and table.dtype == np.float32 and table.ndim == 2 and axis == 0
         if table is None or not fits or table.size < least or node.name in exclude:
             nodes.append(node)

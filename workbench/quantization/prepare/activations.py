@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph import signature as graphs
-from workbench.onnxgraph.view import Given, View, attributes, is_baked
+from workbench.onnxgraph.view import Given, View, is_baked
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:

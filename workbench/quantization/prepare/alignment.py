@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.onnxgraph.view import (
-    Array,
-    Given,
-    View,
-    attributes,
-    is_real,
-    set_attribute,
-)
+from workbench.onnxgraph.view import Array, Given, View, is_real, set_attribute
+from workbench.onnxgraph.walk import attributes
 
 if TYPE_CHECKING:
     import onnx

@@ -9,8 +9,8 @@ import numpy as np
 from workbench.errors import StepError, first_line
 from workbench.onnxgraph import signature as graphs
 from workbench.onnxgraph.rewrites import name_nodes, settle_constants
-from workbench.onnxgraph.view import Given, View, attributes
-from workbench.onnxgraph.walk import bodies
+from workbench.onnxgraph.view import Given, View
+from workbench.onnxgraph.walk import attributes, bodies
 from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from workbench.onnxgraph.view import (
     Array,
     Given,
     View,
-    attributes,
     is_baked,
     is_real,
     set_attribute,
 )
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.node_rewrites import each_node
 from workbench.quantization.prepare.weights import output_channels, set_bias
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.onnxgraph.rewrites import expose
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.view import Array, Inputs
 
@@ -42,15 +43,8 @@ def run_graph(
 
     As it is written: the runtime's own rewrites would hide what ours do, and take longer.
     """
-    import onnx
-
     if tensors is not None and not isinstance(model, bytes):
-        outputs = {value.name for value in model.graph.output}
-        opened = type(model).FromString(model.SerializeToString())
-        opened.graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in tensors if name not in outputs
-        )
-        model = opened
+        model = expose(model, tensors)
     session = working_session(model, optimized=False)
     names = None if tensors is None else list(tensors)
     return [session.run(names, dict(batch)) for batch in batches]

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import StepError, first_line
-from workbench.onnxgraph.view import Array, Given, Inputs, Target, inferred
+from workbench.onnxgraph.rewrites import copy_model
+from workbench.onnxgraph.shapes import infer_values
+from workbench.onnxgraph.view import Array, Given, Inputs, Target
 from workbench.onnxgraph.walk import bodies
 from workbench.quantization.prepare.activations import rewrite_hard_sigmoid, rewrite_hard_swish
 from workbench.quantization.prepare.alignment import align_for_target
@@ -100,7 +102,7 @@ def prepare_model(
         inputs: real ones [N, ...] by name, of which the first three are used.
         target: whose kernels will run the result.
     """
-    model = type(model).FromString(model.SerializeToString())
+    model = copy_model(model)
     try:
         batches, expected = run_reference(model, inputs)
     except Exception as error:
@@ -133,13 +135,13 @@ def prepare_model(
     outer = [f"{node.op_type} {node.name}" for node in model.graph.node if bodies(node)]
     if outer:
         notes.append(f"left in float, with what is inside: {', '.join(outer)}")
-    model.graph.value_info.extend(inferred(model))
+    model.graph.value_info.extend(infer_values(model))
     return PreparedModel(model, tuple(notes))
 
 
 def already_quantized(model: onnx.ModelProto) -> str | None:
     """A model's quantized operators, `12 QLinearConv, 1 QGemm`; None where there are none."""
-    from workbench.onnxgraph.rewrites import listed, operators
+    from workbench.onnxgraph.walk import listed, operators
 
     counts = operators(model.graph)
     for name in list(counts):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.arrays import batch_size
-from workbench.onnxgraph.view import Array, Given, View, attributes, set_attribute
+from workbench.onnxgraph.view import Array, Given, View, set_attribute
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.graph_runs import run_graph
 
 if TYPE_CHECKING:

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.signs import never_negative
-from workbench.onnxgraph.view import (
-    Given,
-    View,
-    attributes,
-    axes_of,
-    is_baked,
-    set_attribute,
-)
+from workbench.onnxgraph.view import Given, View, axes_of, is_baked, set_attribute
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.constants import bypass
 from workbench.quantization.prepare.node_rewrites import each_node
 

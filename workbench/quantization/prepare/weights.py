@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.rewrites import unshare
-from workbench.onnxgraph.view import CONVOLUTIONS, Given, View, attributes, is_real
+from workbench.onnxgraph.view import CONVOLUTIONS, Given, View, is_real
+from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:
