@@ -10,7 +10,7 @@ from workbench.arrays import concatenate, split_samples
 from workbench.artifact import Artifact, Format
 from workbench.device.profile import Device
 from workbench.device.runtimes.base import Array, Inputs, Session
-from workbench.errors import DeviceError
+from workbench.errors import DeviceError, StepError, first_line
 from workbench.model import ModelSource
 
 
@@ -54,3 +54,20 @@ def open_session(
 
         return ScriptSession(target, threads)
     raise DeviceError(f"there is no runtime here for {target.format} files")
+
+
+def outputs_of(artifact: Artifact, inputs: Inputs, *, each: bool = False) -> list[Array]:
+    """Canonical outputs [N, ...] of a file that a step just made, on the CPU.
+
+    each: the samples one at a time, as an app runs them. Raises StepError where the runtime refuses
+    the file, or fails on it.
+    """
+    try:
+        session = open_session(artifact, threads=0)
+        return infer_each(session, inputs) if each else infer(session, inputs)
+    except Exception as error:
+        raise StepError(
+            f"{artifact.path.name}, just made, does not run",
+            first_line(error)[:300],
+            "the conversion is at fault: report it with the run's manifest",
+        ) from error

@@ -48,7 +48,7 @@ class FixShapes(Step):
         from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
         from workbench import parity
-        from workbench.device.trial import outputs_of
+        from workbench.device.session import outputs_of
         from workbench.onnxgraph import signature
 
         model = onnx.load(subject.path)

@@ -57,7 +57,7 @@ class Float16(Step):
         )
 
         from workbench import parity
-        from workbench.device.trial import outputs_of
+        from workbench.device.session import outputs_of
         from workbench.onnxgraph import float16, rewrites, signature
 
         if subject.precision != "float32":

@@ -142,7 +142,7 @@ class FuseTransformer(Step):
 
     def _check(self, subject: Artifact, artifact: Artifact, context: Context) -> None:
         from workbench import parity
-        from workbench.device.trial import outputs_of
+        from workbench.device.session import outputs_of
 
         examples = context.dataset.examples(4, context.seed)
         for inputs in (examples, _other_masks(examples, context.seed)):

@@ -70,9 +70,9 @@ class QuantizeDynamic(Step):
 
         import onnx
 
-        from workbench.device import trial
         from workbench.onnxgraph import rewrites, signature, walk
         from workbench.quantization.dynamic import weight_only
+        from workbench.quantization.float_copy import keep_float
 
         model = onnx.load(subject.path)
         if signature.opset(model) < PER_AXIS:
@@ -102,7 +102,7 @@ class QuantizeDynamic(Step):
             held_budget = self._within(model, chosen, subject, context)
             if held_budget.candidate is None:
                 path.unlink(missing_ok=True)
-                return trial.handed_on(subject, context, held_budget.notes)
+                return keep_float(subject, context, held_budget.notes)
             floats = held_budget.candidate
             chosen = {name: kind for name, kind in chosen.items() if name not in floats}
             held = held_budget.notes
@@ -281,7 +281,7 @@ def _checked(artifact: Artifact, subject: Artifact, context: Context) -> tuple[s
     """Compare with the float file, sample by sample as an app runs it; what a user should know."""
 
     from workbench import parity
-    from workbench.device.trial import outputs_of
+    from workbench.device.session import outputs_of
 
     examples = context.dataset.examples(8, context.seed)
     expected, outputs = (outputs_of(file, examples, each=True) for file in (subject, artifact))

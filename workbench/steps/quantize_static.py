@@ -68,9 +68,9 @@ class QuantizeStatic(Step):
         """
         import onnx
 
-        from workbench.device import trial
         from workbench.quantization.core import engine
         from workbench.quantization.explain.evidence import gather_evidence
+        from workbench.quantization.float_copy import keep_float
         from workbench.quantization.prepare.classifier_head import attach_head, detach_head
         from workbench.quantization.search.choice import PlacementGoals, choose_placement
         from workbench.quantization.search.latency import TimingSetup
@@ -95,7 +95,7 @@ class QuantizeStatic(Step):
         setup = TimingSetup(context.device, context.folder)
         choice = choose_placement(ready, floats, goals, setup, model, context.progress)
         if choice.planned is None:
-            return trial.handed_on(subject, context, choice.notes)
+            return keep_float(subject, context, choice.notes)
         path = context.folder / "model.int8.onnx"
         written = ready.write(choice.planned.placement, choice.planned.plan)
         context.progress(0.92, "what each layer lost")
@@ -150,12 +150,12 @@ class QuantizeStatic(Step):
 
     def _nothing(self, model: onnx.ModelProto, subject: Artifact, context: Context) -> Artifact:
         """What becomes of a graph without a layer for INT8: refused, or left to TFLite's own."""
-        from workbench.device import trial
         from workbench.onnxgraph import signature
+        from workbench.quantization.float_copy import keep_float
 
         if self.runtime == "tflite":
             note = "no layer for INT8 in the ONNX graph: TensorFlow's converter quantizes"
-            return trial.handed_on(subject, context, (note,))
+            return keep_float(subject, context, (note,))
         raise StepError(
             "nothing could be quantized",
             f"the graph's operators are {', '.join(sorted(signature.operators(model)))}",
@@ -244,7 +244,7 @@ def _batches(
 def _check_outputs(artifact: Artifact, subject: Artifact, context: Context) -> None:
     """Raise StepError where the file does not run, or gives NaN where the float file does not."""
     from workbench import parity
-    from workbench.device.trial import outputs_of
+    from workbench.device.session import outputs_of
 
     examples = context.dataset.examples(4, context.seed)
     before, after = (outputs_of(file, examples) for file in (subject, artifact))
