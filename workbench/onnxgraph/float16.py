@@ -128,6 +128,6 @@ def _is_float(graph: onnx.GraphProto, cast: onnx.NodeProto) -> bool:
 
     name = cast.input[0]
     values = (*graph.value_info, *graph.input)
-    types = [one.type.tensor_type.elem_type for one in values if one.name == name]
+    types = [value.type.tensor_type.elem_type for value in values if value.name == name]
     types += [t.data_type for n, t in Weights(graph).tensors.items() if n == name]
     return TensorProto.FLOAT in types

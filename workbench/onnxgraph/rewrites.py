@@ -27,6 +27,7 @@ class Weights:
         self.constant = self.tensors.keys() - {value.name for value in graph.input}
 
     def get(self, name: str) -> Array | None:
+        """The values of a constant initializer; None of all other tensors."""
         import onnx
 
         if name not in self.constant:
@@ -126,18 +127,18 @@ def in_order(graph: onnx.GraphProto) -> None:
     ]
     followers: dict[int, list[int]] = {}
     for number, before in enumerate(needs):
-        for one in before:
-            followers.setdefault(one, []).append(number)
+        for producer in before:
+            followers.setdefault(producer, []).append(number)
     ready = [number for number, before in enumerate(needs) if not before]
     heapq.heapify(ready)  # the earliest first: what was in order stays as it was
     ordered = []
     while ready:
         number = heapq.heappop(ready)
         ordered.append(graph.node[number])
-        for one in followers.get(number, ()):
-            needs[one].discard(number)
-            if not needs[one]:
-                heapq.heappush(ready, one)
+        for follower in followers.get(number, ()):
+            needs[follower].discard(number)
+            if not needs[follower]:
+                heapq.heappush(ready, follower)
     replace_nodes(graph, ordered)
 
 
@@ -210,7 +211,7 @@ def products_of_gemms(graph: onnx.GraphProto) -> None:
     replace_nodes(graph, nodes)
 
 
-def unshare(graph: onnx.GraphProto, wanted: dict[str, tuple[int, ...]]) -> int:
+def unshare(graph: onnx.GraphProto, own_inputs: dict[str, tuple[int, ...]]) -> int:
     """Give nodes weights of their own: by node name, the inputs that nobody else may take.
 
     onnxruntime before 1.32 quantizes an initializer that two nodes share to garbage (it transposes
@@ -220,13 +221,13 @@ def unshare(graph: onnx.GraphProto, wanted: dict[str, tuple[int, ...]]) -> int:
     uses = Counter(taken_names(graph))
     copies = 0
     for node in graph.node:
-        for place in wanted.get(node.name, ()):
-            name = node.input[place]
+        for index in own_inputs.get(node.name, ()):
+            name = node.input[index]
             array = weights.get(name)
             if array is None or uses[name] < 2:
                 continue
             uses[name] -= 1
-            node.input[place] = weights.add(f"{name}_{node.name}", array)
+            node.input[index] = weights.add(f"{name}_{node.name}", array)
             copies += 1
     return copies
 

@@ -40,10 +40,10 @@ def working_session(
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(model, Path):
-        given: str | bytes = str(model)
+        source: str | bytes = str(model)
     else:
-        given = model if isinstance(model, bytes) else model.SerializeToString()
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def run_samples(

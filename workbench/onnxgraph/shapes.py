@@ -16,14 +16,14 @@ LARGE = 1 << 12  # elements of a tensor whose values no shape hangs on
 def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     """Shapes by tensor, of those whose rank is known; an axis that may vary is None."""
     graph = _infer(model)
-    known: dict[str, tuple[int | None, ...]] = {
+    shapes: dict[str, tuple[int | None, ...]] = {
         tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer
     }
     for value in (*graph.value_info, *graph.output, *graph.input):
         tensor_type = value.type.tensor_type
         if tensor_type.HasField("shape"):
-            known[value.name] = walk.sizes(tensor_type.shape)
-    return known
+            shapes[value.name] = walk.sizes(tensor_type.shape)
+    return shapes
 
 
 def known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

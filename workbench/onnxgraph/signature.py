@@ -66,9 +66,9 @@ def _tensors(body: Any) -> Iterator[onnx.TensorProto]:
 
 def _inside(path: Path, location: str) -> Path:
     """Where a model keeps tensors; a link that leads out of its folder is no way to do so."""
-    place = path.parent / location
+    file = path.parent / location
     try:
-        inside = place.resolve().is_relative_to(path.parent.resolve())
+        inside = file.resolve().is_relative_to(path.parent.resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a null byte
         inside = False
     if not inside or Path(location).is_absolute():
@@ -77,7 +77,7 @@ def _inside(path: Path, location: str) -> Path:
             "a model that reads other files could take anything on this machine along",
             "put the file that holds its tensors beside it, and save the model anew",
         )
-    return place
+    return file
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -94,12 +94,12 @@ def signature(
     holds for tensors of the same names.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
-    known = {spec.name: spec for spec in like}
+    earlier = {spec.name: spec for spec in like}
     inputs = [_spec(value) for value in model.graph.input if value.name not in weights]
     outputs = [_spec(value) for value in model.graph.output]
     return (
-        tuple(_like(spec, known.get(spec.name)) for spec in inputs),
-        tuple(_like(spec, known.get(spec.name)) for spec in outputs),
+        tuple(_like(spec, earlier.get(spec.name)) for spec in inputs),
+        tuple(_like(spec, earlier.get(spec.name)) for spec in outputs),
     )
 
 
@@ -125,10 +125,10 @@ def channels_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
     for spec in specs:
         if spec.pixels is None:
             continue
-        given = f"{BAKED}{spec.name}/last"
-        rename_tensors(model.graph, {spec.name: given})
-        name = f"{given}/Transpose"
-        node = onnx.helper.make_node("Transpose", [spec.name], [given], name, perm=[0, 2, 3, 1])
+        last = f"{BAKED}{spec.name}/last"
+        rename_tensors(model.graph, {spec.name: last})
+        name = f"{last}/Transpose"
+        node = onnx.helper.make_node("Transpose", [spec.name], [last], name, perm=[0, 2, 3, 1])
         model.graph.node.insert(0, node)
         value = next(value for value in model.graph.input if value.name == spec.name)
         sizes = [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]

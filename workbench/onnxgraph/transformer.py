@@ -40,15 +40,15 @@ def linear_layers(model: onnx.ModelProto) -> None:
         end = _biased(node, takers, weights)
         if end.output[0] in outputs or node.output[0] in outputs:
             continue
-        targets = [_target(one, weights) for one in takers.get(end.output[0], [])]
+        targets = [_target(taker, weights) for taker in takers.get(end.output[0], [])]
         if not targets or any(target is None for target in targets):
             continue
         source = shapes.get(flat.input[0], ())
         if len(source) > 2 and source[-1] == inside:
             node.input[0] = flat.input[0]
-            given: tuple[int | None, ...] = (*source[:-1], outside)
+            shape: tuple[int | None, ...] = (*source[:-1], outside)
         else:
-            wide = [one for one in targets if one and len(one) == 3 and one[-1] == outside]
+            wide = [t for t in targets if t and len(t) == 3 and t[-1] == outside]
             if not wide:
                 continue
             name = weights.add(f"{node.name}_shape", _int64(*wide[0][:-1], inside))
@@ -57,10 +57,10 @@ def linear_layers(model: onnx.ModelProto) -> None:
             )
             before.setdefault(node.name, []).append(moved)
             node.input[0] = moved.output[0]
-            given = tuple(None if size == -1 else size for size in wide[0])
-        for one, target in zip(takers[end.output[0]], targets, strict=True):
-            if target and _same(target, given) and one.output[0] not in outputs:
-                alias[one.output[0]] = one.input[0]
+            shape = tuple(None if size == -1 else size for size in wide[0])
+        for taker, target in zip(takers[end.output[0]], targets, strict=True):
+            if target and _same(target, shape) and taker.output[0] not in outputs:
+                alias[taker.output[0]] = taker.input[0]
     nodes = []
     for node in graph.node:
         nodes += [*before.get(node.name, []), node]
@@ -86,12 +86,12 @@ def _target(node: onnx.NodeProto, weights: Weights) -> tuple[int, ...] | None:
     return None if shape is None or (shape == 0).any() else tuple(int(size) for size in shape)
 
 
-def _same(target: tuple[int, ...], given: tuple[int | None, ...]) -> bool:
+def _same(target: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     """Whether a Reshape to `target` leaves a tensor of that shape as it is; -1, None: unknown."""
-    if len(target) != len(given):
+    if len(target) != len(shape):
         return False
-    open_ones = [(a, b) for a, b in zip(target, given, strict=True) if a == -1 or b is None]
-    fixed = all(a == b for a, b in zip(target, given, strict=True) if a != -1 and b is not None)
+    open_ones = [(a, b) for a, b in zip(target, shape, strict=True) if a == -1 or b is None]
+    fixed = all(a == b for a, b in zip(target, shape, strict=True) if a != -1 and b is not None)
     return fixed and (not open_ones or open_ones == [(-1, open_ones[0][1])])
 
 
@@ -100,8 +100,8 @@ def _drop(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], alias: dict[str, 
     kept = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in alias)]
     sources = {name: _source(name, alias) for name in alias}
     rename_uses(kept, sources)
-    wanted = {*output_names(graph), *(name for node in kept for name in node.input)}
-    replace_nodes(graph, [node for node in kept if any(name in wanted for name in node.output)])
+    taken = {*output_names(graph), *(name for node in kept for name in node.input)}
+    replace_nodes(graph, [node for node in kept if any(name in taken for name in node.output)])
     del graph.value_info[:]  # some have another rank now
 
 
@@ -123,16 +123,18 @@ def single_unsqueezes(graph: onnx.GraphProto) -> None:
         if axes is None or axes.size < 2 or (axes < 0).any():
             nodes.append(node)
             continue
-        given = node.input[0]
+        source = node.input[0]
         ordered = sorted(int(axis) for axis in axes)
         for number, axis in enumerate(ordered):
             last = number == len(ordered) - 1
-            made = node.output[0] if last else f"{node.output[0]}_{number}"
+            result = node.output[0] if last else f"{node.output[0]}_{number}"
             name = weights.add(f"{node.name}_axis", _int64(axis))
             nodes.append(
-                onnx.helper.make_node("Unsqueeze", [given, name], [made], f"{node.name}_{number}")
+                onnx.helper.make_node(
+                    "Unsqueeze", [source, name], [result], f"{node.name}_{number}"
+                )
             )
-            given = made
+            source = result
     replace_nodes(graph, nodes)
 
 
@@ -152,7 +154,7 @@ def apart(graph: onnx.GraphProto) -> int:
         node
         for node in graph.node
         if node.op_type == "Add"
-        and any(one.op_type == "LayerNormalization" for one in takers.get(node.output[0], []))
+        and any(taker.op_type == "LayerNormalization" for taker in takers.get(node.output[0], []))
     ]
     for node in norms:
         node.op_type = "Sum"

@@ -84,9 +84,9 @@ class View:
         takers = self.takers.get(name, [])
         return takers[0] if len(takers) == 1 and name not in self.kept else None
 
-    def constant(self, node: onnx.NodeProto, place: int) -> Array | None:
+    def constant(self, node: onnx.NodeProto, index: int) -> Array | None:
         """A node's constant input at a place; None where it is computed or absent."""
-        return self.weights.get(node.input[place]) if len(node.input) > place else None
+        return self.weights.get(node.input[index]) if len(node.input) > index else None
 
     def scalar(self, name: str) -> float | None:
         """The one number of a constant float tensor; None for all others."""
@@ -100,19 +100,21 @@ class View:
         self.drop(following)
 
     def drop(self, node: onnx.NodeProto) -> None:
+        """Take a node out, when the view is written."""
         self._dropped.add(node.name)
         for name in node.input:
-            self.takers[name] = [one for one in self.takers.get(name, []) if one is not node]
+            self.takers[name] = [taker for taker in self.takers.get(name, []) if taker is not node]
 
     def dropped(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is to be taken out."""
         return node.name in self._dropped
 
-    def reroute(self, node: onnx.NodeProto, place: int, name: str) -> None:
+    def reroute(self, node: onnx.NodeProto, index: int, name: str) -> None:
         """Let a node take another tensor at a place."""
-        old = node.input[place]
-        node.input[place] = name
+        old = node.input[index]
+        node.input[index] = name
         if old not in node.input:
-            self.takers[old] = [one for one in self.takers.get(old, []) if one is not node]
+            self.takers[old] = [taker for taker in self.takers.get(old, []) if taker is not node]
         self.takers.setdefault(name, []).append(node)
 
     def put(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -146,12 +148,12 @@ def _live(nodes: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
     # A node with a subgraph may do more than it gives.
     alive = {number for number, node in enumerate(nodes) if bodies(node)}
-    wanted = [makers[name] for name in kept if name in makers] + list(alive)
-    while wanted:
-        number = wanted.pop()
+    waiting = [makers[name] for name in kept if name in makers] + list(alive)
+    while waiting:
+        number = waiting.pop()
         alive.add(number)
-        wanted += [makers[name] for name in nodes[number].input
-                   if name in makers and makers[name] not in alive]  # fmt: skip
+        waiting += [makers[name] for name in nodes[number].input
+                    if name in makers and makers[name] not in alive]  # fmt: skip
     return [node for number, node in enumerate(nodes) if number in alive]
 
 
@@ -159,7 +161,7 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     """Set, or with None remove, an attribute."""
     import onnx
 
-    others = [one for one in node.attribute if one.name != name]
+    others = [item for item in node.attribute if item.name != name]
     del node.attribute[:]
     node.attribute.extend(others)
     if value is not None:
@@ -171,9 +173,9 @@ def axes_of(view: View, node: onnx.NodeProto) -> list[int] | None:
 
     None where they are computed, or absent.
     """
-    found = attributes(node).get("axes")
-    if found is not None:
-        return list(found)
+    axes = attributes(node).get("axes")
+    if axes is not None:
+        return list(axes)
     array = view.constant(node, 1)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 

@@ -42,11 +42,11 @@ def bounded_masks(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
     weights = Weights(changed.graph)
     least = min(bounds.values())
     for node in changed.graph.node:
-        for place, name in enumerate(node.input):
+        for index, name in enumerate(node.input):
             if name in bounds and node.op_type in ("Mul", "Where", "Add"):
                 array = weights.get(name)
                 assert array is not None
-                node.input[place] = weights.add(f"{name}_bounded", np.maximum(array, least))
+                node.input[index] = weights.add(f"{name}_bounded", np.maximum(array, least))
     before, after = run_samples(model, inputs), run_samples(changed, inputs)
     if not parity.compare(before, after).sqnr >= LEAST:
         return model, ""
@@ -66,8 +66,12 @@ def _bounds(model: onnx.ModelProto, inputs: Inputs) -> Iterator[tuple[str, float
         elif summed is not None and summed.op_type == "Where":
             for mask, scores in (summed.input[1:], reversed(summed.input[1:])):
                 pairs += [(mask, scores)] if _masks(weights.get(mask)) else []
-    wanted = sorted({scores for _, scores in pairs if scores in makers})
-    ranges = dict(zip(wanted, _values(model, wanted, inputs), strict=True)) if wanted else {}
+    score_names = sorted({scores for _, scores in pairs if scores in makers})
+    ranges = (
+        dict(zip(score_names, _values(model, score_names, inputs), strict=True))
+        if score_names
+        else {}
+    )
     for name, scores in pairs:
         if scores in ranges:
             span = float(np.ptp(ranges[scores]))

@@ -32,19 +32,21 @@ def both_branches(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
                 continue
             count += 1
             results = []
-            for attribute in sorted(node.attribute, key=lambda one: one.name, reverse=True):
+            for attribute in sorted(node.attribute, key=lambda branch: branch.name, reverse=True):
                 branch = _renamed(attribute.g, f"{node.output[0]}_{attribute.name}_")
                 model.graph.initializer.extend(branch.initializer)
                 nodes += branch.node
                 results.append([value.name for value in branch.output])
-            for output, one, other in zip(node.output, *results, strict=True):
-                chosen.append((node.name, one, other))
-                nodes.append(onnx.helper.make_node("Where", [node.input[0], one, other], [output]))
+            for output, then, otherwise in zip(node.output, *results, strict=True):
+                chosen.append((node.name, then, otherwise))
+                nodes.append(
+                    onnx.helper.make_node("Where", [node.input[0], then, otherwise], [output])
+                )
         del model.graph.node[:]
         model.graph.node.extend(nodes)
         _check_shapes(model, chosen)
-    said = f"both branches of {count} If computed, one result taken" if count else ""
-    return model, said
+    note = f"both branches of {count} If computed, one result taken" if count else ""
+    return model, note
 
 
 def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
@@ -65,11 +67,11 @@ def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
 
 
 def _check_shapes(model: onnx.ModelProto, chosen: list[tuple[str, str, str]]) -> None:
-    known = known_shapes(model)
-    for node, one, other in chosen:
-        if one not in known or known[one] != known.get(other):
+    shapes = known_shapes(model)
+    for node, then, otherwise in chosen:
+        if then not in shapes or shapes[then] != shapes.get(otherwise):
             raise StepError(
                 f"operator If ({node}) has branches whose results differ in shape",
-                f"{known.get(one, 'unknown')} and {known.get(other, 'unknown')}",
+                f"{shapes.get(then, 'unknown')} and {shapes.get(otherwise, 'unknown')}",
                 "TFLite files here have fixed shapes; the branches for ONNX Runtime take it",
             )

@@ -40,19 +40,19 @@ def write_samples(
     folder.mkdir()
     files: dict[str, Any] = {}
     for batch in split.batches(8, samples):
-        given = feed(subject.inputs, batch.inputs)
+        inputs = feed(subject.inputs, batch.inputs)
         for spec in subject.inputs:
-            place = conversion["inputs"][spec.stored_name]
-            kept = _source(spec, given[spec.name])
-            kept = kept.transpose(place["permutation"]) if place["permutation"] else kept
+            layout = conversion["inputs"][spec.stored_name]
+            array = _source(spec, inputs[spec.name])
+            array = array.transpose(layout["permutation"]) if layout["permutation"] else array
             if spec.name not in files:
                 files[spec.name] = np.lib.format.open_memmap(
-                    folder / f"{place['key']}.npy",
+                    folder / f"{layout['key']}.npy",
                     "w+",
-                    kept.dtype,
-                    (samples, *kept.shape[1:]),
+                    array.dtype,
+                    (samples, *array.shape[1:]),
                 )
-            files[spec.name][batch.start : batch.start + len(batch)] = kept
+            files[spec.name][batch.start : batch.start + len(batch)] = array
     for file in files.values():
         file.flush()
     return samples
@@ -79,7 +79,7 @@ def form(subject: Artifact, precision: str) -> Form:
     return "hard" if is_hard(model) else ""
 
 
-def saved_model(subject: Artifact, context: Context, worker: Worker, made: Form) -> Path:
+def saved_model(subject: Artifact, context: Context, worker: Worker, form: Form) -> Path:
     """The SavedModel of an ONNX file in a form, made once for all precisions that take it."""
     import numpy as np
     from filelock import FileLock
@@ -92,7 +92,7 @@ def saved_model(subject: Artifact, context: Context, worker: Worker, made: Form)
     inputs = {spec.stored_name: _source(spec, examples[spec.name]) for spec in subject.inputs}
     key = key_of(
         "saved model", subject.sha256, {name: array.shape[1:] for name, array in inputs.items()},
-        made, versions(PACKAGES), code=("workbench.tflite.conversion_inputs",),
+        form, versions(PACKAGES), code=("workbench.tflite.conversion_inputs",),
     )  # fmt: skip
     final = work / f"saved-model-{key}"
     context.progress(0.0, "waiting for the SavedModel")
@@ -105,21 +105,21 @@ def saved_model(subject: Artifact, context: Context, worker: Worker, made: Form)
         making.mkdir()
         source = Path(shutil.copyfile(subject.path, making / "model.onnx"))
         _channels_first(source, subject)
-        if made == "quantized":
+        if form == "quantized":
             shutil.copyfile(source, making / QUANTIZED)
-        if made in ("quantized", "hard"):
+        if form in ("quantized", "hard"):
             _rewrite(source)
         np.savez(making / "samples.npz", *inputs.values())
         pixels = any(spec.pixels for spec in subject.inputs)
         try:
             worker.call(
                 "saved_model", source, making / "saved_model", list(inputs),
-                making / "samples.npz", pixels, made == "wide",
+                making / "samples.npz", pixels, form == "wide",
             )  # fmt: skip
         except CrashError as error:
             raise StepError("onnx2tf died", error.why, error.fix) from error
-        _say(making / "saved_model" / CONVERSION, made)
-        if made == "quantized":
+        _say(making / "saved_model" / CONVERSION, form)
+        if form == "quantized":
             (making / QUANTIZED).rename(making / "saved_model" / QUANTIZED)
         (making / "saved_model").rename(final)
         shutil.rmtree(making)
@@ -136,11 +136,11 @@ def _rewrite(path: Path) -> None:
     onnx.save(taken_apart(model).model, path)
 
 
-def _say(path: Path, made: Form) -> None:
+def _say(path: Path, form: Form) -> None:
     """Add to what is known of a SavedModel the form that it was made in."""
     conversion = json.loads(path.read_text(encoding="utf-8"))
-    conversion["form"] = made
-    if made == "hard":
+    conversion["form"] = form
+    if form == "hard":
         conversion["notes"].append("hard-swish written as x / 6 * relu6(x + 3), for INT8 kernels")
     path.write_text(json.dumps(conversion), encoding="utf-8")
 

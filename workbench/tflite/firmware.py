@@ -36,19 +36,21 @@ def facts(content: bytes) -> dict[str, Any]:
         for operator in flat.each(graph, "Operators"):
             name = flat.codes[operator.OpcodeIndex()]
             operators[name] += 1
-            if any(_scaled_by_nothing(tensors[one])
-                   for one in flat.integers(operator, "Inputs") if one >= 0):  # fmt: skip
+            if any(_scaled_by_nothing(tensors[number])
+                   for number in flat.integers(operator, "Inputs") if number >= 0):  # fmt: skip
                 unscaled.add(name)
-            kinds = {flat.types.get(tensors[one].Type(), "")
-                     for one in flat.integers(operator, "Outputs")}  # fmt: skip
+            kinds = {flat.types.get(tensors[number].Type(), "")
+                     for number in flat.integers(operator, "Outputs")}  # fmt: skip
             if name not in CONVERSIONS and any(kind.startswith("float") for kind in kinds):
-                taken = [tensors[one] for one in flat.integers(operator, "Inputs") if one >= 0]
+                taken = [
+                    tensors[number] for number in flat.integers(operator, "Inputs") if number >= 0
+                ]
                 (hybrids if _integer_weights(flat, taken) else floats)[name] += 1
     signature = flat.model.SignatureDefs(0)
     tensors = flat.each(flat.graphs[0], "Tensors")
     stored = {
-        side: {one.Name().decode(): tensors[one.TensorIndex()].Name().decode()
-               for one in flat.each(signature, side.capitalize())}
+        side: {entry.Name().decode(): tensors[entry.TensorIndex()].Name().decode()
+               for entry in flat.each(signature, side.capitalize())}
         for side in ("inputs", "outputs")
     }  # fmt: skip
     return {
@@ -60,7 +62,9 @@ def facts(content: bytes) -> dict[str, Any]:
 
 def _integer_weights(flat: Any, taken: list[Any]) -> bool:
     """Whether an operator's constants are INT8, which it computes with as such."""
-    return any(flat.types.get(one.Type()) == "int8" and flat.stored[one.Buffer()] for one in taken)
+    return any(
+        flat.types.get(tensor.Type()) == "int8" and flat.stored[tensor.Buffer()] for tensor in taken
+    )
 
 
 def _scaled_by_nothing(tensor: Any) -> bool:
@@ -92,13 +96,13 @@ def _arena(flat: Any) -> int | None:
     last = dict.fromkeys(flat.integers(graph, "Outputs"), len(operators))
     same: dict[int, int] = {}  # by tensor: the one whose memory it may have
     for step, operator in enumerate(operators):
-        taken, given = flat.integers(operator, "Inputs"), flat.integers(operator, "Outputs")
-        for number in taken:
+        inputs, outputs = flat.integers(operator, "Inputs"), flat.integers(operator, "Outputs")
+        for number in inputs:
             last[number] = max(last.get(number, 0), step)
-        for number in given:
+        for number in outputs:
             first[number] = step
             if flat.codes[operator.OpcodeIndex()] in IN_PLACE:
-                same[number] = same.get(taken[0], taken[0])
+                same[number] = same.get(inputs[0], inputs[0])
     return max(
         (_alive(step, first, last, sizes, same) for step in range(len(operators))), default=None
     )

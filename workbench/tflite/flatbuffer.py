@@ -30,6 +30,7 @@ class Flatbuffer:
         self.operators: list[Any] = self.graph.operators or []
 
     def packed(self) -> bytes:
+        """The file's bytes, with what was changed."""
         import flatbuffers  # type: ignore[import-untyped]
 
         builder = flatbuffers.Builder(1 << 20)
@@ -48,25 +49,30 @@ class Flatbuffer:
     def inputs(self) -> dict[str, int]:
         """The signature's inputs: name to tensor."""
         return {
-            one.name.decode(): int(one.tensorIndex) for one in self.model.signatureDefs[0].inputs
+            entry.name.decode(): int(entry.tensorIndex)
+            for entry in self.model.signatureDefs[0].inputs
         }
 
-    def taken(self, operator: Any) -> list[int]:
+    def activations(self, operator: Any) -> list[int]:
         """The activations that an operator takes."""
-        given = [] if operator.inputs is None else [int(one) for one in operator.inputs]
-        return [one for one in given if one >= 0 and not self.constant(one)]
+        inputs = [] if operator.inputs is None else [int(number) for number in operator.inputs]
+        return [number for number in inputs if number >= 0 and not self.constant(number)]
 
-    def given(self, operator: Any) -> list[int]:
-        return [] if operator.outputs is None else [int(one) for one in operator.outputs]
+    def results(self, operator: Any) -> list[int]:
+        """The tensors that an operator makes."""
+        return [] if operator.outputs is None else [int(number) for number in operator.outputs]
 
     def constant(self, number: int) -> bool:
+        """Whether a tensor's values stand in the file."""
         data = self.model.buffers[self.tensors[number].buffer].data
         return data is not None and len(data) > 0
 
     def is_float(self, number: int) -> bool:
+        """Whether a tensor is of float32."""
         return bool(self.tensors[number].type == self.schema.TensorType.FLOAT32)
 
     def is_int8(self, number: int) -> bool:
+        """Whether a tensor is of int8."""
         return bool(self.tensors[number].type == self.schema.TensorType.INT8)
 
     def array(self, number: int) -> Array | None:
@@ -80,13 +86,13 @@ class Flatbuffer:
         if tensor.type not in kinds or data is None or not len(data):
             return None
         raw = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kinds[tensor.type])
-        shape = [] if tensor.shape is None else [int(one) for one in tensor.shape]
+        shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
         return raw.reshape(shape)
 
     def bias(self, operator: Any) -> Array | None:
         """The constant float bias of an operator with weights."""
-        place = WEIGHTED[self.kind(operator)][1]
-        number = int(operator.inputs[place]) if 0 <= place < len(operator.inputs) else -1
+        index = WEIGHTED[self.kind(operator)][1]
+        number = int(operator.inputs[index]) if 0 <= index < len(operator.inputs) else -1
         return self.array(number) if number >= 0 else None
 
     def store(self, number: int, array: Array) -> None:
@@ -102,40 +108,48 @@ class Flatbuffer:
         """Scales, zero points and their axis."""
         import numpy as np
 
-        found = self.tensors[number].quantization
-        if found is None or found.scale is None or not len(found.scale):
+        quantization = self.tensors[number].quantization
+        if quantization is None or quantization.scale is None or not len(quantization.scale):
             return None
-        zeros = [0] if found.zeroPoint is None else found.zeroPoint
-        return np.asarray(found.scale, np.float32), np.asarray(zeros), int(found.quantizedDimension)
+        zeros = [0] if quantization.zeroPoint is None else quantization.zeroPoint
+        return (
+            np.asarray(quantization.scale, np.float32),
+            np.asarray(zeros),
+            int(quantization.quantizedDimension),
+        )
 
     def set_grid(self, number: int, scales: Array, axis: int = 0, zero: int = 0) -> None:
-        found = self.tensors[number].quantization or self.schema.QuantizationParametersT()
-        found.scale = [float(one) for one in scales]
-        found.zeroPoint = [zero] * len(found.scale)
-        found.quantizedDimension = axis
-        found.min = found.max = None
-        self.tensors[number].quantization = found
+        """Give a tensor scales along an axis, one zero point, and no range."""
+        quantization = self.tensors[number].quantization or self.schema.QuantizationParametersT()
+        quantization.scale = [float(scale) for scale in scales]
+        quantization.zeroPoint = [zero] * len(quantization.scale)
+        quantization.quantizedDimension = axis
+        quantization.min = quantization.max = None
+        self.tensors[number].quantization = quantization
 
     def set_range(self, number: int, low: float, high: float) -> None:
         """The calibrated range of a tensor, which the quantizer makes its grid of."""
-        found = self.tensors[number].quantization or self.schema.QuantizationParametersT()
-        found.min, found.max = [low], [high]
-        self.tensors[number].quantization = found
+        quantization = self.tensors[number].quantization or self.schema.QuantizationParametersT()
+        quantization.min, quantization.max = [low], [high]
+        self.tensors[number].quantization = quantization
 
     def clear_range(self, number: int) -> None:
         """Without a range a tensor stays float, and so does the operator that makes it."""
-        found = self.tensors[number].quantization
-        if found is not None:
-            found.min = found.max = None
+        quantization = self.tensors[number].quantization
+        if quantization is not None:
+            quantization.min = quantization.max = None
 
     def has_range(self, number: int) -> bool:
-        found = self.tensors[number].quantization
-        return found is not None and found.min is not None and len(found.min) > 0
+        """Whether a tensor has a calibrated range."""
+        quantization = self.tensors[number].quantization
+        return (
+            quantization is not None and quantization.min is not None and len(quantization.min) > 0
+        )
 
     def drop_unused(self) -> None:
         """Empty the buffers that no tensor has any more, so that they cost nothing."""
         used = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors}
-        used |= {one.buffer for one in self.model.metadata or []}
+        used |= {entry.buffer for entry in self.model.metadata or []}
         for number, buffer in enumerate(self.model.buffers):
             if number not in used:
                 buffer.data = None

@@ -51,7 +51,7 @@ def hard_products(stripped: StrippedGraph) -> StrippedGraph:
     uses = Counter(taken_names(model.graph)) + Counter(output_names(model.graph))
     nodes = list(model.graph.node)
     native = signature.opset(model) >= HARD_SWISH_OPSET
-    made: list[onnx.NodeProto] = []
+    written: list[onnx.NodeProto] = []
     gates = {node.output[0]: node for node in nodes if _is_hard_sigmoid(node)}
     swished = {
         name: gate
@@ -66,16 +66,16 @@ def hard_products(stripped: StrippedGraph) -> StrippedGraph:
     for node in nodes:
         output = node.output[0] if node.output else ""
         if node.op_type == "HardSwish":
-            made += work.swish(node.input[0], output, None)
+            written += work.swish(node.input[0], output, None)
         elif node.op_type == "Mul" and (name := next((n for n in node.input if n in swished), "")):
-            made += work.swish(swished[name].input[0], output, name)
+            written += work.swish(swished[name].input[0], output, name)
         elif output in swished:
             continue
         elif output in gates and work.takes(node.input[0], output):
-            made += work.sigmoid(node.input[0], output)
+            written += work.sigmoid(node.input[0], output)
         else:
-            made.append(node)
-    replace_nodes(model.graph, made)
+            written.append(node)
+    replace_nodes(model.graph, written)
     return replace(stripped, model=model, grids=work.grids)
 
 
@@ -83,9 +83,9 @@ def _is_hard_sigmoid(node: onnx.NodeProto) -> bool:
     """Of the slope 1/6 that networks have: max(0, min(1, x / 6 + 1/2))."""
     if node.op_type != "HardSigmoid":
         return False
-    found = attributes(node)
-    near = abs(found.get("alpha", 0.2) - 1 / SIX) < 1e-4
-    return bool(near and found.get("beta", 0.5) == 0.5)
+    options = attributes(node)
+    near = abs(options.get("alpha", 0.2) - 1 / SIX) < 1e-4
+    return bool(near and options.get("beta", 0.5) == 0.5)
 
 
 class _Work:
@@ -100,29 +100,31 @@ class _Work:
         self.whole = not grids
         self.grids = grids
 
-    def takes(self, given: str, result: str) -> bool:
+    def takes(self, source: str, result: str) -> bool:
         """Whether an operator from one tensor to another computes on integers, or all may."""
-        return self.whole or {given, result} <= self.grids.keys()
+        return self.whole or {source, result} <= self.grids.keys()
 
-    def swish(self, given: str, result: str, gate: str | None) -> list[onnx.NodeProto]:
-        if not self.takes(given, result):
-            return [_node("HardSwish", [given], result)]
-        nodes = self._relu6(given, result, gate or "")
+    def swish(self, source: str, result: str, gate: str | None) -> list[onnx.NodeProto]:
+        """Hard-swish from one tensor to another; gate: the tensor whose grid the gate has."""
+        if not self.takes(source, result):
+            return [_node("HardSwish", [source], result)]
+        nodes = self._relu6(source, result, gate or "")
         sixth = f"{result}_sixth"
-        if given in self.grids:
-            grid = self.grids[given]
+        if source in self.grids:
+            grid = self.grids[source]
             self.grids[sixth] = ActivationGrid(grid.scale / SIX, grid.zero)
         return [
             *nodes,
-            _node("Mul", [given, self.sixth], sixth),
+            _node("Mul", [source, self.sixth], sixth),
             _node("Mul", [sixth, f"{result}_relu6"], result),
         ]
 
-    def sigmoid(self, given: str, result: str) -> list[onnx.NodeProto]:
-        nodes = self._relu6(given, result, result)
+    def sigmoid(self, source: str, result: str) -> list[onnx.NodeProto]:
+        """Hard-sigmoid from one tensor to another."""
+        nodes = self._relu6(source, result, result)
         return [*nodes, _node("Mul", [f"{result}_relu6", self.sixth], result)]
 
-    def _relu6(self, given: str, result: str, gate: str) -> list[onnx.NodeProto]:
+    def _relu6(self, source: str, result: str, gate: str) -> list[onnx.NodeProto]:
         """relu6(given + 3), on six times the gate's grid."""
         if result in self.grids:
             grid = self.grids.get(gate)
@@ -131,7 +133,7 @@ class _Work:
             )
         shifted, relu6 = f"{result}_shifted", f"{result}_relu6"
         return [
-            _node("Add", [given, self.three], shifted),
+            _node("Add", [source, self.three], shifted),
             _node("Clip", [shifted, *self.ends], relu6),
         ]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from workbench.onnxgraph.walk import output_names
 from workbench.tflite.flatbuffer import MOVES, Flatbuffer
 from workbench.tflite.integer_weights import (
     float_rows,
@@ -44,15 +45,15 @@ NEAR = 1e-5
 
 @dataclass(frozen=True)
 class Chosen:
-    """A float file with the wanted ranges in it.
+    """A float file with the QDQ file's ranges in it.
 
-    wanted: by tensor. floats: operators to leave float, as the quantizer names them. own: how many
+    grids: by tensor. floats: operators to leave float, as the quantizer names them. own: how many
     tensors keep TensorFlow's range, of `tensors`. outputs: those of the network that have to be
     integers, and are float in the QDQ file.
     """
 
     content: bytes
-    wanted: Mapping[int, ActivationGrid]
+    grids: Mapping[int, ActivationGrid]
     floats: frozenset[str]
     own: int
     tensors: int
@@ -73,58 +74,58 @@ def with_ranges(
     from workbench.tflite import tensor_matching as matching
 
     flat = Flatbuffer(calibrated)
-    before = matching.onnx_prints(stripped.model, (one for one, _ in samples))
-    after = matching.tflite_prints(calibrated, flat, (one for _, one in samples))
-    known = matching.matched(stripped, before, after)
-    _spread(flat, known)
+    before = matching.onnx_prints(stripped.model, (original for original, _ in samples))
+    after = matching.tflite_prints(calibrated, flat, (converted for _, converted in samples))
+    grids = matching.matched(stripped, before, after)
+    _spread(flat, grids)
     own = 0
-    wanted: dict[int, ActivationGrid] = {}
+    injected: dict[int, ActivationGrid] = {}
     for number in after:
-        grid = known.get(number)
+        grid = grids.get(number)
         if grid is not None:
-            wanted[number] = grid
+            injected[number] = grid
             flat.set_range(number, grid.low, grid.high)
-        elif number in known and not all_integer:
+        elif number in grids and not all_integer:
             flat.clear_range(number)
         else:
             own += flat.has_range(number)
-    floats = frozenset() if all_integer else _left_float(flat, stripped, known)
-    results = [one.name for one in stripped.model.graph.output]
+    floats = frozenset() if all_integer else _left_float(flat, stripped, grids)
+    results = output_names(stripped.model.graph)
     outputs = sum(name not in stripped.grids for name in results) if all_integer else 0
-    return Chosen(flat.packed(), wanted, floats, own, len(wanted) + own, outputs)
+    return Chosen(flat.packed(), injected, floats, own, len(injected) + own, outputs)
 
 
-def _spread(flat: Flatbuffer, known: dict[int, ActivationGrid | None]) -> None:
+def _spread(flat: Flatbuffer, grids: dict[int, ActivationGrid | None]) -> None:
     """Say of tensors without a counterpart what follows from their neighbours.
 
     What only moves values has its input's grid. Between float tensors nothing is quantized: of an
     operator that the ONNX file computes in float, the parts that it became are float too.
     """
     for operator in flat.operators:
-        taken = [one for one in flat.taken(operator) if flat.is_float(one)]
-        for number in flat.given(operator):
-            if number in known or not taken:
+        taken = [tensor for tensor in flat.activations(operator) if flat.is_float(tensor)]
+        for number in flat.results(operator):
+            if number in grids or not taken:
                 continue
             if flat.kind(operator) in PASSING:
-                if taken[0] in known:
-                    known[number] = known[taken[0]]
-            elif any(one in known and known[one] is None for one in taken):
-                known[number] = None
+                if taken[0] in grids:
+                    grids[number] = grids[taken[0]]
+            elif any(tensor in grids and grids[tensor] is None for tensor in taken):
+                grids[number] = None
     takers: dict[int, list[Any]] = {}
     for operator in flat.operators:
-        for number in flat.taken(operator):
+        for number in flat.activations(operator):
             takers.setdefault(number, []).append(operator)
     for operator in reversed(flat.operators):
-        for number in flat.given(operator):
-            results = [one for taker in takers.get(number, ()) for one in flat.given(taker)]
-            if number in known or not results:
+        for number in flat.results(operator):
+            results = [tensor for taker in takers.get(number, ()) for tensor in flat.results(taker)]
+            if number in grids or not results:
                 continue
-            if all(one in known and known[one] is None for one in results):
-                known[number] = None
+            if all(tensor in grids and grids[tensor] is None for tensor in results):
+                grids[number] = None
 
 
 def _left_float(
-    flat: Flatbuffer, stripped: StrippedGraph, known: Mapping[int, ActivationGrid | None]
+    flat: Flatbuffer, stripped: StrippedGraph, grids: Mapping[int, ActivationGrid | None]
 ) -> frozenset[str]:
     """Operators that the quantizer would take although the QDQ file leaves them float.
 
@@ -138,15 +139,15 @@ def _left_float(
         if rows and all(row in rows for row in rows_of(weights, axis))
     ]
     for operator in flat.operators:
-        results = flat.given(operator)
+        results = flat.results(operator)
         if flat.kind(operator) not in PASSING and all(
-            one in known and known[one] is None for one in results
+            output in grids and grids[output] is None for output in results
         ):
             left.append(operator)
     return frozenset(
         flat.tensors[number].name.decode()
         for operator in left
-        for number in flat.given(operator)[:1]
+        for number in flat.results(operator)[:1]
     )
 
 
@@ -165,14 +166,14 @@ def with_integers(
     _exact(after, chosen, pairs, counts)
     rows = scale_rows(stripped)
     floats = {id(operator): (weights, axis) for operator, weights, axis in weighted(before)}
-    for one, other in pairs:
-        if id(one) not in floats:
+    for operator, converted in pairs:
+        if id(operator) not in floats:
             continue
-        weights, axis = floats[id(one)]
-        done = set_weights(after, other, weights, axis, before.bias(one), rows)
+        weights, axis = floats[id(operator)]
+        done = set_weights(after, converted, weights, axis, before.bias(operator), rows)
         if done is not None:
             counts["weights" if done else "rounded"] += 1
-        elif make_hybrid(after, other, weights, rows):
+        elif make_hybrid(after, converted, weights, rows):
             counts["hybrids"] += 1
             counts["weights"] += 1
     after.drop_unused()
@@ -181,9 +182,12 @@ def with_integers(
 
 def _pairs(before: Flatbuffer, after: Flatbuffer) -> list[tuple[Any, Any]]:
     """Each operator of the float file with what it became; [] where they cannot be paired."""
-    first = [one for one in before.operators if before.kind(one) not in MOVES]
-    second = [one for one in after.operators if after.kind(one) not in MOVES]
-    kinds = [before.kind(one) for one in first], [after.kind(one) for one in second]
+    first = [operator for operator in before.operators if before.kind(operator) not in MOVES]
+    second = [operator for operator in after.operators if after.kind(operator) not in MOVES]
+    kinds = (
+        [before.kind(operator) for operator in first],
+        [after.kind(operator) for operator in second],
+    )
     return list(zip(first, second, strict=True)) if kinds[0] == kinds[1] else []
 
 
@@ -197,28 +201,30 @@ def _exact(
     import numpy as np
 
     bits: dict[tuple[float, int], float] = {}
-    made: dict[int, list[int]] = {}  # by tensor of the float file: what stands for it
+    counterparts: dict[int, list[int]] = {}  # by tensor of the float file: what stands for it
     for before, new in pairs:
-        for one, other in [
+        for number, counterpart in [
             *zip(before.outputs, new.outputs, strict=False),
             *zip(before.inputs, new.inputs, strict=False),
         ]:
-            made.setdefault(int(one), []).append(int(other))
-    for number, grid in chosen.wanted.items():
-        grids = [after.grid(one) for one in made.get(number, ()) if after.is_int8(one)]
-        found = {(float(one[0][0]), int(one[1][0])) for one in grids if one is not None}
+            counterparts.setdefault(int(number), []).append(int(counterpart))
+    for number, grid in chosen.grids.items():
+        grids = [
+            after.grid(other) for other in counterparts.get(number, ()) if after.is_int8(other)
+        ]
+        ends = {(float(scales[0]), int(zeros[0])) for scales, zeros, _ in filter(None, grids)}
         same = {
             (scale, zero)
-            for scale, zero in found
+            for scale, zero in ends
             if zero == grid.zero and abs(scale - grid.scale) <= NEAR * grid.scale
         }
         counts["grids"] += bool(same)
-        counts["moved"] += bool(found) and not same
+        counts["moved"] += bool(ends) and not same
         bits.update(dict.fromkeys(same, grid.scale))
     for number in range(len(after.tensors)):
-        one = after.grid(number) if after.is_int8(number) else None
-        if one is not None and len(one[0]) == 1 and not after.constant(number):
-            zero = int(one[1][0])
-            exact = bits.get((float(one[0][0]), zero))
+        own = after.grid(number) if after.is_int8(number) else None
+        if own is not None and len(own[0]) == 1 and not after.constant(number):
+            zero = int(own[1][0])
+            exact = bits.get((float(own[0][0]), zero))
             if exact is not None:
                 after.set_grid(number, np.array([exact], np.float32), zero=zero)

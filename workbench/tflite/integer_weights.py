@@ -27,7 +27,7 @@ ROOM = 2.0**24
 
 def weighted(flat: Flatbuffer) -> list[tuple[Any, Array, int]]:
     """Operators with constant float weights, and the axis of their output channels."""
-    found = []
+    operators = []
     for operator in flat.operators:
         kind = flat.kind(operator)
         if kind not in WEIGHTED or len(operator.inputs) <= WEIGHTED[kind][0]:
@@ -35,8 +35,8 @@ def weighted(flat: Flatbuffer) -> list[tuple[Any, Array, int]]:
         number = int(operator.inputs[WEIGHTED[kind][0]])
         weights = flat.array(number) if number >= 0 else None
         if weights is not None and weights.ndim > 1 and weights.dtype == "float32":
-            found.append((operator, weights, _axis(flat, operator, weights)))
-    return found
+            operators.append((operator, weights, _axis(flat, operator, weights)))
+    return operators
 
 
 def _axis(flat: Flatbuffer, operator: Any, weights: Array) -> int:
@@ -69,7 +69,7 @@ def float_rows(stripped: StrippedGraph) -> set[bytes]:
     import onnx
 
     tensors = {one.name: one for one in stripped.model.graph.initializer}
-    found: set[bytes] = set()
+    rows: set[bytes] = set()
     for node in stripped.model.graph.node:
         if node.op_type not in PRODUCTS:
             continue
@@ -79,8 +79,8 @@ def float_rows(stripped: StrippedGraph) -> set[bytes]:
         array = onnx.numpy_helper.to_array(tensor)
         turned = any(one.name == "transB" and one.i for one in node.attribute)
         axis = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if turned else 1}.get(node.op_type)
-        found |= set(rows_of(array, array.ndim - 1 if axis is None else axis))
-    return found - set(scale_rows(stripped))
+        rows |= set(rows_of(array, array.ndim - 1 if axis is None else axis))
+    return rows - set(scale_rows(stripped))
 
 
 def set_weights(
@@ -91,30 +91,30 @@ def set_weights(
     None where the operator computes in float. Of channels that are not known, what the quantizer
     made stays.
     """
-    place, bias_place = WEIGHTED[flat.kind(operator)]
-    number = int(operator.inputs[place])
-    found, integers = flat.grid(number), flat.array(number)
-    if found is None or integers is None or integers.dtype != np.int8:
+    index, bias_place = WEIGHTED[flat.kind(operator)]
+    number = int(operator.inputs[index])
+    grid, integers = flat.grid(number), flat.array(number)
+    if grid is None or integers is None or integers.dtype != np.int8:
         return None
-    wanted = [rows.get(row) for row in rows_of(weights, axis)]
-    scales = np.broadcast_to(found[0], (len(wanted),)).astype(np.float64)
-    for channel, scale in enumerate(wanted):
+    own_scales = [rows.get(row) for row in rows_of(weights, axis)]
+    scales = np.broadcast_to(grid[0], (len(own_scales),)).astype(np.float64)
+    for channel, scale in enumerate(own_scales):
         scales[channel] = scales[channel] if scale is None else scale
     if flat.kind(operator) == "BATCH_MATMUL" and np.ptp(scales) > 0:
         return False  # which takes one scale alone
     step = _input_scale(flat, operator)
-    dead = ~np.moveaxis(weights, axis, 0).reshape(len(wanted), -1).any(axis=1)
+    dead = ~np.moveaxis(weights, axis, 0).reshape(len(own_scales), -1).any(axis=1)
     if bias is not None and step:
         scales = np.where(dead, np.maximum(scales, np.abs(bias) / (step * ROOM)), scales)
     scales = scales.astype(np.float32).astype(np.float64)
     shape = [1] * weights.ndim
     shape[axis] = -1
-    made = np.clip(np.rint(weights / scales.reshape(shape)), -127, 127).astype(np.int8)
-    flat.store(number, made.reshape(integers.shape))
-    flat.set_grid(number, scales if len(found[0]) > 1 or np.ptp(scales) > 0 else scales[:1], axis)
+    rounded = np.clip(np.rint(weights / scales.reshape(shape)), -127, 127).astype(np.int8)
+    flat.store(number, rounded.reshape(integers.shape))
+    flat.set_grid(number, scales if len(grid[0]) > 1 or np.ptp(scales) > 0 else scales[:1], axis)
     if bias is not None and step and 0 <= bias_place < len(operator.inputs):
         _set_bias(flat, int(operator.inputs[bias_place]), bias, step * scales)
-    return all(scale is not None for scale in wanted)
+    return all(scale is not None for scale in own_scales)
 
 
 def make_hybrid(flat: Flatbuffer, operator: Any, weights: Array, rows: Rows) -> bool:
@@ -140,8 +140,8 @@ def make_hybrid(flat: Flatbuffer, operator: Any, weights: Array, rows: Rows) -> 
 
 def _input_scale(flat: Flatbuffer, operator: Any) -> float:
     data = 2 if flat.kind(operator) == "TRANSPOSE_CONV" else 0
-    found = flat.grid(int(operator.inputs[data]))
-    return 0.0 if found is None else float(found[0][0])
+    grid = flat.grid(int(operator.inputs[data]))
+    return 0.0 if grid is None else float(grid[0][0])
 
 
 def _set_bias(flat: Flatbuffer, number: int, bias: Array, scales: Array) -> None:

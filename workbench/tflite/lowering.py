@@ -49,8 +49,8 @@ def fixed_shapes(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
         make_input_shape_fixed(model.graph, name, [1, *array.shape[1:]])
     fix_output_shapes(model)
     # It leaves outputs that a file declares without any shape, with which onnxsim fails.
-    known = onnx.shape_inference.infer_shapes(model)
-    for value, inferred in zip(model.graph.output, known.graph.output, strict=True):
+    inferred_model = onnx.shape_inference.infer_shapes(model)
+    for value, inferred in zip(model.graph.output, inferred_model.graph.output, strict=True):
         if not value.type.tensor_type.HasField("shape"):
             value.CopyFrom(inferred)
     return model, ", ".join(opened)
@@ -90,7 +90,7 @@ def native_gelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
             node.domain = ""
             count += 1
     fused.topological_sort()
-    kept = [one for one in fused.model.opset_import if one.domain != "com.microsoft"]
+    kept = [opset for opset in fused.model.opset_import if opset.domain != "com.microsoft"]
     del fused.model.opset_import[:]
     fused.model.opset_import.extend(kept)
     raised = f"opset raised from {before} to {GELU_OPSET} for " if before < GELU_OPSET else ""
@@ -115,14 +115,14 @@ def embeddings(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     quantizer stumbles. For GatherND it is a remainder, but the table is not stored in 8 bits then.
     """
     weights = Weights(model.graph)
-    known = known_shapes(model)
+    shapes = known_shapes(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type == "Gather" and not attributes(node).get("axis"):
             table, ids = node.input
             constant = weights.get(table) is not None and weights.get(ids) is None
-            if constant and known.get(ids):
-                shape = weights.add(f"{node.output[0]}_ids", np.array([*known[ids], 1], np.int64))
+            if constant and shapes.get(ids):
+                shape = weights.add(f"{node.output[0]}_ids", np.array([*shapes[ids], 1], np.int64))
                 places = f"{node.output[0]}_places"
                 nodes.append(_node("Reshape", [ids, shape], places, places))
                 node.CopyFrom(_node("GatherND", [table, places], node.output[0], node.name))
@@ -143,12 +143,12 @@ def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     weights = Weights(model.graph)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        given = node.input[0] if node.input else ""
-        if node.op_type != "LayerNormalization" or given not in ranks or len(node.output) > 1:
+        source = node.input[0] if node.input else ""
+        if node.op_type != "LayerNormalization" or source not in ranks or len(node.output) > 1:
             nodes.append(node)
             continue
-        found = attributes(node)
-        axes = np.arange(found.get("axis", -1) % ranks[given], ranks[given])
+        options = attributes(node)
+        axes = np.arange(options.get("axis", -1) % ranks[source], ranks[source])
         build = Builder(f"{node.output[0]}_norm")
 
         def mean(value: str, build: Builder = build, axes: Array = axes) -> str:
@@ -156,8 +156,8 @@ def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
                 return build("ReduceMean", value, axes=axes.tolist())
             return build("ReduceMean", value, build.constant(axes))
 
-        centred = build("Sub", given, mean(given))
-        epsilon = build.constant(np.array([found.get("epsilon", 1e-5)], np.float32))
+        centred = build("Sub", source, mean(source))
+        epsilon = build.constant(np.array([options.get("epsilon", 1e-5)], np.float32))
         variance = build("Add", mean(build("Mul", centred, centred)), epsilon)
         value = build("Div", centred, build("Sqrt", variance))
         for op, name, idle in zip(("Mul", "Add"), node.input[1:], (1, 0), strict=False):
@@ -217,14 +217,14 @@ def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
     nodes = []
     for node in model.graph.node:
-        found = attributes(node)
-        pads = found.get("pads")
+        options = attributes(node)
+        pads = options.get("pads")
         source = node.input[0] if node.input else ""
-        usual = not found.get("ceil_mode") and set(found.get("dilations", [1])) == {1}
+        usual = not options.get("ceil_mode") and set(options.get("dilations", [1])) == {1}
         if node.op_type == "MaxPool" and pads and any(pads) and usual and source in ranks:
             # A window that starts in p reflected values goes on to the p-th true one.
             wide = all(size >= 2 * pad + 1 for size, pad in
-                       zip(found["kernel_shape"] * 2, pads, strict=True))  # fmt: skip
+                       zip(options["kernel_shape"] * 2, pads, strict=True))  # fmt: skip
             positive = never_negative(makers.get(source), weights)
             if positive or wide:
                 half = len(pads) // 2
@@ -250,7 +250,7 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     [N, C, H, W] as [N, H·W, C]: onnx2tf, whose images are channels last, need not move anything
     then, and cannot confuse C with H·W where they are equal.
     """
-    known = known_shapes(model)
+    shapes = known_shapes(model)
     weights = Weights(model.graph)
     makers = producers(model.graph.node)
     takers = consumers(model.graph.node)
@@ -260,7 +260,7 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
         if reshape is None or reshape.op_type != "Reshape":
             continue
         middle = reshape.output[0]
-        image, flat = known.get(reshape.input[0], []), known.get(middle, [])
+        image, flat = shapes.get(reshape.input[0], []), shapes.get(middle, [])
         alone = len(takers[middle]) == 1 and middle not in results
         if (
             alone
@@ -269,11 +269,11 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
             and flat[:2] == image[:2]
             and attributes(node).get("perm") == [0, 2, 1]
         ):
-            given, made = reshape.input[0], node.output[0]
+            source, result = reshape.input[0], node.output[0]
             order = [0, *range(2, len(image)), 1]
-            shape = weights.add(f"{made}_shape", np.array([flat[0], flat[2], flat[1]], np.int64))
-            reshape.CopyFrom(_node("Transpose", [given], middle, reshape.name, perm=order))
-            node.CopyFrom(_node("Reshape", [middle, shape], made, node.name))
+            shape = weights.add(f"{result}_shape", np.array([flat[0], flat[2], flat[1]], np.int64))
+            reshape.CopyFrom(_node("Transpose", [source], middle, reshape.name, perm=order))
+            node.CopyFrom(_node("Reshape", [middle, shape], result, node.name))
     del model.graph.value_info[:]  # of the tensor between the two, another shape now
     return model, ""
 
@@ -282,18 +282,18 @@ def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with every operator's float results as its outputs, and the operators in order."""
     import onnx
 
-    known = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    values = {value.name: value for value in (*known.graph.value_info, *known.graph.output)}
-    made = copy_model(model)
-    del made.graph.output[:]
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    values = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    copy = copy_model(model)
+    del copy.graph.output[:]
     places = []
     for node in model.graph.node:
         for name in node.output:
             value = values.get(name)
             if value is not None and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-                made.graph.output.append(value)
+                copy.graph.output.append(value)
                 places.append(f"{node.op_type} ({node.name})")
-    return made, places
+    return copy, places
 
 
 def _node(op: str, inputs: list[str], output: str, name: str, **more: Any) -> onnx.NodeProto:

@@ -78,8 +78,8 @@ def prepared(
                 f"{type(error).__name__}: {first_line(error)}",
                 "the branches for ONNX Runtime stand",
             ) from error
-        found = run_samples(model, inputs)
-        parity.check_sqnr(f"prepared for TFLite ({name})", expected, found, LEAST)
+        rewritten = run_samples(model, inputs)
+        parity.check_sqnr(f"prepared for TFLite ({name})", expected, rewritten, LEAST)
         if note:
             notes.append(note)
     _refuse(model)
@@ -98,8 +98,8 @@ def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:
         node.name = re.sub(r"[^A-Za-z0-9./]", "_", node.name).lstrip("._/") or node.op_type
     name_nodes(model.graph)
 
-    given = {value.name: value.SerializeToString() for value in model.graph.input}
-    copies = [onnx.ValueInfoProto.FromString(given[name]) for name in inputs]
+    inputs_by_name = {value.name: value.SerializeToString() for value in model.graph.input}
+    copies = [onnx.ValueInfoProto.FromString(inputs_by_name[name]) for name in inputs]
     del model.graph.input[:]
     model.graph.input.extend(copies)
     for side in ("input", "output"):
@@ -111,12 +111,12 @@ def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:
 
 def _refuse(model: onnx.ModelProto) -> None:
     """Operators known to have no counterpart, before anything is tried with them."""
-    known = {"Erf": "TFLite has Erf only within Gelu", "Loop": "loops", "Scan": "loops"}
+    reasons = {"Erf": "TFLite has Erf only within Gelu", "Loop": "loops", "Scan": "loops"}
     for node in model.graph.node:
-        if node.op_type in known:
+        if node.op_type in reasons:
             raise StepError(
                 f"operator {node.op_type} ({node.name}) has no TFLite counterpart",
-                known[node.op_type],
+                reasons[node.op_type],
                 "the branches for ONNX Runtime take it",
             )
 

@@ -103,36 +103,36 @@ def _samples(
     """A few samples, each as the ONNX graph takes it and as the SavedModel does."""
     import numpy as np
 
-    made = []
+    pairs = []
     for sample in itertools.islice(stored_samples(folder), SAMPLES):
         before = {}
-        for name, place in places.items():
-            order = place["permutation"]
-            array = sample[place["key"]]
+        for name, layout in places.items():
+            order = layout["permutation"]
+            array = sample[layout["key"]]
             before[name] = array.transpose(np.argsort(order)) if order else array
-        made.append((before, sample))
-    return made
+        pairs.append((before, sample))
+    return pairs
 
 
 def notes(counts: dict[str, int]) -> tuple[str, ...]:
     """What of the file came from the QDQ file and what did not, for the user."""
     operators = counts["weights"] + counts["rounded"]
-    said = ["s8s8, per channel, the quantized ONNX file's ranges, weights and biases"]
+    lines = ["s8s8, per channel, the quantized ONNX file's ranges, weights and biases"]
     if counts["own"]:
-        said.append(f"{counts['own']} of {counts['tensors']} tensors keep TensorFlow's ranges")
+        lines.append(f"{counts['own']} of {counts['tensors']} tensors keep TensorFlow's ranges")
     if counts["moved"]:
-        said.append(
+        lines.append(
             f"{counts['moved']} of {counts['tensors']} tensors are on the grid that TFLite's "
             "operators ask for"
         )
     if counts["outputs"]:
-        said.append(
+        lines.append(
             "outputs that the quantized ONNX file leaves float are 8 bits: of many classes the "
             "largest tie, and the first is taken"
         )
     if counts["rounded"]:
-        said.append(f"weights of {counts['rounded']} of {operators} operators rounded anew")
+        lines.append(f"weights of {counts['rounded']} of {operators} operators rounded anew")
     if counts["hybrids"]:
         plural = "s" * (counts["hybrids"] > 1)
-        said.append(f"{counts['hybrids']} operator{plural} with INT8 weights and float outputs")
-    return tuple(said)
+        lines.append(f"{counts['hybrids']} operator{plural} with INT8 weights and float outputs")
+    return tuple(lines)

@@ -33,12 +33,13 @@ def moved_axes(array: Array, moved: bool) -> tuple[int, ...]:
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
+    """The order of axes that puts the channels of [N, C, ...] last."""
     return (0, *range(2, rank), 1)
 
 
 def keys(names: Sequence[str]) -> list[str]:
     """The names as TensorFlow takes them in a signature: words that differ by more than case."""
-    made: list[str] = []
+    unique: list[str] = []
     taken: set[str] = set()
     for name in names:
         word = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tensor"
@@ -47,8 +48,8 @@ def keys(names: Sequence[str]) -> list[str]:
             number += 1
             key = f"{word}_{number}"
         taken.add(key.lower())
-        made.append(key)
-    return made
+        unique.append(key)
+    return unique
 
 
 def places(arrays: Mapping[str, Array], orders: Sequence[tuple[int, ...]]) -> dict[str, Any]:
@@ -70,14 +71,14 @@ def served(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
 
     names = keys(outputs)
 
-    def serve(*given: Any) -> dict[str, Any]:
-        found = network(list(given) if len(given) > 1 else given[0])
-        found = found if isinstance(found, list | tuple) else [found]
-        return {name: tf.identity(one) for name, one in zip(names, found, strict=True)}
+    def serve(*tensors: Any) -> dict[str, Any]:
+        results = network(list(tensors) if len(tensors) > 1 else tensors[0])
+        results = results if isinstance(results, list | tuple) else [results]
+        return {name: tf.identity(result) for name, result in zip(names, results, strict=True)}
 
     specs = [
-        tf.TensorSpec((1, *one.shape[1:]), one.dtype, name=name)
-        for one, name in zip(network.inputs, keys(inputs), strict=True)
+        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
+        for tensor, name in zip(network.inputs, keys(inputs), strict=True)
     ]
     return tf.function(serve, input_signature=specs, autograph=False)
 
@@ -92,36 +93,36 @@ def compared(
     """Each output's axes in the SavedModel's order. Raises StepError where one disagrees."""
     import numpy as np
 
-    given = [
+    arrays = [
         array.transpose(order) if (order := moved_axes(array, moved)) else array
         for array in inputs.values()
     ]
-    runs = [serve(*(array[i : i + 1] for array in given)) for i in range(len(given[0]))]
+    runs = [serve(*(array[i : i + 1] for array in arrays)) for i in range(len(arrays[0]))]
     orders = []
-    for name, key, wanted in zip(names, keys(names), expected, strict=True):
+    for name, key, reference in zip(names, keys(names), expected, strict=True):
         parts = [np.asarray(run[key]) for run in runs]
-        found = np.concatenate([part[None] if part.ndim == 0 else part for part in parts])
+        output = np.concatenate([part[None] if part.ndim == 0 else part for part in parts])
         ranked = sorted(
-            (_nearness(wanted, found.transpose(np.argsort(order)) if order else found), order)
-            for order in ([(), channels_last(wanted.ndim)] if wanted.ndim > 2 else [()])
-            if found.ndim == wanted.ndim
+            (_nearness(reference, output.transpose(np.argsort(order)) if order else output), order)
+            for order in ([(), channels_last(reference.ndim)] if reference.ndim > 2 else [()])
+            if output.ndim == reference.ndim
         )
         if not ranked or ranked[-1][0] < LEAST:
-            said = f"{ranked[-1][0]:.1f} dB" if ranked else f"shape {found.shape}"
-            raise StepError(f"output {name} {DIFFERS}: {said}")
+            nearness = f"{ranked[-1][0]:.1f} dB" if ranked else f"shape {output.shape}"
+            raise StepError(f"output {name} {DIFFERS}: {nearness}")
         orders.append(ranked[-1][1])
     return orders
 
 
-def _nearness(wanted: Array, found: Array) -> float:
+def _nearness(reference: Array, output: Array) -> float:
     """SQNR in dB; of integers infinite where enough are equal."""
     from workbench import parity
 
-    if wanted.shape != found.shape:
+    if reference.shape != output.shape:
         return -math.inf
-    if wanted.dtype.kind != "f":
-        return math.inf if (wanted == found).mean() >= LEAST_EQUAL else -math.inf
-    return parity.compare([wanted], [found]).sqnr
+    if reference.dtype.kind != "f":
+        return math.inf if (reference == output).mean() >= LEAST_EQUAL else -math.inf
+    return parity.compare([reference], [output]).sqnr
 
 
 def first_wrong(
@@ -141,22 +142,22 @@ def first_wrong(
 
     sample = {name: array[:1] for name, array in inputs.items()}
     asked, places = opened(model)
-    given = [
+    arrays = [
         array.transpose(order) if (order := moved_axes(array, moved)) else array
         for array in sample.values()
     ]
     try:
         network = convert(asked)
-        results = network(given if len(given) > 1 else given[0])
-        wanted = run_samples(asked, sample)
+        results = network(arrays if len(arrays) > 1 else arrays[0])
+        values = run_samples(asked, sample)
     except Exception:  # noqa: BLE001 - it was to explain an error, not to become one
         return ""
     results = results if isinstance(results, list | tuple) else [results]
-    for node, before, result in zip(places, wanted, results, strict=False):
+    for node, before, result in zip(places, values, results, strict=False):
         after = np.asarray(result)
         orders = itertools.permutations(range(after.ndim)) if after.ndim < MOST_AXES else ()
         moves = [after.transpose(order) for order in orders]
-        if before.ndim == after.ndim and all(_nearness(before, one) < LEAST for one in moves):
+        if before.ndim == after.ndim and all(_nearness(before, move) < LEAST for move in moves):
             return node
     return ""
 

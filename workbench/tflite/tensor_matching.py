@@ -105,13 +105,15 @@ def tflite_tensors(
     )
     interpreter.allocate_tensors()
     places = flat.inputs()
-    made = [one for operator in flat.operators for one in flat.given(operator)]
-    wanted = [one for one in (*places.values(), *made) if one >= 0 and flat.is_float(one)]
+    results = [number for operator in flat.operators for number in flat.results(operator)]
+    numbers = [
+        number for number in (*places.values(), *results) if number >= 0 and flat.is_float(number)
+    ]
     for sample in samples:
         for name, array in sample.items():
             interpreter.set_tensor(places[name], np.ascontiguousarray(array))
         interpreter.invoke()
-        yield ((one, interpreter.get_tensor(one)) for one in wanted)
+        yield ((number, interpreter.get_tensor(number)) for number in numbers)
 
 
 def _joined(runs: list[dict[Any, Print]]) -> dict[Any, Print]:
@@ -134,22 +136,22 @@ def matched(
     fused comes out as the last does.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
-    for number, one in after.items():
-        distances = {name: one.distance(other) for name, other in before.items()}
+    for number, contents in after.items():
+        distances = {name: contents.distance(other) for name, other in before.items()}
         nearest = min(distances.values(), default=float("inf"))
         if nearest > TOLERANCE:
             continue
         near = max(TIE * nearest, NOISE)
         names = tuple(name for name, distance in distances.items() if distance <= near)
         groups.setdefault(names, []).append(number)
-    found: dict[int, ActivationGrid | None] = {}
+    grid_of: dict[int, ActivationGrid | None] = {}
     for names, numbers in groups.items():
         grids = [stripped.grids.get(name) for name in names]
-        known = [grid for grid in grids if grid is not None]
-        if len(set(known)) > 1 and len(names) == len(numbers):
-            found.update(zip(numbers, grids, strict=True))
-        elif len(set(known)) > 1 and not before[names[0]].telling:
+        real = [grid for grid in grids if grid is not None]
+        if len(set(real)) > 1 and len(names) == len(numbers):
+            grid_of.update(zip(numbers, grids, strict=True))
+        elif len(set(real)) > 1 and not before[names[0]].telling:
             continue
         else:
-            found.update(dict.fromkeys(numbers, known[-1] if known else None))
-    return found
+            grid_of.update(dict.fromkeys(numbers, real[-1] if real else None))
+    return grid_of

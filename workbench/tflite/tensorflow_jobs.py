@@ -82,7 +82,7 @@ def make_saved_model(
     with np.load(samples) as stored:
         inputs = dict(zip(names, stored.values(), strict=True))
     model, expected, notes = prepared(source, inputs, wide)
-    made = [value.name for value in model.graph.output]
+    output_names = [value.name for value in model.graph.output]
     plainly_named(model, inputs)
     problems = []
     unrolled = any("unrolled" in note for note in notes)
@@ -90,17 +90,17 @@ def make_saved_model(
         try:
             asked = written_prelu(copy_model(model), inputs)[0] if attempt.written else model
             network = _network(asked, list(inputs.values()), attempt, source.parent)
-            serve = served(network, names, made)
-            outputs = compared(serve, inputs, expected, made, attempt.moved)
+            serve = served(network, names, output_names)
+            outputs = compared(serve, inputs, expected, output_names, attempt.moved)
         except BaseException as error:  # noqa: BLE001 - SystemExit among them; the next may do
             problems.append(_reason(error))
             continue
         write(serve, folder)
-        said = [attempt.note] if attempt.note and not unrolled else []
+        own_notes = [attempt.note] if attempt.note and not unrolled else []
         conversion = {
-            "notes": notes + said,
+            "notes": notes + own_notes,
             "inputs": places(inputs, [moved_axes(a, attempt.moved) for a in inputs.values()]),
-            "outputs": places(dict(zip(made, expected, strict=True)), outputs),
+            "outputs": places(dict(zip(output_names, expected, strict=True)), outputs),
         }
         (folder / CONVERSION).write_text(json.dumps(conversion), encoding="utf-8")
         return
@@ -147,12 +147,12 @@ def _network(model: Any, inputs: Sequence[Array], attempt: Attempt, work: Path) 
     onnx.save(model, path)
     np.save(SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32))
     names = [value.name for value in model.graph.input]
-    kept, given = [], []
+    kept, input_arrays = [], []
     for name, array in zip(names, inputs, strict=True):
         order = moved_axes(array, attempt.moved)
         kept += [] if order else [name]
         np.save(work / f"{name}.npy", array[:1].transpose(order) if order else array[:1])
-        given.append([name, str(work / f"{name}.npy"), 0, 1])
+        input_arrays.append([name, str(work / f"{name}.npy"), 0, 1])
     tf_keras.backend.clear_session()
     return onnx2tf.convert(
         input_onnx_file_path=str(path),
@@ -160,7 +160,7 @@ def _network(model: Any, inputs: Sequence[Array], attempt: Attempt, work: Path) 
         not_use_onnxsim=True,  # it has been, and theirs runs the command three times
         disable_model_save=True,
         keep_shape_absolutely_input_names=kept or None,
-        custom_input_op_name_np_data_path=given,
+        custom_input_op_name_np_data_path=input_arrays,
         non_verbose=True,
         verbosity="error",
         disable_strict_mode=not attempt.strict,
@@ -179,11 +179,11 @@ def _reason(error: BaseException) -> str:
             name = getattr(trace.tb_frame.f_locals.get("graph_node"), "name", "")
             operator += f" ({name})" if name else ""
         trace = trace.tb_next
-    said = first_line(error)
-    if missing := re.search(r"No module named 'onnx2tf\.ops\.(\w+)'", said):
+    message = first_line(error)
+    if missing := re.search(r"No module named 'onnx2tf\.ops\.(\w+)'", message):
         return f"operator {missing[1]}: onnx2tf does not have it"
     at = f"operator {operator}: " if operator else ""
-    return f"{at}{type(error).__name__}{f': {said}' if said else ''}"
+    return f"{at}{type(error).__name__}{f': {message}' if message else ''}"
 
 
 def make_flatbuffer(
@@ -214,11 +214,11 @@ def make_flatbuffer(
             break
         except Exception as error:  # noqa: BLE001 - whatever it raises is the step's error
             # Without float kernels first: what needs them is to be said, not to go unseen.
-            said = first_line(error) or type(error).__name__
+            message = first_line(error) or type(error).__name__
             missing = sorted(set(re.findall(r"tf\.[A-Z]\w+|(?<=op: ')\w+", str(error))))
             refused = StepError(
                 f"TensorFlow cannot write the model as {precision} TFLite",
-                f"no TFLite operator for {', '.join(missing)}" if missing else said,
+                f"no TFLite operator for {', '.join(missing)}" if missing else message,
             )
             refused.__cause__ = error
     if content is None:

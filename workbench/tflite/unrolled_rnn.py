@@ -36,10 +36,12 @@ class Builder:
         self._count = 0
 
     def name(self) -> str:
+        """A name that no tensor has yet."""
         self._count += 1
         return f"{self.prefix}_{self._count}"
 
     def constant(self, array: Array) -> str:
+        """A new initializer; its name."""
         from onnx import numpy_helper
 
         name = self.name()
@@ -47,24 +49,30 @@ class Builder:
         return name
 
     def many(self, op: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """A new node with that many outputs; their names."""
         from onnx import helper
 
-        made = [self.name() for _ in range(count)]
-        self.nodes.append(helper.make_node(op, list(inputs), made, name=made[0], **attributes))
-        return made
+        outputs = [self.name() for _ in range(count)]
+        self.nodes.append(
+            helper.make_node(op, list(inputs), outputs, name=outputs[0], **attributes)
+        )
+        return outputs
 
     def __call__(self, op: str, *inputs: str, **attributes: Any) -> str:
         return self.many(op, 1, *inputs, **attributes)[0]
 
     def split(self, value: str, sizes: list[int], axis: int) -> list[str]:
+        """Pieces of a tensor along an axis, of these sizes; their names."""
         if len(sizes) == 1:
             return [value]
         return self.many("Split", len(sizes), value, self.constant(np.array(sizes)), axis=axis)
 
     def concat(self, values: list[str], axis: int) -> str:
+        """Tensors joined along an axis; the result's name."""
         return values[0] if len(values) == 1 else self("Concat", *values, axis=axis)
 
     def reshape(self, value: str, *shape: int) -> str:
+        """A tensor in another shape; the result's name."""
         return self("Reshape", value, self.constant(np.array(shape)))
 
 
@@ -84,7 +92,7 @@ def unrolled(model: onnx.ModelProto, _inputs: Any = None) -> tuple[onnx.ModelPro
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*graph.value_info, *graph.input, *graph.output)
     }
-    weights = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     steps = 0
     nodes = []
     for node in graph.node:
@@ -112,8 +120,8 @@ def _unroll(
     from onnx import helper
 
     options = attributes(node)
-    given = [*node.input, *[""] * (8 - len(node.input))]
-    source, kernel, recurrence, bias, lengths, initial_h, initial_c, peepholes = given
+    operands = [*node.input, *[""] * (8 - len(node.input))]
+    source, kernel, recurrence, bias, lengths, initial_h, initial_c, peepholes = operands
     unknown = sorted(options.keys() - {"direction", "hidden_size", "linear_before_reset"})
     usual = {"layout": 0, "input_forget": 0}
     unknown = [name for name in unknown if options[name] != usual.get(name)]
@@ -169,13 +177,13 @@ def _unroll(
             outputs.append(state)
         every.append(build.concat(outputs[::-1] if backward else outputs, 0))
         last.append((state, memory))
-    made = [
+    results = [
         build.reshape(build.concat(every, 1), length, directions, 1, hidden),
         build.reshape(build.concat([state for state, _ in last], 0), directions, 1, hidden),
         build.reshape(build.concat([memory for _, memory in last], 0), directions, 1, hidden)
         if node.op_type == "LSTM" else "",
     ]  # fmt: skip
-    for name, output in zip(node.output, made, strict=False):
+    for name, output in zip(node.output, results, strict=False):
         if name:
             build.nodes.append(helper.make_node("Identity", [output], [name]))
     return length * directions
