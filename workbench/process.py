@@ -37,7 +37,7 @@ JOBS = {
     "drop": "workbench.jobs.inference:drop_target",
     "latency": "workbench.jobs.timing:measure_latency",
     "layers": "workbench.measure.divergence:layers",
-    "placement": "workbench.device.placement:placed",
+    "placement": "workbench.device.placement:find_placement",
     "provider": "workbench.device.provider_check:start",
     "probe": "workbench.measure.robustness:probe",
     "saved_model": "workbench.tflite.tensorflow_jobs:make_saved_model",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.device import fakes
 from tests.device.native import models
 from workbench.artifact import digest
-from workbench.device.benchmark_model import operators, parsed
+from workbench.device.benchmark_model import operators, parse_times
 from workbench.device.profile import Library
 from workbench.errors import DeviceError, ProfileError
 from workbench.inspect import artifacts, read
@@ -37,7 +37,7 @@ INFO: Memory footprint delta from the start of the tool (MB): init=4.5 overall=9
 
 
 def test_the_median_of_the_inferences_is_read():
-    ran = parsed(SAID)
+    ran = parse_times(SAID)
     assert (ran.load_ns, ran.first_ns, ran.samples_ns) == (5_685_000, 18_535_000, (14_501_000,))
     assert ran.peak_bytes == 9_250_000
     assert ran.summary
@@ -48,7 +48,7 @@ def test_equal_times_are_printed_as_one():
         "count=68 first=14512 curr=14476 min=13917 max=15877 avg=14575.2 std=300 p5=14000 "
         "median=14501 p95=15000", "count=68 curr=12(all same)",
     )  # fmt: skip
-    assert parsed(same).samples_ns == (12_000,)
+    assert parse_times(same).samples_ns == (12_000,)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_equal_times_are_printed_as_one():
 )
 def test_what_is_not_there_is_said(text, message):
     with pytest.raises(DeviceError) as caught:
-        parsed(text.replace("Init: 5685, First", "Init: , First") if "Other" in text else text)
+        parse_times(text.replace("Init: 5685, First", "Init: , First") if "Other" in text else text)
     assert message in str(caught.value)
 
 
 @given(st.text())
 def test_any_text_is_times_or_an_error(text):
     with pytest.raises(DeviceError):
-        parsed(text)
+        parse_times(text)
 
 
 HEADINGS = "\t[node type]\t[first]\t[avg ms]\t[%]\t[cdf%]\t[mem KB]\t[times called]\t[Name]\n"

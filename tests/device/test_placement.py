@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 
 from tests import nets, project
 from workbench.artifact import Artifact, Format, TensorSpec
-from workbench.device.placement import Placement, count, delegated, placed
+from workbench.codec import from_plain, to_plain
+from workbench.device.placement import Placement, count, count_delegated, find_placement
 from workbench.device.profile import Device
 from workbench.device.providers import CPU, PROVIDERS, Provider
 from workbench.errors import DeviceError
@@ -28,7 +29,7 @@ PLAIN = Device(name="cpu")
 
 
 def where(target: Any, device: Device = PLAIN, inputs: Mapping[str, Any] = IMAGE) -> Placement:
-    return placed(target, inputs, device, lambda *_: None)
+    return find_placement(target, inputs, device, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def test_a_delegate_took_what_lies_between_its_inputs_and_its_outputs() -> None:
         one("A", [0], [1]), one("B", [1, 9], [2]), one("C", [2, 1], [3]), one("D", [1], [4]),
         one("E", [3, 4], [5]),
     ]  # fmt: skip
-    found = delegated([*model, one("DELEGATE", [9, 1], [3])])
+    found = count_delegated([*model, one("DELEGATE", [9, 1], [3])])
     assert found.nodes == {"XNNPACK": 2, "LiteRT": 3}
     assert found.left == {"A": 1, "D": 1, "E": 1}
 
@@ -260,7 +261,7 @@ def test_a_file_that_does_not_load_is_the_devices_error(
 
 def test_it_survives_json() -> None:
     full = Placement(nodes={"a": 1}, left={"Conv": 2}, notes=("said",))
-    assert Placement.from_json(json.loads(json.dumps(full.to_json()))) == full
+    assert from_plain(json.loads(json.dumps(to_plain(full))), Placement) == full
 
 
 @pytest.mark.process

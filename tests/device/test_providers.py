@@ -17,7 +17,7 @@ from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.device import provider_check, providers
 from workbench.device.profile import Device
 from workbench.device.providers import CPU, PROVIDERS, Provider
-from workbench.device.runtimes.ort import overheard, refused
+from workbench.device.runtimes.ort import capture_stderr, start_error
 from workbench.device.session import infer, open_session
 from workbench.errors import DependencyError, DeviceError
 from workbench.model import ModelSource
@@ -157,7 +157,7 @@ def test_a_provider_that_is_there_starts_and_runs_beside_the_cpu(
     ],
 )
 def test_the_reason_is_found_in_what_onnx_runtime_logs(said: str, why: str) -> None:
-    error = refused(Device(name="mine", provider="openvino", options={"a": "1"}), said)
+    error = start_error(Device(name="mine", provider="openvino", options={"a": "1"}), said)
     assert error.what == "device 'mine': OpenVINOExecutionProvider does not start with a=1"
     assert error.why == why
     assert error.exit_code == 5
@@ -166,7 +166,7 @@ def test_the_reason_is_found_in_what_onnx_runtime_logs(said: str, why: str) -> N
 def test_what_native_code_says_is_heard_and_stderr_given_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with overheard() as said:
+    with capture_stderr() as said:
         os.write(2, b"one\ntwo\n")
     assert said == ["one", "two"]
     os.write(2, b"three\n")

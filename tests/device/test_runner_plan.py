@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.device.runner_plan import MAGIC, Plan, laid_out, outputs_of, said
+from workbench.device.runner_plan import MAGIC, Plan, lay_out, outputs_of, parse_answer
 from workbench.errors import DeviceError
 
 GOOD = {"wb": 1, "version": "1.32", "load_ns": 5, "first_ns": 7, "samples_ns": [3, 4],
@@ -21,7 +21,7 @@ GOOD = {"wb": 1, "version": "1.32", "load_ns": 5, "first_ns": 7, "samples_ns": [
 def plan(**changes) -> Plan:
     known = {
         "runtime": "onnxruntime", "library": "", "model": "/m", "inputs": "/i",
-        "tensors": (("x", "float32", (1, 2), 0),), "wanted": ("y",),
+        "tensors": (("x", "float32", (1, 2), 0),), "output_names": ("y",),
     }  # fmt: skip
     return Plan(**{**known, **changes})
 
@@ -33,7 +33,7 @@ def record(array: np.ndarray, code: int = 1) -> bytes:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_a_name_of_any_characters_is_one_word(name):
-    text = plan(tensors=((name, "int8", (1, 3), 64),), wanted=(name,), library=name).text()
+    text = plan(tensors=((name, "int8", (1, 3), 64),), output_names=(name,), library=name).text()
     lines = [line.split(" ") for line in text.splitlines()]
     assert text.isascii()
     words = {line[0]: line[1:] for line in lines}
@@ -49,24 +49,24 @@ def test_what_is_not_asked_is_not_in_the_plan():
 
 def test_inputs_lie_one_after_another_each_aligned():
     a, b = np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(3, dtype=np.int64)
-    data, tensors = laid_out({"a": a, "b": b})
+    data, tensors = lay_out({"a": a, "b": b})
     assert tensors == (("a", "float32", (1, 2), 0), ("b", "int64", (1,), 64))
     assert np.frombuffer(data, np.float32, 6).reshape(3, 2).tolist() == a.tolist()
     assert np.frombuffer(data, np.int64, 3, 64).tolist() == [0, 1, 2]
 
 
 def test_one_sample_may_be_a_batch():
-    _, tensors = laid_out({"a": np.zeros((4, 2), np.float32), "s": np.float32(1).reshape(())}, 1)
+    _, tensors = lay_out({"a": np.zeros((4, 2), np.float32), "s": np.float32(1).reshape(())}, 1)
     assert [shape for _, _, shape, _ in tensors] == [(4, 2), ()]
 
 
 def test_a_dtype_that_no_runner_takes_is_refused():
     with pytest.raises(DeviceError, match="complex64"):
-        laid_out({"a": np.zeros((1, 2), np.complex64)})
+        lay_out({"a": np.zeros((1, 2), np.complex64)})
 
 
 def test_the_last_line_counts():
-    assert said(f"noise\n{json.dumps(GOOD)}\n", "it").samples_ns == (3, 4)
+    assert parse_answer(f"noise\n{json.dumps(GOOD)}\n", "it").samples_ns == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_last_line_counts():
 )
 def test_a_lying_runner_is_not_believed(text, message):
     with pytest.raises(DeviceError) as caught:
-        said(text, "the native runner")
+        parse_answer(text, "the native runner")
     assert "the native runner" in caught.value.what
     assert message in str(caught.value)
 
@@ -97,7 +97,7 @@ def test_a_lying_runner_is_not_believed(text, message):
 @given(st.text())
 def test_any_text_is_an_answer_or_an_error(text):
     with pytest.raises(DeviceError):
-        said(text, "it")
+        parse_answer(text, "it")
 
 
 def test_outputs_are_joined_over_the_samples(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workbench.device.profile import load
-from workbench.device.selection import chosen, local_only, profiles
+from workbench.device.selection import local_only, profiles, select_devices
 from workbench.errors import ProfileError
 
 
@@ -23,7 +23,7 @@ def project(tmp_path, monkeypatch):
 
 
 def names(*words: str) -> list[str]:
-    return [one.name for one in chosen(words)]
+    return [one.name for one in select_devices(words)]
 
 
 def test_names_keep_their_order_and_stand_once():
@@ -45,21 +45,21 @@ def test_tags_and_classes_choose():
 )
 def test_a_word_that_means_none_names_the_nearest(word, message):
     with pytest.raises(ProfileError, match=f"did you mean '{message}'"):
-        chosen([word])
+        select_devices([word])
 
 
 def test_all_without_any_says_how_to_write_one(tmp_path):
     for path in (tmp_path / "devices").iterdir():
         path.unlink()
     with pytest.raises(ProfileError, match="wb devices new"):
-        chosen(["all"])
+        select_devices(["all"])
 
 
 def test_a_wrong_profile_is_listed_with_its_error(tmp_path):
     (tmp_path / "devices" / "bad.toml").write_text("colour = 1")
     assert isinstance(profiles()["bad"], ProfileError)
     with pytest.raises(ProfileError, match="no key 'colour'"):
-        chosen(["bad"])
+        select_devices(["bad"])
 
 
 def test_what_runs_here_alone_says_so():

@@ -186,7 +186,7 @@ def test_prelu_is_written_out(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.PReLU(8))
     nn.init.uniform_(module[1].weight, 0.1, 0.9)
     model, samples = exported(tmp_path, module.eval(), (3, 8, 8))
-    assert kinds(check(rewrites.written_prelu, model, samples)[0]) == [
+    assert kinds(check(rewrites.write_prelu, model, samples)[0]) == [
         "Conv", "Relu", "Sub", "Mul", "Add",
     ]  # fmt: skip
 

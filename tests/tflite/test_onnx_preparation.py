@@ -13,7 +13,7 @@ from tests import nets
 from workbench.errors import StepError
 from workbench.onnxgraph.session import run_samples
 from workbench.tflite import onnx_preparation
-from workbench.tflite.onnx_preparation import plainly_named, prepared
+from workbench.tflite.onnx_preparation import name_plainly, prepare_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
@@ -57,7 +57,7 @@ def saved(folder: Path, *nodes: onnx.NodeProto, shape: tuple[int, ...] = (1, 4))
 def test_a_graph_is_prepared_and_every_change_is_said(tmp_path: Path) -> None:
     path, samples = encoder(tmp_path)
     before = path.read_bytes()
-    model, expected, notes = prepared(path, samples)
+    model, expected, notes = prepare_graph(path, samples)
     onnx.checker.check_model(model, full_check=True)
     kinds = {node.op_type for node in model.graph.node}
     assert kinds.isdisjoint({"Erf", "LayerNormalization", "Shape"})
@@ -74,7 +74,7 @@ def test_a_graph_is_prepared_and_every_change_is_said(tmp_path: Path) -> None:
 def test_embeddings_are_rewritten_for_16_bits_alone(tmp_path: Path) -> None:
     path, samples = encoder(tmp_path)
     for wide, wanted in ((False, "Gather"), (True, "GatherND")):
-        model, *_ = prepared(path, samples, wide)
+        model, *_ = prepare_graph(path, samples, wide)
         assert wanted in {node.op_type for node in model.graph.node}
 
 
@@ -90,7 +90,7 @@ def test_a_rewrite_that_changes_the_outputs_is_an_error(
     monkeypatch.setattr(onnx_preparation, "REWRITES", (shifted_weights,))
     path = saved(tmp_path, helper.make_node("Mul", ["x", "weight"], ["y"]))
     with pytest.raises(StepError, match=r"shifted weights.*differ"):
-        prepared(path, {"x": nets.normal(3, 4)})
+        prepare_graph(path, {"x": nets.normal(3, 4)})
 
 
 def test_a_rewrite_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,20 +100,20 @@ def test_a_rewrite_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(onnx_preparation, "REWRITES", (broken,))
     path = saved(tmp_path, helper.make_node("Mul", ["x", "weight"], ["y"]))
     with pytest.raises(StepError, match=r"prepared for TFLite \(broken\)") as caught:
-        prepared(path, {"x": nets.normal(3, 4)})
+        prepare_graph(path, {"x": nets.normal(3, 4)})
     assert caught.value.why == "ValueError: no"
 
 
 def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, helper.make_node("Erf", ["x"], ["y"], "/error"))
     with pytest.raises(StepError, match=r"operator Erf \(/error\) has no TFLite counterpart"):
-        prepared(path, {"x": nets.normal(3, 4)})
+        prepare_graph(path, {"x": nets.normal(3, 4)})
 
 
 def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, helper.make_node("Mul", ["x", "weight"], ["y"]))
     with pytest.raises(StepError, match="cannot run the file on the dataset's samples"):
-        prepared(path, {"x": nets.normal(3, 5)})
+        prepare_graph(path, {"x": nets.normal(3, 5)})
 
 
 def test_names_are_such_as_tensorflow_takes(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_names_are_such_as_tensorflow_takes(tmp_path: Path) -> None:
     model = onnx.load(made.path)
     swapped = dict(reversed(samples.items()))
     wanted = run_samples(model, samples)
-    plainly_named(model, swapped)
+    name_plainly(model, swapped)
     onnx.checker.check_model(model)
     assert [value.name for value in model.graph.input] == ["wb_input_0", "wb_input_1"]
     assert [value.name for value in model.graph.output] == ["wb_output_0", "wb_output_1"]
@@ -142,7 +142,7 @@ def test_every_kind_of_bidirectional_network_comes_out_as_products(tmp_path: Pat
     made = nets.exported(
         tmp_path, nets.build(nets.TwoWayLstm), nets.dataset_of(x=nets.normal(4, 7, 6))
     )
-    model, _, notes = prepared(made.path, {"x": nets.normal(4, 7, 6)})
+    model, _, notes = prepare_graph(made.path, {"x": nets.normal(4, 7, 6)})
     assert notes == ["LSTM unrolled in 14 steps"]
     assert "LSTM" not in {node.op_type for node in model.graph.node}
     assert "LSTM" in {node.op_type for node in onnx.load(made.path).graph.node}

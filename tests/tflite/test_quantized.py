@@ -24,7 +24,7 @@ from workbench.steps import ToTflite
 from workbench.tflite.flatbuffer import Flatbuffer
 from workbench.tflite.hard_activations import taken_apart
 from workbench.tflite.integer_weights import float_rows, rows_of, scale_rows
-from workbench.tflite.quantized import measured, notes
+from workbench.tflite.quantized import measure_ranges, notes
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:::torch")]
 
@@ -298,7 +298,7 @@ def test_ranges_are_of_each_tensor_alone(tmp_path: Path) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: iter(samples)
     converter._experimental_calibrate_only = True
-    flat = Flatbuffer(measured(converter.convert(), samples))
+    flat = Flatbuffer(measure_ranges(converter.convert(), samples))
     x = np.concatenate([sample["x"] for sample in samples])
     wanted = {
         "x": x,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from tests import nets
 from workbench.errors import StepError
-from workbench.tflite.saved_model import compared, first_wrong, keys, moved_axes, places
+from workbench.tflite.saved_model import compare_outputs, first_wrong, keys, moved_axes, places
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def serve(**outputs: Any) -> Any:
 def test_each_output_gets_the_axes_with_which_it_agrees() -> None:
     image = IMAGES["image"]
     wanted = [image, image.mean((2, 3)), image.mean(2)]
-    found = compared(
+    found = compare_outputs(
         serve(same=lambda x: x, pooled=lambda x: x.mean((1, 2)), rows=lambda x: x.mean(1)),
         IMAGES, wanted, ["same", "pooled", "rows"], moved=True,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_an_output_that_disagrees_is_named_however_large_the_others(
 ) -> None:
     image = IMAGES["image"]
     with pytest.raises(StepError, match=said):
-        compared(
+        compare_outputs(
             serve(large=lambda x: 1e6 * x, small=function), IMAGES,
             [1e6 * image, image.mean((2, 3))], ["large", "small"], moved=True,
         )  # fmt: skip
@@ -83,9 +83,9 @@ def test_of_integers_most_must_be_equal() -> None:
         calls = iter(range(8))
         return serve(y=lambda x: x.argmax(1) + (next(calls) < count))
 
-    assert compared(off(2), samples, [wanted], ["y"], moved=True) == [()]
+    assert compare_outputs(off(2), samples, [wanted], ["y"], moved=True) == [()]
     with pytest.raises(StepError, match="y differs"):
-        compared(off(3), samples, [wanted], ["y"], moved=True)
+        compare_outputs(off(3), samples, [wanted], ["y"], moved=True)
 
 
 def test_the_first_operator_that_differs_is_named() -> None:

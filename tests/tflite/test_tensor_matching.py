@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from tests import nets
 from workbench.quantization.core.qdq_reader import ActivationGrid, StrippedGraph
-from workbench.tflite.tensor_matching import Print, matched, onnx_prints
+from workbench.tflite.tensor_matching import Print, match_tensors, onnx_prints
 
 A, B = ActivationGrid(0.1, 0), ActivationGrid(0.2, 5)
 SOME, OTHER = nets.normal(1, 4, 5, 6), nets.normal(1, 4, 5, 6, seed=1)
@@ -31,32 +31,34 @@ def stripped(**grids: ActivationGrid) -> StrippedGraph:
 
 def test_a_tensor_is_known_in_any_layout_and_shape() -> None:
     after = numbered(SOME.transpose(0, 2, 3, 1), OTHER.reshape(-1), SOME + 0.5)
-    found = matched(stripped(a=A), prints(a=SOME, b=OTHER), after)
+    found = match_tensors(stripped(a=A), prints(a=SOME, b=OTHER), after)
     assert found == {0: A, 1: None}
 
 
 def test_rounding_of_sums_does_not_hide_a_tensor_and_a_real_difference_does() -> None:
     after = numbered(SOME * (1 + 1e-6), SOME * 1.01)
-    assert matched(stripped(a=A), prints(a=SOME), after) == {0: A}
+    assert match_tensors(stripped(a=A), prints(a=SOME), after) == {0: A}
 
 
 def test_the_nearest_is_taken() -> None:
-    found = matched(stripped(a=A, b=B), prints(a=SOME, b=SOME + 4e-4), numbered(SOME + 3.99e-4))
+    found = match_tensors(
+        stripped(a=A, b=B), prints(a=SOME, b=SOME + 4e-4), numbered(SOME + 3.99e-4)
+    )
     assert found == {0: B}
 
 
 def test_one_operator_fused_of_two_gets_the_last_ones_grid() -> None:
     before = prints(convolution=np.abs(SOME), relu=np.abs(SOME))
-    assert matched(stripped(convolution=A, relu=B), before, numbered(np.abs(SOME))) == {0: B}
+    assert match_tensors(stripped(convolution=A, relu=B), before, numbered(np.abs(SOME))) == {0: B}
 
 
 def test_two_of_one_content_are_told_apart_by_their_order() -> None:
     before = prints(first=SOME, second=SOME)
-    assert matched(stripped(first=A, second=B), before, numbered(SOME, SOME)) == {0: A, 1: B}
+    assert match_tensors(stripped(first=A, second=B), before, numbered(SOME, SOME)) == {0: A, 1: B}
 
 
 def test_a_reshape_that_only_its_result_is_quantized_of() -> None:
-    found = matched(
+    found = match_tensors(
         stripped(flat=B), prints(x=SOME, flat=SOME.reshape(1, -1)), numbered(SOME, SOME)
     )
     assert found == {0: B, 1: B}
@@ -65,8 +67,8 @@ def test_a_reshape_that_only_its_result_is_quantized_of() -> None:
 def test_zeros_are_not_taken_for_other_zeros() -> None:
     zeros = np.zeros((1, 8))
     before = prints(dead=zeros, other=zeros)
-    assert matched(stripped(dead=A, other=B), before, numbered(zeros, zeros, zeros)) == {}
-    assert matched(stripped(dead=A), prints(dead=zeros), numbered(zeros)) == {0: A}
+    assert match_tensors(stripped(dead=A, other=B), before, numbered(zeros, zeros, zeros)) == {}
+    assert match_tensors(stripped(dead=A), prints(dead=zeros), numbered(zeros)) == {0: A}
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])

@@ -248,7 +248,7 @@ def written(
             raise RuntimeError("Quantization to 16x8-bit not yet supported for op: 'HARD_SWISH'.")
         return b"content"
 
-    monkeypatch.setattr(jobs, "_converted", converted)
+    monkeypatch.setattr(jobs, "_convert", converted)
     monkeypatch.setattr(firmware, "facts", lambda content: {**FACTS, **facts})
     path = folder / "model.tflite"
     found = jobs.make_flatbuffer(folder, path, precision, folder)

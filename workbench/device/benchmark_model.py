@@ -30,42 +30,45 @@ NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 class BenchmarkJob:
     """A `.tflite` under `benchmark_model`: one sample a process, and of its times the median."""
 
-    place: Connection
+    connection: Connection
     name: str
     bundle: Bundle
     model: str
     preset: Preset
 
     def time(self) -> Ran:
+        """The times of one process."""
         preset = self.preset
-        done = self.place.run([
+        done = self.connection.run([
             *self._model(), *self._inputs(0),
             f"--num_runs={preset.runs}", f"--min_secs={preset.seconds:g}",
             f"--warmup_runs={preset.warmup}", "--warmup_min_secs=0",
         ])  # fmt: skip
-        return parsed(done.stdout + "\n" + done.stderr)
+        return parse_times(done.stdout + "\n" + done.stderr)
 
     def outputs(self) -> list[Array]:
-        there = f"{self.place.folder}/{self.name}.outputs"
+        """Canonical outputs [N, ...] of the bundle's samples."""
+        path = f"{self.connection.folder}/{self.name}.outputs"
         rows = []
         for sample in range(self.bundle.samples):
             once = ["--num_runs=1", "--min_secs=0", "--warmup_runs=0", "--warmup_min_secs=0"]
-            self.place.run([
-                *self._model(), *self._inputs(sample), *once, f"--output_filepath={there}"
+            self.connection.run([
+                *self._model(), *self._inputs(sample), *once, f"--output_filepath={path}"
             ])  # fmt: skip
-            back = self.place.fetch(there)
+            back = self.connection.fetch(path)
             rows.append(self._split(back.read_bytes()))
             back.unlink(missing_ok=True)
         return self.bundle.canonical(concatenate(rows))
 
     def operators(self) -> str:
-        done = self.place.run([
+        """The type and milliseconds of each operator, in the order they ran in."""
+        done = self.connection.run([
             *self._model(), *self._inputs(0), "--num_runs=5", "--enable_op_profiling=true"
         ])  # fmt: skip
         return json.dumps({"operators": operators(done.stdout)})
 
     def _model(self) -> list[str]:
-        return [f"--graph={self.model}", f"--num_threads={self.place.device.threads}"]
+        return [f"--graph={self.model}", f"--num_threads={self.connection.device.threads}"]
 
     def _inputs(self, sample: int) -> list[str]:
         """Its inputs, each from a file of its own: the tool splits its lists at commas."""
@@ -75,7 +78,7 @@ class BenchmarkJob:
                 raise DeviceError(f"benchmark_model cannot be given an input named '{name}'")
             size = math.prod(shape) * np.dtype(dtype).itemsize
             data = self.bundle.data[offset + sample * size : offset + (sample + 1) * size]
-            path = self.place.bring_bytes(f"{self.name}.{at}", data)
+            path = self.connection.bring_bytes(f"{self.name}.{at}", data)
             names.append(name)
             shapes.append(",".join(map(str, shape)))
             values.append(f"{name}:{path}")
@@ -87,7 +90,7 @@ class BenchmarkJob:
 
     def _split(self, data: bytes) -> list[Array]:
         """Its outputs, which it writes one after another in the file's order."""
-        found: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         at = 0
         for tensor in self.bundle.facts.outputs:
             shape = tuple(size or 1 for size in tensor.shape)
@@ -96,18 +99,20 @@ class BenchmarkJob:
             part = data[at : at + size]
             if len(part) < size:
                 break
-            found[tensor.name] = np.frombuffer(part, dtype).reshape(shape)
+            arrays[tensor.name] = np.frombuffer(part, dtype).reshape(shape)
             at += size
-        if at != len(data) or not found.keys() >= set(self.bundle.plan.wanted):
+        if at != len(data) or not arrays.keys() >= set(self.bundle.plan.output_names):
             raise DeviceError(
                 "benchmark_model wrote outputs that are not whole",
                 f"{len(data)} bytes, where the file's outputs have {at}",
                 "use one that has --output_filepath, or the native runner",
             )
-        return [found[name] for name in self.bundle.plan.wanted]
+        return [arrays[name] for name in self.bundle.plan.output_names]
 
 
-def benchmark_job(place: Connection, name: str, bundle: Bundle, preset: Preset) -> BenchmarkJob:
+def benchmark_job(
+    connection: Connection, name: str, bundle: Bundle, preset: Preset
+) -> BenchmarkJob:
     """Bring a bundle's model. Raises DeviceError for what is no `.tflite`."""
     if bundle.plan.runtime != "litert":
         raise DeviceError(
@@ -115,10 +120,10 @@ def benchmark_job(place: Connection, name: str, bundle: Bundle, preset: Preset) 
             "it is LiteRT's, for .tflite",
             'set runner = "native" in the profile, or measure the .tflite alone',
         )
-    return BenchmarkJob(place, name, bundle, place.bring(bundle.model), preset)
+    return BenchmarkJob(connection, name, bundle, connection.bring(bundle.model), preset)
 
 
-def parsed(text: str) -> Ran:
+def parse_times(text: str) -> Ran:
     """What the tool says of a timing. Raises DeviceError where that is not there, or untrue."""
     timings = re.search(rf"Init: {NUMBER}, First inference: {NUMBER}", text)
     # The last of them is of the inferences, the one before of the warm-up.
@@ -126,17 +131,17 @@ def parsed(text: str) -> Ran:
     if timings is None or not runs:
         raise DeviceError(
             "benchmark_model did not print its times",
-            next((one for one in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
+            next((number for number in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
             "use a newer one, and see that its digest in the profile is right",
         )
     middle = re.search(rf"\bmedian={NUMBER}", runs[-1])
     same = re.search(rf"\bcurr={NUMBER} ?\(all same\)", runs[-1])
-    if (found := middle or same) is None:
+    if (typical := middle or same) is None:
         raise DeviceError(
             "benchmark_model prints no median", "it is older than 2023", "use a newer one"
         )
     memory = re.search(rf"overall={NUMBER}", text)
-    load, first, median = (float(one) for one in (*timings.groups(), found.group(1)))
+    load, first, median = (float(number) for number in (*timings.groups(), typical.group(1)))
     if min(load, first, median) <= 0:
         raise DeviceError("benchmark_model gave times that cannot be true", runs[-1][:200])
     return Ran(
@@ -157,22 +162,22 @@ def operators(text: str) -> list[dict[str, Any]]:
     # What a delegate ran is one operator there, and in a table of its own after it.
     runs, _, inside = text.rpartition("Regular Benchmark Runs")[2].partition("Delegate internal")
     own = _run_order(inside)
-    found = [one for one in _run_order(runs) if not (own and "Delegate" in one["op"])] + own
-    if not found:
+    rows = [row for row in _run_order(runs) if not (own and "Delegate" in row["op"])] + own
+    if not rows:
         raise DeviceError(
             "benchmark_model does not tell the time of operators",
-            next((one for one in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
+            next((row for row in text.strip().splitlines()[-1:]), "it printed nothing")[:200],
             "use a newer one, or the native runner",
         )
-    return found
+    return rows
 
 
 def _run_order(text: str) -> list[dict[str, Any]]:
     """The first of its tables: [node type] … [avg ms] [%] … between tabs, and maybe [Name]."""
-    found = []
+    rows = []
     for line in text.partition("Run Order")[2].partition("Top by")[0].splitlines():
         cells = [cell.strip() for cell in line.split("\t")]
         share = next((at for at, cell in enumerate(cells) if re.fullmatch(r"[\d.]+%", cell)), 0)
         if share >= 3 and re.fullmatch(NUMBER, cells[share - 1]):
-            found.append({"op": cells[1].removeprefix("Delegate/"), "ms": float(cells[share - 1])})
-    return found
+            rows.append({"op": cells[1].removeprefix("Delegate/"), "ms": float(cells[share - 1])})
+    return rows

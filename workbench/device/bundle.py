@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.artifact import Artifact, Format, canonical_output, feed, stored_input
-from workbench.device.conversion import dequantized, quantized, typed
-from workbench.device.runner_plan import Plan, laid_out
+from workbench.device.conversion import dequantize_output, match_dtype, quantize_input
+from workbench.device.runner_plan import Plan, lay_out
 from workbench.errors import DeviceError
 from workbench.onnxgraph import signature
 
@@ -29,7 +29,10 @@ NONE = (0.0, 0)  # the quantization parameters of a tensor without
 class Bundle:
     """A model file, the bytes of its inputs, and what a plan says of them.
 
-    model: one file, with all of its weights. data: of the inputs, see `plan`. samples: how many.
+    Attributes:
+        model: one file, with all of its weights.
+        data: of the inputs, see `plan`.
+        samples: how many.
     """
 
     artifact: Artifact
@@ -41,9 +44,11 @@ class Bundle:
 
     def canonical(self, outputs: Sequence[Array]) -> list[Array]:
         """Outputs of the file as the original's: values, names' order and layout."""
-        made = {one.name: one for one in self.facts.outputs}
+        declared = {tensor.name: tensor for tensor in self.facts.outputs}
         return [
-            canonical_output(spec, dequantized(array, _parameters(made.get(spec.stored_name))))
+            canonical_output(
+                spec, dequantize_output(array, _parameters(declared.get(spec.stored_name)))
+            )
             for spec, array in zip(self.artifact.outputs, outputs, strict=True)
         ]
 
@@ -62,15 +67,15 @@ def bundle(
             "it runs .onnx and .ort in ONNX Runtime, .tflite in LiteRT",
             "convert it with a recipe, or measure it with --device cpu",
         )
-    declared = {one.name: one for one in facts.inputs}
-    given = feed(artifact.inputs, inputs)
+    declared = {tensor.name: tensor for tensor in facts.inputs}
+    fed = feed(artifact.inputs, inputs)
     arrays = {
-        spec.stored_name: _taken(
-            stored_input(spec, given[spec.name]), declared.get(spec.stored_name), spec.name, runtime
+        spec.stored_name: _as_taken(
+            stored_input(spec, fed[spec.name]), declared.get(spec.stored_name), spec.name, runtime
         )
         for spec in artifact.inputs
     }
-    data, tensors = laid_out(arrays, samples)
+    data, tensors = lay_out(arrays, samples)
     return Bundle(
         artifact=artifact,
         model=_single(artifact, folder),
@@ -81,7 +86,7 @@ def bundle(
             model="",
             inputs="",
             tensors=tensors,
-            wanted=tuple(spec.stored_name for spec in artifact.outputs),
+            output_names=tuple(spec.stored_name for spec in artifact.outputs),
             samples=samples,
         ),
         samples=samples,
@@ -89,12 +94,12 @@ def bundle(
     )
 
 
-def _taken(array: Array, declared: Tensor | None, name: str, runtime: str) -> Array:
+def _as_taken(array: Array, declared: Tensor | None, name: str, runtime: str) -> Array:
     if declared is None or declared.dtype == "unknown":
         return array
     if runtime == "litert":
-        return quantized(array, declared.dtype, _parameters(declared), name)
-    return typed(array, np.dtype(declared.dtype))
+        return quantize_input(array, declared.dtype, _parameters(declared), name)
+    return match_dtype(array, np.dtype(declared.dtype))
 
 
 def _parameters(declared: Tensor | None) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from workbench.device import runner_programs
 from workbench.device.benchmark_model import benchmark_job
-from workbench.device.health.prepare import prepared
+from workbench.device.health.prepare import prepare_device
 from workbench.device.health.state import Health, health
 from workbench.device.runner_jobs import Job, plan_job
 from workbench.device.transport import open_transport
@@ -37,7 +37,7 @@ def transport_of(device: Device) -> Transport:
     )
 
 
-def resolved(device: Device, identity: Identity) -> Device:
+def resolve_device(device: Device, identity: Identity) -> Device:
     """The profile with what the device says of itself where the profile says nothing."""
     return replace(
         device,
@@ -49,10 +49,13 @@ def resolved(device: Device, identity: Identity) -> Device:
 
 @dataclass
 class Connection:
-    """Processes on a device that is prepared: see `connected`.
+    """Processes on a device that is prepared: see `connect`.
 
-    folder: a private one on the device; here: one on this machine. prefix: of every process, to pin
-    it. store: None where the device is this machine, and files stay where they are.
+    Attributes:
+        folder: a private one on the device.
+        here: one on this machine.
+        prefix: of every process, to pin it.
+        store: None where the device is this machine, and files stay where they are.
     """
 
     device: Device
@@ -66,9 +69,10 @@ class Connection:
 
     def bring(self, path: Path, program: bool = False) -> str:
         """A file of this machine on the device: its path there."""
-        return _brought(self.store, path, program)
+        return _bring(self.store, path, program)
 
     def bring_bytes(self, name: str, data: bytes) -> str:
+        """Put bytes into a file on the device; its path there."""
         path = self.here / name
         path.write_bytes(data)
         return self.bring(path)
@@ -79,9 +83,9 @@ class Connection:
         path.write_text(plan.text(), encoding="ascii")
         if self.store is None:
             return str(path)
-        there = f"{self.folder}/{name}.plan"
-        self.transport.push(path, there)
-        return there
+        target = f"{self.folder}/{name}.plan"
+        self.transport.push(path, target)
+        return target
 
     def fetch(self, there: str) -> Path:
         """A file that a runner wrote, on this machine, and gone from the device."""
@@ -104,15 +108,16 @@ class Connection:
         return plan_job(self, name, bundle, preset)
 
     def health(self) -> Health:
+        """How the device is doing now."""
         return health(self.transport, self.folder)
 
 
-def _brought(store: Store | None, path: Path, program: bool) -> str:
+def _bring(store: Store | None, path: Path, program: bool) -> str:
     return str(path) if store is None else store.put(path, executable=program)
 
 
 @contextmanager
-def connected(
+def connect(
     device: Device, transport: Transport, identity: Identity, runtimes: Sequence[str]
 ) -> Iterator[Connection]:
     """A connection to a device that was identified: prepared now, and restored afterwards.
@@ -128,10 +133,10 @@ def connected(
             store = Store(transport, where, device.capacity_mb * 10**6)
             folder = stack.enter_context(store.scratch())
         runner = runner_programs.install(
-            device, identity, runtimes, lambda path, program: _brought(store, path, program)
+            device, identity, runtimes, lambda path, program: _bring(store, path, program)
         )
-        ready = stack.enter_context(prepared(transport, identity, device.cores))
+        ready = stack.enter_context(prepare_device(transport, identity, device.cores))
         yield Connection(
-            resolved(device, identity), transport, folder, here, ready.prefix, ready.notes, store,
-            runner,
+            resolve_device(device, identity), transport, folder, here, ready.prefix, ready.notes,
+            store, runner,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from workbench.errors import InputError
 Array = NDArray[Any]
 
 
-def typed(array: Array, dtype: np.dtype[Any] | None) -> Array:
+def match_dtype(array: Array, dtype: np.dtype[Any] | None) -> Array:
     """An array in the size that the file takes, never of another kind."""
     if dtype is None or array.dtype == dtype:
         return array
@@ -20,14 +20,14 @@ def typed(array: Array, dtype: np.dtype[Any] | None) -> Array:
     return array.astype(dtype) if alike else array
 
 
-def quantized(array: Array, wanted: Any, parameters: tuple[float, int], name: str) -> Array:
+def quantize_input(array: Array, kind: Any, parameters: tuple[float, int], name: str) -> Array:
     """Float values as the integers that an input with quantization parameters takes.
 
-    wanted: the input's dtype. parameters: (scale, zero point), scale 0 of an input without.
+    kind: the input's dtype. parameters: (scale, zero point), scale 0 of an input without.
     Raises InputError where an input of plain integers, such as ids, cannot hold a value.
     """
     scale, zero_point = parameters
-    dtype = np.dtype(wanted)
+    dtype = np.dtype(kind)
     if array.dtype == dtype:
         return array
     if scale == 0:
@@ -47,7 +47,7 @@ def quantized(array: Array, wanted: Any, parameters: tuple[float, int], name: st
     return stored
 
 
-def dequantized(array: Array, parameters: tuple[float, int]) -> Array:
+def dequantize_output(array: Array, parameters: tuple[float, int]) -> Array:
     """The values of an output's integers; floats, and integers without parameters, as they are."""
     scale, zero_point = parameters
     if scale == 0 or array.dtype.kind == "f":

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.device.connection import resolved, transport_of
+from workbench.device.connection import resolve_device, transport_of
 from workbench.device.health.identity import identify
 from workbench.device.profile import Device, read
 from workbench.errors import DeviceError, ProfileError
@@ -44,7 +44,7 @@ def write_profile(name: str, serial: str | None, host: str | None, port: int | N
     finally:
         with suppress(DeviceError):
             transport.close()
-    text = profile_text(resolved(device, identity), identity)
+    text = profile_text(resolve_device(device, identity), identity)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.tmp")
     try:

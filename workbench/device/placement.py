@@ -28,24 +28,20 @@ COPIES = ("MemcpyFromHost", "MemcpyToHost")
 class Placement:
     """What ran where.
 
-    nodes: how many by execution provider, for TFLite by `XNNPACK` and `LiteRT` (its own kernels).
-    left: the operators, with counts, that what should accelerate the file left to the CPU's
-    kernels. notes: what else there is to say, such as that PyTorch found no GPU.
+    Attributes:
+        nodes: how many by execution provider, for TFLite by `XNNPACK` and `LiteRT` (its own
+            kernels).
+        left: the operators, with counts, that what should accelerate the file left to the CPU's
+            kernels.
+        notes: what else there is to say, such as that PyTorch found no GPU.
     """
 
     nodes: Mapping[str, int] = field(default_factory=dict)
     left: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return {"nodes": dict(self.nodes), "left": dict(self.left), "notes": list(self.notes)}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Placement:
-        return cls(nodes=data["nodes"], left=data["left"], notes=tuple(data["notes"]))
-
-
-def placed(
+def find_placement(
     target: Artifact | ModelSource, inputs: Inputs, device: Device, progress: Progress
 ) -> Placement:
     """Where the nodes of a target run on a device, by one inference on `inputs`; a worker's job.
@@ -82,19 +78,19 @@ def _onnx(artifact: Artifact, inputs: Inputs, device: Device) -> Placement:
         session = OrtSession(artifact, device.threads, device, Path(folder) / "trace")
         infer(session, inputs)
         events = json.loads(Path(session.session.end_profiling()).read_bytes())
-    return count(events, _assigned(session.session), device)
+    return count(events, _count_assigned(session.session), device)
 
 
-def _assigned(session: Any) -> Counter[str]:
+def _count_assigned(session: Any) -> Counter[str]:
     """How many operators of the graph each provider took; empty where ONNX Runtime cannot say.
 
     It cannot for `.ort` files, nor before 1.24.
     """
     tell = getattr(session, "get_provider_graph_assignment_info", None)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for part in tell() if tell is not None else ():
-        found[part.ep_name] += len(part.get_nodes())
-    return found
+        counts[part.ep_name] += len(part.get_nodes())
+    return counts
 
 
 def count(
@@ -121,7 +117,7 @@ def count(
     for provider in compiled:
         ran[provider] = max(ran[provider], assigned.get(provider, 0))
     order = [name for name, _ in providers.chain(device)]
-    known = sorted(ran, key=lambda name: order.index(name) if name in order else len(order))
+    ordered = sorted(ran, key=lambda name: order.index(name) if name in order else len(order))
     left: Counter[str] = Counter()
     if device.provider != "cpu":
         left.update(
@@ -137,7 +133,7 @@ def count(
     if asked not in ran:
         notes.append(f"no node ran on {asked}: the figures are the CPU's")
     return Placement(
-        nodes={name: ran[name] for name in known},
+        nodes={name: ran[name] for name in ordered},
         left=dict(left.most_common()),
         notes=tuple(notes),
     )
@@ -151,30 +147,30 @@ def _tflite(artifact: Artifact, device: Device) -> Placement:
         operators = interpreter._get_ops_details()
     except AttributeError as error:
         raise DeviceError("this LiteRT does not list a file's operators", str(error)) from error
-    return delegated(operators)
+    return count_delegated(operators)
 
 
-def delegated(operators: Sequence[Mapping[str, Any]]) -> Placement:
+def count_delegated(operators: Sequence[Mapping[str, Any]]) -> Placement:
     """The placement that LiteRT's list of operators shows, once its tensors are allocated.
 
     A delegate stands in the list after the operators that it replaced, as an operator from its
     inputs to its outputs: it took what computes the one from the other.
     """
-    model = [one for one in operators if one["op_name"] != "DELEGATE"]
-    maker = {int(tensor): at for at, one in enumerate(model) for tensor in one["outputs"]}
+    model = [operator for operator in operators if operator["op_name"] != "DELEGATE"]
+    maker = {int(tensor): at for at, operator in enumerate(model) for tensor in operator["outputs"]}
     taken: set[int] = set()
-    for one in operators:
-        if one["op_name"] != "DELEGATE":
+    for operator in operators:
+        if operator["op_name"] != "DELEGATE":
             continue
-        given = {int(tensor) for tensor in one["inputs"]}
-        wanted = [int(tensor) for tensor in one["outputs"]]
-        while wanted:
-            at = maker.get(tensor := wanted.pop())
-            if tensor in given or at is None or at in taken:
+        sources = {int(tensor) for tensor in operator["inputs"]}
+        waiting = [int(tensor) for tensor in operator["outputs"]]
+        while waiting:
+            at = maker.get(tensor := waiting.pop())
+            if tensor in sources or at is None or at in taken:
                 continue
             taken.add(at)
-            wanted += [int(other) for other in model[at]["inputs"]]
-    left = Counter(one["op_name"] for at, one in enumerate(model) if at not in taken)
+            waiting += [int(other) for other in model[at]["inputs"]]
+    left = Counter(operator["op_name"] for at, operator in enumerate(model) if at not in taken)
     nodes = {XNNPACK: len(taken), LITERT: len(model) - len(taken)}
     return Placement(
         nodes={name: number for name, number in nodes.items() if number},

@@ -28,6 +28,7 @@ def architecture() -> str:
 
 
 def cores() -> int:
+    """How many logical CPUs this machine has."""
     return os.cpu_count() or 1
 
 
@@ -45,16 +46,18 @@ def _cpuinfo() -> dict[str, str]:
 def isa() -> tuple[str, ...]:
     """The CPU's features that matter for INT8, named as the kernel names them."""
     info = _cpuinfo()
-    found = set((info.get("flags") or info.get("Features") or "").split())
-    return tuple(feature for feature in RELEVANT if feature in found)
+    features = set((info.get("flags") or info.get("Features") or "").split())
+    return tuple(feature for feature in RELEVANT if feature in features)
 
 
 def cpu_model() -> str:
+    """What the CPU is called, `unknown` where the system does not say."""
     info = _cpuinfo()
     return info.get("model name") or info.get("Hardware") or platform.processor() or "unknown"
 
 
 def memory_bytes() -> int:
+    """This machine's memory in bytes; 0 where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -99,13 +102,15 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
     For onnxruntime those of its variants, such as onnxruntime-gpu, stand too.
     """
-    found = {}
+    installed = {}
     asked = [
-        one for name in packages for one in (DISTRIBUTIONS if name == "onnxruntime" else (name,))
+        package
+        for name in packages
+        for package in (DISTRIBUTIONS if name == "onnxruntime" else (name,))
     ]
     for name in asked:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

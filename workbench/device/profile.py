@@ -30,7 +30,8 @@ NAMES = (
 class Library:
     """A file that a runner needs: on the device already, or here and pushed to it.
 
-    sha256: what it must have where it is given; checked before it is used.
+    Attributes:
+        sha256: what it must have where it is given; checked before it is used.
     """
 
     path: str
@@ -42,11 +43,14 @@ class Library:
 class Limits:
     """When measuring waits, stops or is repeated.
 
-    cool_down: seconds between two processes. temperature: degrees Celsius above which a round
-    does not begin. battery: percent below which a device that does not charge is left alone.
-    timeout: seconds that one process may take. wait: seconds to wait for a device that is too hot.
-    retries: how often a process is tried again after its device was lost, and a round after it was
-    throttled.
+    Attributes:
+        cool_down: seconds between two processes.
+        temperature: degrees Celsius above which a round does not begin.
+        battery: percent below which a device that does not charge is left alone.
+        timeout: seconds that one process may take.
+        wait: seconds to wait for a device that is too hot.
+        retries: how often a process is tried again after its device was lost, and a round after it
+            was throttled.
     """
 
     cool_down: float = 0.0
@@ -61,16 +65,22 @@ class Limits:
 class Device:
     """How to reach a device, what runs there, and what its CPU can do.
 
-    transport: `local`, `ssh` (to `host`, as the user's ssh knows it, and `port`) or `adb` (to
-    `serial`, the only one attached without). runner: `python` runs artifacts in this machine's
-    packages, or in the device's own; `native` is the runner in C; `benchmark_model` is LiteRT's.
-    threads: intra-op threads of a runtime. cores: CPU numbers that measuring processes are pinned
-    to, none by default. machine, isa: its architecture (`x86`, `arm`) and CPU features such as
-    `avx512_vnni`, probed where absent. provider: the execution provider that ONNX Runtime gives
-    the nodes to first, a key of `providers.PROVIDERS`. options: of that provider, as ONNX Runtime
-    names and spells them. libraries: what its runner needs there, by name. folder: where files go
-    on the device, and capacity_mb how much of them stays. tags, group: names to choose
-    devices by, the group being `class` in the file. emulated: its times mean nothing; probed too.
+    Attributes:
+        transport: `local`, `ssh` (to `host`, as the user's ssh knows it, and `port`) or `adb` (to
+            `serial`, the only one attached without).
+        runner: `python` runs artifacts in this machine's packages, or in the device's own; `native`
+            is the runner in C; `benchmark_model` is LiteRT's.
+        threads: intra-op threads of a runtime.
+        cores: CPU numbers that measuring processes are pinned to, none by default.
+        machine, isa: its architecture (`x86`, `arm`) and CPU features such as `avx512_vnni`, probed
+            where absent.
+        provider: the execution provider that ONNX Runtime gives the nodes to first, a key of
+            `providers.PROVIDERS`.
+        options: of that provider, as ONNX Runtime names and spells them.
+        libraries: what its runner needs there, by name.
+        folder: where files go on the device, and capacity_mb how much of them stays.
+        tags, group: names to choose devices by, the group being `class` in the file.
+        emulated: its times mean nothing; probed too.
     """
 
     name: str
@@ -145,8 +155,8 @@ class Device:
             return "s8s8"
         # OpenVINO on a CPU uses the same instructions, and saturates where they do; its GPUs and
         # NPUs compute unsigned activations with signed weights exactly.
-        place = self.options.get("device_type", "CPU")
-        if self.provider == "openvino" and not place.startswith("CPU"):
+        target = self.options.get("device_type", "CPU")
+        if self.provider == "openvino" and not target.startswith("CPU"):
             return "u8s8"
         if self.architecture == "arm":
             return "s8s8"
@@ -154,7 +164,8 @@ class Device:
         return "u8s8" if vnni else "u8s8-reduced"
 
     def to_json(self) -> dict[str, Any]:
-        known: dict[str, Any] = {
+        """The device as reports and cache keys have it."""
+        facts: dict[str, Any] = {
             "name": self.name,
             "transport": self.transport,
             "threads": self.threads,
@@ -164,13 +175,13 @@ class Device:
             "options": dict(self.options),
         }
         if self.remote:
-            known |= {
+            facts |= {
                 "address": self.address,
                 "runner": self.runner,
                 "architecture": self.architecture,
                 "emulated": self.emulated,
             }
-        return known
+        return facts
 
 
 def load(name: str) -> Device:
@@ -193,7 +204,7 @@ def read(path: Path) -> Device:
     local = transport == "local"
     runner = keys.one_of("runner", RUNNERS, "python" if local else "native")
     provider = keys.nearest_of("provider", PROVIDERS, "cpu")
-    found = Device(
+    device = Device(
         name=path.stem,
         transport=transport,
         host=keys.text("host"),
@@ -214,8 +225,8 @@ def read(path: Path) -> Device:
         group=keys.text("class"),
         emulated=keys.value("emulated", bool, default=False),
     )
-    _check(found, table, path)
-    return found
+    _check(device, table, path)
+    return device
 
 
 def _check(device: Device, table: Mapping[str, Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.device.runtimes.ort import ort_session, refused
+from workbench.device.runtimes.ort import ort_session, start_error
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -41,4 +41,4 @@ def start(device: Device, progress: Progress) -> None:
     except WorkbenchError:
         raise
     except Exception as error:
-        raise refused(device, error) from error
+        raise start_error(device, error) from error

@@ -22,10 +22,13 @@ CPU = "CPUExecutionProvider"
 class Provider:
     """One execution provider.
 
-    ort: ONNX Runtime's name for it. package: the one on the registry that holds it, '' where none
-    does. source: where it comes from, in words. systems: `sys.platform`s that it exists on.
-    before_cpu: providers that take what it leaves, before the CPU does. threads: its option for the
-    number of threads, where it has a pool of its own.
+    Attributes:
+        ort: ONNX Runtime's name for it.
+        package: the one on the registry that holds it, '' where none does.
+        source: where it comes from, in words.
+        systems: `sys.platform`s that it exists on.
+        before_cpu: providers that take what it leaves, before the CPU does.
+        threads: its option for the number of threads, where it has a pool of its own.
     """
 
     ort: str

@@ -22,6 +22,7 @@ class FailureRecord:
 
     @property
     def quarantined(self) -> bool:
+        """Whether the device is left alone but for one probe."""
         return self.failures >= FAILURES
 
     def __str__(self) -> str:
@@ -35,6 +36,7 @@ class Quarantine:
         self.folder = folder / "devices"
 
     def record(self, device: Device) -> FailureRecord:
+        """What is remembered of a device; of one without failures an empty record."""
         data = read_json(self._path(device))
         if not isinstance(data, dict):
             return FailureRecord()
@@ -47,10 +49,10 @@ class Quarantine:
         """One more failure in a row."""
         before = self.record(device)
         since = before.since or datetime.now().astimezone().isoformat(timespec="seconds")
-        found = FailureRecord(before.failures + 1, since, why)
+        record = FailureRecord(before.failures + 1, since, why)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._path(device), vars(found))
-        return found
+        write_json(self._path(device), vars(record))
+        return record
 
     def succeeded(self, device: Device) -> None:
         """Its failures are forgotten."""

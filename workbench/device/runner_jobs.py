@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from workbench.device.runner_plan import Array, Plan, Ran, outputs_of, said
+from workbench.device.runner_plan import Array, Plan, Ran, outputs_of, parse_answer
 
 if TYPE_CHECKING:
     from workbench.device.bundle import Bundle
@@ -33,56 +33,59 @@ class Job(Protocol):
 class PlanJob:
     """A job of the workbench's own runners, in C and in Python, which take a plan."""
 
-    place: Connection
+    connection: Connection
     name: str
     bundle: Bundle
     plan: Plan
     timing: str  # the plan's path on the device
 
     def time(self) -> Ran:
+        """The times of one process."""
         return self._run(self.timing)
 
     def outputs(self) -> list[Array]:
-        there = f"{self.place.folder}/{self.name}.outputs"
-        self._run(self.place.write(f"{self.name}.run", replace(self.plan, outputs=there)))
-        back = self.place.fetch(there)
+        """Canonical outputs [N, ...] of the bundle's samples."""
+        path = f"{self.connection.folder}/{self.name}.outputs"
+        self._run(self.connection.write(f"{self.name}.run", replace(self.plan, outputs=path)))
+        back = self.connection.fetch(path)
         try:
-            wanted = self.plan.wanted
-            found = outputs_of(back, self.plan.samples, wanted, self.place.runner.name)
+            names = self.plan.output_names
+            arrays = outputs_of(back, self.plan.samples, names, self.connection.runner.name)
         finally:
             back.unlink(missing_ok=True)
-        return self.bundle.canonical(found)
+        return self.bundle.canonical(arrays)
 
     def operators(self) -> str:
-        there = f"{self.place.folder}/{self.name}.profile"
-        plan = replace(self.plan, profile=there, samples=1, warmup=1, runs=5)
-        self._run(self.place.write(f"{self.name}.profiled", plan))
-        back = self.place.fetch(there)
+        """The type and milliseconds of each operator, in the order they ran in."""
+        path = f"{self.connection.folder}/{self.name}.profile"
+        plan = replace(self.plan, profile=path, samples=1, warmup=1, runs=5)
+        self._run(self.connection.write(f"{self.name}.profiled", plan))
+        back = self.connection.fetch(path)
         try:
             return back.read_text(encoding="utf-8", errors="replace")
         finally:
             back.unlink(missing_ok=True)
 
     def _run(self, path: str) -> Ran:
-        return said(self.place.run([path]).stdout, self.place.runner.name)
+        return parse_answer(self.connection.run([path]).stdout, self.connection.runner.name)
 
 
-def plan_job(place: Connection, name: str, bundle: Bundle, preset: Preset) -> PlanJob:
+def plan_job(connection: Connection, name: str, bundle: Bundle, preset: Preset) -> PlanJob:
     """Bring a bundle's files and the plan of its timing."""
-    device = place.device
+    device = connection.device
     xnnpack = bundle.plan.runtime == "onnxruntime" and device.provider == "xnnpack"
     plan = replace(
         bundle.plan,
-        model=place.bring(bundle.model),
-        inputs=place.bring_bytes(f"{name}.inputs", bundle.data),
+        model=connection.bring(bundle.model),
+        inputs=connection.bring_bytes(f"{name}.inputs", bundle.data),
         threads=device.threads,
         # By the name that ONNX Runtime registers it under; LiteRT has XNNPACK in itself.
         provider="XNNPACK" if xnnpack else "",
         options=tuple(device.options.items()) if xnnpack else (),
         limit=round(device.limits.timeout),
     )
-    plan = place.runner.planned(plan)
+    plan = connection.runner.planned(plan)
     timing = replace(
         plan, samples=1, warmup=preset.warmup, runs=preset.runs, seconds=preset.seconds
     )
-    return PlanJob(place, name, bundle, plan, place.write(f"{name}.time", timing))
+    return PlanJob(connection, name, bundle, plan, connection.write(f"{name}.time", timing))

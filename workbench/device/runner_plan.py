@@ -41,12 +41,17 @@ RANK = 16  # no tensor here has more axes
 class Plan:
     """One process of a runner. Paths are the device's.
 
-    runtime: `onnxruntime` or `litert`; library: its shared one, '' for the Python runner.
-    provider, options: an execution provider of ONNX Runtime before its CPU, '' for none.
-    tensors: of one sample each, in the file's own names, with the bytes where its samples begin in
-    `inputs`. wanted: outputs by name, in order. outputs: where they go, for all `samples`; '' for a
-    timing, which runs the first sample `warmup` times, then until `runs` and `seconds` are reached.
-    profile: where the time of each operator is written. limit: seconds after which it ends itself.
+    Attributes:
+        runtime: `onnxruntime` or `litert`.
+        library: its shared one, '' for the Python runner.
+        provider, options: an execution provider of ONNX Runtime before its CPU, '' for none.
+        tensors: of one sample each, in the file's own names, with the bytes where its samples begin
+            in `inputs`.
+        output_names: in order.
+        outputs: where they go, for all `samples`; '' for a timing, which runs the first sample
+            `warmup` times, then until `runs` and `seconds` are reached.
+        profile: where the time of each operator is written.
+        limit: seconds after which it ends itself.
     """
 
     runtime: str
@@ -54,7 +59,7 @@ class Plan:
     model: str
     inputs: str
     tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]  # name, dtype, shape, offset
-    wanted: tuple[str, ...]
+    output_names: tuple[str, ...]
     samples: int = 1
     threads: int = 1
     provider: str = ""
@@ -86,9 +91,9 @@ class Plan:
         lines += [("option", *pair) for pair in self.options]
         for name, dtype, shape, offset in self.tensors:
             lines.append(("input", name, dtype, len(shape), *shape, offset))
-        lines += [("output", name) for name in self.wanted]
+        lines += [("output", name) for name in self.output_names]
         return "".join(
-            " ".join(quote(str(word), safe="/._-") for word in one) + "\n" for one in lines
+            " ".join(quote(str(word), safe="/._-") for word in line) + "\n" for line in lines
         )
 
 
@@ -96,7 +101,8 @@ class Plan:
 class Ran:
     """What a runner's process said of itself: nanoseconds, bytes, and its runtime's version.
 
-    summary: the samples are their median alone, of a tool that tells no more.
+    Attributes:
+        summary: the samples are their median alone, of a tool that tells no more.
     """
 
     version: str
@@ -107,7 +113,7 @@ class Ran:
     summary: bool = False
 
 
-def laid_out(
+def lay_out(
     inputs: Mapping[str, Array], samples: int | None = None
 ) -> tuple[bytes, tuple[tuple[str, str, tuple[int, ...], int], ...]]:
     """Inputs by the file's names as the bytes and tensors of a plan.
@@ -129,7 +135,7 @@ def laid_out(
     return b"".join(parts), tuple(tensors)
 
 
-def said(stdout: str, runner: str) -> Ran:
+def parse_answer(stdout: str, runner: str) -> Ran:
     """A runner's line of JSON. Raises DeviceError where it is not whole, or cannot be true."""
     line = stdout.strip().rpartition("\n")[2]
     try:
@@ -146,7 +152,7 @@ def said(stdout: str, runner: str) -> Ran:
     if "error" in data:
         raise DeviceError(f"{runner} refused", str(data["error"])[:400])
     try:
-        found = Ran(
+        ran = Ran(
             version=str(data["version"])[:40],
             load_ns=_whole(data["load_ns"]),
             first_ns=_whole(data["first_ns"]),
@@ -155,10 +161,10 @@ def said(stdout: str, runner: str) -> Ran:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _untrue(runner, f"{type(error).__name__}: {error}") from error
-    numbers = (found.load_ns, *found.samples_ns, found.peak_bytes)
-    if min(numbers) < 0 or 0 in found.samples_ns or (found.samples_ns and found.first_ns <= 0):
+    numbers = (ran.load_ns, *ran.samples_ns, ran.peak_bytes)
+    if min(numbers) < 0 or 0 in ran.samples_ns or (ran.samples_ns and ran.first_ns <= 0):
         raise _untrue(runner, "a time is zero or negative: its clock went back, or it did not run")
-    return found
+    return ran
 
 
 def _whole(value: object) -> int:
@@ -171,13 +177,13 @@ def _untrue(runner: str, why: str) -> DeviceError:
     return DeviceError(f"{runner} gave figures that cannot be true", why, "measure again")
 
 
-def outputs_of(path: Path, samples: int, wanted: Sequence[str], runner: str) -> list[Array]:
+def outputs_of(path: Path, samples: int, names: Sequence[str], runner: str) -> list[Array]:
     """The outputs that a runner wrote, joined over the samples: [samples, ...] each.
 
     Raises DeviceError where the file is not whole, or says what cannot be true.
     """
     data = path.read_bytes()
-    rows: list[list[Array]] = [[] for _ in wanted]
+    rows: list[list[Array]] = [[] for _ in names]
     at = 0
     try:
         for _ in range(samples):

@@ -24,7 +24,12 @@ Place = Callable[[Path, bool], str]
 
 @dataclass(frozen=True)
 class Runner:
-    """A runner in place on a device. argv: what starts it; libraries: its runtimes' paths there."""
+    """A runner in place on a device.
+
+    Attributes:
+        argv: what starts it.
+        libraries: its runtimes' paths there.
+    """
 
     kind: str
     argv: tuple[str, ...]
@@ -32,6 +37,7 @@ class Runner:
 
     @property
     def name(self) -> str:
+        """What messages call it."""
         return "benchmark_model" if self.kind == "benchmark_model" else f"the {self.kind} runner"
 
     def planned(self, plan: Plan) -> Plan:
@@ -60,14 +66,14 @@ def target_of(identity: Identity) -> str:
     """The name of the build that a device takes. Raises DeviceError where there is none."""
     if identity.system == "android" and identity.architecture == "arm":
         return "android-arm64"
-    known = {"arm": "aarch64-linux", "x86": "x86_64-linux"}
-    if identity.architecture not in known or identity.system != "linux":
+    targets = {"arm": "aarch64-linux", "x86": "x86_64-linux"}
+    if identity.architecture not in targets or identity.system != "linux":
         raise DeviceError(
             f"there is no native runner for {identity.system} on {identity.architecture}",
             "",
             'set runner = "python" in the profile, where the device has the packages',
         )
-    return known[identity.architecture]
+    return targets[identity.architecture]
 
 
 def install(device: Device, identity: Identity, runtimes: Sequence[str], place: Place) -> Runner:
@@ -76,24 +82,24 @@ def install(device: Device, identity: Identity, runtimes: Sequence[str], place: 
     Raises DependencyError where something cannot be built or got, ProfileError for a digest that is
     another.
     """
-    given = {name: _brought(one, name, place) for name, one in device.libraries.items()}
+    ready = {name: _bring(entry, name, place) for name, entry in device.libraries.items()}
     if device.runner == "python":
         script = Path(__file__).with_name("native") / "runner.py"
-        return Runner("python", (given.get("python", "python3"), place(script, False)))
+        return Runner("python", (ready.get("python", "python3"), place(script, False)))
     if device.runner == "benchmark_model":
-        return Runner("benchmark_model", (given["benchmark_model"],))
+        return Runner("benchmark_model", (ready["benchmark_model"],))
     from workbench.device.native.build import runner_for
     from workbench.device.native.libraries import libraries
 
     target = target_of(identity)
-    program = given.get("runner") or place(runner_for(target), True)
-    missing = [name for name in runtimes if name not in given]
-    found = libraries(target, missing) if missing else {}
-    there = {name: place(found[name], False) for name in missing if name in found}
-    return Runner("native", (program,), {**given, **there})
+    program = ready.get("runner") or place(runner_for(target), True)
+    missing = [name for name in runtimes if name not in ready]
+    fetched = libraries(target, missing) if missing else {}
+    pushed = {name: place(fetched[name], False) for name in missing if name in fetched}
+    return Runner("native", (program,), {**ready, **pushed})
 
 
-def _brought(library: Library, name: str, place: Place) -> str:
+def _bring(library: Library, name: str, place: Place) -> str:
     """A library's path on the device, once it is there and what the profile says."""
     if not library.pushed:
         return library.path
@@ -123,7 +129,7 @@ def check(done: Done, runner: str, limit: float) -> None:
     """Raise what a runner's exit code says. Code 3 comes with a line that says why."""
     if done.code in (0, 3):
         return
-    last = next((one for one in reversed(done.stderr.strip().splitlines()) if one.strip()), "")
+    last = next((line for line in reversed(done.stderr.strip().splitlines()) if line.strip()), "")
     last = re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", last)[:200]
     if done.code in (126, 127):
         raise DeviceError(

@@ -14,50 +14,60 @@ EXAMPLE = "example"  # the tag of profiles that are there to be copied
 
 def profiles() -> dict[str, Device | ProfileError]:
     """Every profile in devices/ by name; of one that is wrong, its error."""
-    found: dict[str, Device | ProfileError] = {}
+    by_name: dict[str, Device | ProfileError] = {}
     for name, path in library.entries("devices").items():
         try:
-            found[name] = read(path)
+            by_name[name] = read(path)
         except ProfileError as error:
-            found[name] = error
-    return found
+            by_name[name] = error
+    return by_name
 
 
-def chosen(words: Iterable[str]) -> list[Device]:
+def select_devices(words: Iterable[str]) -> list[Device]:
     """The devices of those words, in their order, each once.
 
     `all` means every profile with transport ssh or adb that is no example; `tag:NAME` and
     `class:NAME` those that have it. Raises ProfileError for a word that means none, and for a
     wrong profile.
     """
-    found: dict[str, Device] = {}
+    devices: dict[str, Device] = {}
     for word in words:
         for device in _meant(word):
-            found.setdefault(device.name, device)
-    return list(found.values())
+            devices.setdefault(device.name, device)
+    return list(devices.values())
 
 
 def _meant(word: str) -> list[Device]:
     kind, colon, name = word.partition(":")
     if word != ALL and not (colon and kind in ("tag", "class")):
         return [load(word)]
-    known = [one for one in profiles().values() if isinstance(one, Device)]
+    devices = [device for device in profiles().values() if isinstance(device, Device)]
     if word == ALL:
-        meant = [one for one in known if one.transport != "local" and EXAMPLE not in one.tags]
-        if not meant:
+        matching = [
+            device
+            for device in devices
+            if device.transport != "local" and EXAMPLE not in device.tags
+        ]
+        if not matching:
             raise ProfileError(
                 "--device all: no profile in devices/ has transport ssh or adb",
                 "",
                 "write one: 'wb devices new NAME --serial SERIAL', or --host USER@HOST",
             )
-        return meant
-    meant = [one for one in known if name in (one.tags if kind == "tag" else (one.group,))]
-    if not meant:
-        names = {one for each in known for one in (each.tags if kind == "tag" else (each.group,))}
+        return matching
+    matching = [
+        device for device in devices if name in (device.tags if kind == "tag" else (device.group,))
+    ]
+    if not matching:
+        names = {
+            label
+            for device in devices
+            for label in (device.tags if kind == "tag" else (device.group,))
+        }
         raise ProfileError(
             f"--device {word}: no profile has that {kind}", "", did_you_mean(name, names - {""})
         )
-    return meant
+    return matching
 
 
 def local_only(device: Device, command: str) -> Device:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.cache import root
 from workbench.device import probe
-from workbench.device.connection import resolved, transport_of
+from workbench.device.connection import resolve_device, transport_of
 from workbench.device.health.identity import identify
 from workbench.device.health.state import health
 from workbench.device.new_profile import describe_identity
@@ -81,7 +81,8 @@ def _state(name: str, device: Device | ProfileError) -> DeviceState:
         return DeviceState(
             **about, state=state, about=f"{error.what} {error.why}".strip(), fix=error.fix
         )
-    parts = [describe_identity(identity), f"INT8 as {resolved(device, identity).quantization}"]
+    quantization = resolve_device(device, identity).quantization
+    parts = [describe_identity(identity), f"INT8 as {quantization}"]
     if now.temperature_c is not None:
         parts.append(f"{now.temperature_c:.0f} °C")
     if now.battery_percent is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.onnxgraph.walk import constants, consumers, producers
+from workbench.onnxgraph.walk import constants, consumers, inputs, producers
 
 if TYPE_CHECKING:
     import onnx
@@ -99,8 +99,7 @@ def verdicts(model: onnx.ModelProto) -> dict[str, Verdict]:
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = inferred.graph
     _lift(graph)
-    weights = {tensor.name for tensor in graph.initializer}
-    opened = [value for value in graph.input if value.name not in weights and not _fixed(value)]
+    opened = [value for value in inputs(graph) if not _fixed(value)]
     inner = bool(graph.value_info) or len(graph.node) <= 1
     by_provider = {}
     for provider, listing in _FORMS.items():

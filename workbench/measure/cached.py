@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Artifact
 from workbench.cache import Cache, key_of
+from workbench.codec import from_plain, to_plain
 from workbench.device import probe
 from workbench.device.placement import Placement
 from workbench.device.providers import runs_on_cpu
@@ -180,7 +181,7 @@ def placements_of(
         )  # fmt: skip
         known = cache.record(key)
         if known is not None:
-            found[name] = Placement.from_json(known)
+            found[name] = from_plain(known, Placement)
             continue
         if inputs is None:
             from workbench.dataset.loading import load_dataset
@@ -195,7 +196,7 @@ def placements_of(
             worker.close()
             worker = None
             continue
-        cache.store(key, found[name].to_json())
+        cache.store(key, to_plain(found[name]))
     if worker is not None:
         pool.give(worker)
     return found

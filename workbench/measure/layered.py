@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from workbench.arrays import channel_axis
 from workbench.artifact import Artifact, feed, stored_input
 from workbench.errors import DeviceError, StepError, first_line
+from workbench.onnxgraph import walk
 from workbench.onnxgraph.session import working_session
 from workbench.onnxgraph.signature import BAKED, EQUALIZED, EVIDENCE
-from workbench.onnxgraph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -43,10 +43,10 @@ class Layered:
         self.folder = folder
         self.model = onnx.load(artifact.path)
         nodes = list(self.model.graph.node)  # a valid file keeps them in order of computation
-        self.makers = producers(self.model.graph.node)
+        self.makers = walk.producers(self.model.graph.node)
         weights = {tensor.name for tensor in self.model.graph.initializer}
-        self.inputs = [one.name for one in self.model.graph.input if one.name not in weights]
-        self.outputs = [one.name for one in self.model.graph.output]
+        self.inputs = [value.name for value in walk.inputs(self.model.graph)]
+        self.outputs = walk.output_names(self.model.graph)
         constant = _constants(nodes, weights)
         made = [name for node in nodes for name in node.output if name and name not in constant]
         self.order = [*self.inputs, *made]

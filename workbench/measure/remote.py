@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from workbench.arrays import batch_size, concatenate
 from workbench.artifact import Artifact
 from workbench.device.bundle import bundle
-from workbench.device.connection import Connection, connected, resolved
+from workbench.device.connection import Connection, connect, resolve_device
 from workbench.device.health.identity import Identity, identify
 from workbench.device.health.state import Health, problem, ready
 from workbench.device.profile import Device
@@ -146,10 +146,10 @@ def _reconnect(transport: Transport) -> None:
 def _session(transport: Transport, found: Found, wanted: Wanted, watch: Watch) -> None:
     identity = identify(transport)
     _same(found, identity)
-    found.device = resolved(found.device, identity)
+    found.device = resolve_device(found.device, identity)
     left = {label: one for label, one in wanted.targets.items() if label not in found.failed}
     runtimes = sorted({_runtime(one) for one in left.values()} - {""})
-    with connected(found.device, transport, identity, runtimes) as place:
+    with connect(found.device, transport, identity, runtimes) as place:
         for text in place.notes:
             found.note(text)
         with_inputs = _Bundles(place.here, wanted)

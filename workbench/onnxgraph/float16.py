@@ -56,7 +56,7 @@ def large_values(
     """
     import onnx
 
-    inside = [name for node in model.graph.node for name in node.output if name]
+    inside = walk.computed_names(model.graph)
     path = folder / "values.onnx"
     onnx.save(rewrites.expose(model, inside), path)
     try:

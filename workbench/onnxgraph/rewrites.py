@@ -5,16 +5,15 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.onnxgraph.walk import attributes, bodies, graphs, output_names, taken_names
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 
 
 class Weights:
@@ -75,9 +74,9 @@ def expose(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     import onnx
 
     exposed = copy_model(model)
-    there = set(output_names(model.graph))
+    outputs = set(output_names(model.graph))
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names
-                                if name not in there)  # fmt: skip
+                                if name not in outputs)  # fmt: skip
     return exposed
 
 

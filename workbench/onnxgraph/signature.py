@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import TensorSpec
 from workbench.errors import ModelError, shown
+from workbench.onnxgraph import walk
 from workbench.onnxgraph.rewrites import rename_tensors
 
 if TYPE_CHECKING:
@@ -93,9 +94,8 @@ def signature(
     like: specs of the file that this one was made from: what they say of baked pixels and heads
     holds for tensors of the same names.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
     earlier = {spec.name: spec for spec in like}
-    inputs = [_spec(value) for value in model.graph.input if value.name not in weights]
+    inputs = [_spec(value) for value in walk.inputs(model.graph)]
     outputs = [_spec(value) for value in model.graph.output]
     return (
         tuple(_like(spec, earlier.get(spec.name)) for spec in inputs),

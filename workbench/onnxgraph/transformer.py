@@ -37,7 +37,7 @@ def linear_layers(model: onnx.ModelProto) -> None:
         if flat is None or flat.op_type != "Reshape" or matrix is None or matrix.ndim != 2:
             continue
         inside, outside = matrix.shape
-        end = _biased(node, takers, weights)
+        end = _with_bias(node, takers, weights)
         if end.output[0] in outputs or node.output[0] in outputs:
             continue
         targets = [_target(taker, weights) for taker in takers.get(end.output[0], [])]
@@ -67,7 +67,7 @@ def linear_layers(model: onnx.ModelProto) -> None:
     _drop(graph, nodes, alias)
 
 
-def _biased(
+def _with_bias(
     node: onnx.NodeProto, takers: dict[str, list[onnx.NodeProto]], weights: Weights
 ) -> onnx.NodeProto:
     """The Add of a constant vector that alone takes a product, else the product itself."""
@@ -142,7 +142,7 @@ def _int64(*values: int) -> Array:
     return np.asarray(values, np.int64)
 
 
-def apart(graph: onnx.GraphProto) -> int:
+def split_norms(graph: onnx.GraphProto) -> int:
     """Write the Add in front of LayerNormalization as Sum; how many.
 
     ONNX Runtime would fuse the two into SkipLayerNormalization when it loads the file, whose CPU

@@ -33,11 +33,12 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
-class Given:
+class RewriteContext:
     """What a rewrite may ask for beside the graph.
 
-    batches: real inputs by name, [n, ...], for each n that rewrites are tried with. target: whose
-    kernels will run the file.
+    Attributes:
+        batches: real inputs by name, [n, ...], for each n that rewrites are tried with.
+        target: whose kernels will run the file.
     """
 
     batches: Sequence[Inputs]
@@ -64,7 +65,7 @@ class View:
             for body in bodies(node):
                 self.kept |= {*taken_names(body), *output_names(body)}
         self._dropped: set[str] = set()
-        self._made: list[onnx.NodeProto] = []
+        self._added: list[onnx.NodeProto] = []
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -105,7 +106,7 @@ class View:
         for name in node.input:
             self.takers[name] = [taker for taker in self.takers.get(name, []) if taker is not node]
 
-    def dropped(self, node: onnx.NodeProto) -> bool:
+    def is_dropped(self, node: onnx.NodeProto) -> bool:
         """Whether a node is to be taken out."""
         return node.name in self._dropped
 
@@ -122,7 +123,7 @@ class View:
         import onnx
 
         node = onnx.helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes)
-        self._made.append(node)
+        self._added.append(node)
         self.makers[output] = node
         for name in inputs:
             self.takers.setdefault(name, []).append(node)
@@ -130,13 +131,13 @@ class View:
 
     def write(self) -> None:
         """Carry out what was dropped and put; then drop the nodes that nobody takes from."""
-        nodes = [node for node in (*self.nodes, *self._made) if node.name not in self._dropped]
+        nodes = [node for node in (*self.nodes, *self._added) if node.name not in self._dropped]
         replace_nodes(self.graph, _live(nodes, self.kept))
-        if self._made:
+        if self._added:
             in_order(self.graph)
         del self.graph.value_info[:]  # some tensors have another shape or meaning now
 
-    def written(self, count: int) -> int:
+    def write_if(self, count: int) -> int:
         """The count of a rewrite's changes, which are carried out where there are any."""
         if count:
             self.write()

@@ -53,6 +53,11 @@ def output_names(graph: onnx.GraphProto) -> list[str]:
     return [value.name for value in graph.output]
 
 
+def computed_names(graph: onnx.GraphProto) -> list[str]:
+    """The names of what the graph's own nodes make, in order of computation in a valid file."""
+    return [name for node in graph.node for name in node.output if name]
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes by name, as Python values."""
     import onnx
@@ -70,7 +75,7 @@ def operators(graph: onnx.GraphProto) -> Counter[str]:
     )
 
 
-def listed(counts: Counter[str]) -> str:
+def describe_counts(counts: Counter[str]) -> str:
     """`12 Conv, 3 Relu`, the most frequent first."""
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 

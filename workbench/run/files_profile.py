@@ -14,7 +14,7 @@ from workbench import dataset as datasets
 from workbench.cache import Cache
 from workbench.dataset.core import random_inputs
 from workbench.device import profile, provider_check
-from workbench.device.selection import chosen
+from workbench.device.selection import select_devices
 from workbench.errors import InputError
 from workbench.inspect import artifacts
 from workbench.measure.latency import PRESETS
@@ -58,7 +58,7 @@ def command(
     started, created = time.perf_counter(), datetime.now().astimezone()
     check_samples(data, inputs)
     given = parse_inputs(inputs)
-    places = chosen(devices or ["cpu"])
+    places = select_devices(devices or ["cpu"])
     local = [one for one in places if not one.remote]
     _check_operators(operators, local)
     if out is not None:

@@ -129,12 +129,12 @@ def probed(device: Device) -> Device:
 
     Raises DeviceError where it does not answer.
     """
-    from workbench.device.connection import resolved, transport_of
+    from workbench.device.connection import resolve_device, transport_of
     from workbench.device.health.identity import identify
 
     transport = transport_of(device)
     try:
-        return resolved(device, identify(transport))
+        return resolve_device(device, identify(transport))
     finally:
         with suppress(WorkbenchError):
             transport.close()

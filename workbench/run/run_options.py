@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from workbench import library
 from workbench import recipe as recipes
 from workbench.device.profile import Device
-from workbench.device.selection import chosen as select_devices
+from workbench.device.selection import select_devices
 from workbench.engine.request import Request
 from workbench.errors import InputError, ModelError, RecipeError, did_you_mean
 from workbench.file_format import format_of

@@ -149,7 +149,7 @@ class Float16(Step):
             notes.append(f"float32 for weights beyond 65504: {', '.join(sorted(weights))}")
         if values:
             kinds = Counter(node.op_type for node in nodes)
-            notes.append(f"float32 for values near or beyond 65504: {walk.listed(kinds)}")
+            notes.append(f"float32 for values near or beyond 65504: {walk.describe_counts(kinds)}")
         if numbers:
             clipped = ", ".join(f"{number:.3g}" for number in numbers)
             notes.append(f"clipped to 65504: {clipped}")

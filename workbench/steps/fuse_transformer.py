@@ -87,7 +87,7 @@ class FuseTransformer(Step):
             return replace(subject, path=path, companions=(), notes=(*subject.notes, note))
         if all(opset.domain != "com.microsoft" for opset in best.opset_import):
             best.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-        separate = 0 if self.skip_layer_norm else transformer.apart(best.graph)
+        separate = 0 if self.skip_layer_norm else transformer.split_norms(best.graph)
         rewrites.share(best.graph)
         onnx.save(best, path)
         inputs, outputs = signature.signature(best, (*subject.inputs, *subject.outputs))
@@ -189,4 +189,4 @@ def _gained(before: Counter[str], after: Counter[str]) -> str:
         plain = name.rpartition(":")[2]
         if plain in FUSED and count > before[name]:
             gained[plain] += count - before[name]
-    return walk.listed(gained)
+    return walk.describe_counts(gained)

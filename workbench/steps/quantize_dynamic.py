@@ -238,12 +238,12 @@ class QuantizeDynamic(Step):
         notes = [f"{scheme}{', per channel' if self.per_channel else ''}, ranges of activations "
                  "taken at run time"]  # fmt: skip
         if kinds:
-            notes.append(f"in integers: {walk.listed(kinds)}")
+            notes.append(f"in integers: {walk.describe_counts(kinds)}")
         only = Counter(kind for kind in chosen.values() if kind == "GRU")
         if tables:
             only["embedding table"] = len(tables)
         if only:
-            notes.append(f"weights INT8, computed in float: {walk.listed(only)}")
+            notes.append(f"weights INT8, computed in float: {walk.describe_counts(only)}")
         notes.append(f"{100 * stored / max(stored, whole):.1f} % of the weights are INT8")
         return tuple(notes)
 
@@ -270,7 +270,7 @@ def _nothing(kinds: Counter[str], smallest: int) -> StepError:
     return StepError(
         "there is nothing that dynamic INT8 makes smaller and not slower",
         "it takes MatMul, Gemm, LSTM, GRU, Attention and embedding tables with constant weights of "
-        f"at least {smallest} elements; the graph has {walk.listed(kinds)}",
+        f"at least {smallest} elements; the graph has {walk.describe_counts(kinds)}",
         "convolutional networks want static INT8: mobile-int8"
         if convolutions
         else "use mobile-float16, or lower quantize_dynamic.smallest",

@@ -126,12 +126,12 @@ class ToTflite(Step):
 
     def _refuse_floats(self, floats: dict[str, int]) -> None:
         """No INT8 file for firmware computes in float anywhere."""
-        from workbench.onnxgraph.walk import listed
+        from workbench.onnxgraph.walk import describe_counts
 
         if self.precision == "int8-io" and floats:
             raise StepError(
                 "the model cannot be written as INT8 TFLite alone",
-                f"TensorFlow leaves operators in float: {listed(Counter(floats))}",
+                f"TensorFlow leaves operators in float: {describe_counts(Counter(floats))}",
                 "--set to_tflite.precision=int8 lets these compute in float",
             )
 
@@ -140,7 +140,7 @@ class ToTflite(Step):
         return f"mixed-{plain}" if floats and self.needs_data else plain
 
     def _notes(self, samples: int, facts: dict[str, Any], subject: Artifact) -> tuple[str, ...]:
-        from workbench.onnxgraph.walk import listed
+        from workbench.onnxgraph.walk import describe_counts
 
         if not samples:
             return ()
@@ -154,7 +154,9 @@ class ToTflite(Step):
         ]
         if floats:
             count = sum(floats.values())
-            few = f"{count} operator{'s' * (count > 1)} in float: {listed(Counter(floats))}"
+            few = (
+                f"{count} operator{'s' * (count > 1)} in float: {describe_counts(Counter(floats))}"
+            )
             texts.append(f"{self.precision.upper()} but for {few}")
         if self.c_array and facts["arena"]:
             texts.append(f"tensor arena: at least {facts['arena']} bytes, the activations alive "

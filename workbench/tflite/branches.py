@@ -33,7 +33,7 @@ def both_branches(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
             count += 1
             results = []
             for attribute in sorted(node.attribute, key=lambda branch: branch.name, reverse=True):
-                branch = _renamed(attribute.g, f"{node.output[0]}_{attribute.name}_")
+                branch = _rename(attribute.g, f"{node.output[0]}_{attribute.name}_")
                 model.graph.initializer.extend(branch.initializer)
                 nodes += branch.node
                 results.append([value.name for value in branch.output])
@@ -49,7 +49,7 @@ def both_branches(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     return model, note
 
 
-def _renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+def _rename(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
     """A branch with names of its own; those from outside stay."""
     import onnx
 

@@ -23,7 +23,7 @@ from workbench.tflite.integer_weights import (
     rows_of,
     scale_rows,
     set_weights,
-    weighted,
+    weighted_operators,
 )
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ NEAR = 1e-5
 class Chosen:
     """A float file with the QDQ file's ranges in it.
 
-    grids: by tensor. floats: operators to leave float, as the quantizer names them. own: how many
-    tensors keep TensorFlow's range, of `tensors`. outputs: those of the network that have to be
-    integers, and are float in the QDQ file.
+    Attributes:
+        grids: by tensor.
+        floats: operators to leave float, as the quantizer names them.
+        own: how many tensors keep TensorFlow's range, of `tensors`.
+        outputs: those of the network that have to be integers, and are float in the QDQ file.
     """
 
     content: bytes
@@ -76,7 +78,7 @@ def with_ranges(
     flat = Flatbuffer(calibrated)
     before = matching.onnx_prints(stripped.model, (original for original, _ in samples))
     after = matching.tflite_prints(calibrated, flat, (converted for _, converted in samples))
-    grids = matching.matched(stripped, before, after)
+    grids = matching.match_tensors(stripped, before, after)
     _spread(flat, grids)
     own = 0
     injected: dict[int, ActivationGrid] = {}
@@ -135,7 +137,7 @@ def _left_float(
     rows = float_rows(stripped)
     left = [
         operator
-        for operator, weights, axis in weighted(flat)
+        for operator, weights, axis in weighted_operators(flat)
         if rows and all(row in rows for row in rows_of(weights, axis))
     ]
     for operator in flat.operators:
@@ -165,7 +167,9 @@ def with_integers(
     pairs = _pairs(before, after)
     _exact(after, chosen, pairs, counts)
     rows = scale_rows(stripped)
-    floats = {id(operator): (weights, axis) for operator, weights, axis in weighted(before)}
+    floats = {
+        id(operator): (weights, axis) for operator, weights, axis in weighted_operators(before)
+    }
     for operator, converted in pairs:
         if id(operator) not in floats:
             continue

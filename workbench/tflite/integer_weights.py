@@ -25,7 +25,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ROOM = 2.0**24
 
 
-def weighted(flat: Flatbuffer) -> list[tuple[Any, Array, int]]:
+def weighted_operators(flat: Flatbuffer) -> list[tuple[Any, Array, int]]:
     """Operators with constant float weights, and the axis of their output channels."""
     operators = []
     for operator in flat.operators:
@@ -68,7 +68,7 @@ def float_rows(stripped: StrippedGraph) -> set[bytes]:
     """The output channels of weights that are float, less those that INT8 weights have too."""
     import onnx
 
-    tensors = {one.name: one for one in stripped.model.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in stripped.model.graph.initializer}
     rows: set[bytes] = set()
     for node in stripped.model.graph.node:
         if node.op_type not in PRODUCTS:

@@ -171,7 +171,7 @@ def layer_norms(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     return model, ""
 
 
-def written_prelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
+def write_prelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     """PRelu as r + slope * (x - r) with r = relu(x): onnx2tf confuses its slopes' axes at times."""
     ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
     weights = Weights(model.graph)
@@ -278,7 +278,7 @@ def tokens(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     return model, ""
 
 
-def opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+def expose_floats(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with every operator's float results as its outputs, and the operators in order."""
     import onnx
 

@@ -41,7 +41,7 @@ Array = NDArray[Any]
 Rewrite = Callable[["onnx.ModelProto", Inputs], Rewritten]
 
 
-def prepared(
+def prepare_graph(
     path: Path, inputs: Inputs, wide: bool = False
 ) -> tuple[onnx.ModelProto, list[Array], list[str]]:
     """The file's graph for a batch of 1, its outputs for `inputs` [N, …], and what was rewritten.
@@ -86,7 +86,7 @@ def prepared(
     return model, expected, notes
 
 
-def plainly_named(model: onnx.ModelProto, inputs: Inputs) -> None:
+def name_plainly(model: onnx.ModelProto, inputs: Inputs) -> None:
     """Inputs and outputs as `wb_input_0`, `wb_output_0` …: onnx2tf and Keras change other names.
 
     The inputs get the order that they are given in, the nodes names that may be TensorFlow's.

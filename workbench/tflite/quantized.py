@@ -24,7 +24,7 @@ SAMPLES = 2
 
 
 def is_own(saved_model: Path) -> bool:
-    """Whether TensorFlow's ranges are not taken as they are: see `measured`."""
+    """Whether TensorFlow's ranges are not taken as they are: see `measure_ranges`."""
     path = saved_model / CONVERSION
     conversion = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return conversion.get("form", "") in ("quantized", "hard")
@@ -50,7 +50,7 @@ def quantize(
 
     kind = tf.int8 if all_integer else tf.float32
     kinds = {"input_data_type": kind, "output_data_type": kind}
-    calibrated = measured(calibrated, stored_samples(samples))
+    calibrated = measure_ranges(calibrated, stored_samples(samples))
     if not (saved_model / QUANTIZED).is_file():
         return bytes(deduplicate_readonly_buffers(mlir_quantize(calibrated, **kinds))), None
     stripped = taken_apart(onnx.load(saved_model / QUANTIZED))
@@ -75,7 +75,7 @@ def stored_samples(folder: Path) -> Iterator[dict[str, Array]]:
         yield {name: np.asarray(file[index : index + 1]) for name, file in files.items()}
 
 
-def measured(calibrated: bytes, samples: Iterable[Mapping[str, Array]]) -> bytes:
+def measure_ranges(calibrated: bytes, samples: Iterable[Mapping[str, Array]]) -> bytes:
     """A calibrated float file with min-max ranges taken anew.
 
     TensorFlow's calibrator looks at what an operator takes after it ran, when the operator may have

@@ -65,7 +65,7 @@ def places(arrays: Mapping[str, Array], orders: Sequence[tuple[int, ...]]) -> di
     }
 
 
-def served(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+def make_serving(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     """The network as a function whose inputs and outputs have the ONNX file's names."""
     import tensorflow as tf
 
@@ -83,7 +83,7 @@ def served(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     return tf.function(serve, input_signature=specs, autograph=False)
 
 
-def compared(
+def compare_outputs(
     serve: Any,
     inputs: Mapping[str, Array],
     expected: Sequence[Array],
@@ -138,10 +138,10 @@ def first_wrong(
     import numpy as np
 
     from workbench.onnxgraph.session import run_samples
-    from workbench.tflite.lowering import opened
+    from workbench.tflite.lowering import expose_floats
 
     sample = {name: array[:1] for name, array in inputs.items()}
-    asked, places = opened(model)
+    asked, places = expose_floats(model)
     arrays = [
         array.transpose(order) if (order := moved_axes(array, moved)) else array
         for array in sample.values()

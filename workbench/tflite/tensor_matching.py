@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from workbench.onnxgraph.rewrites import expose
 from workbench.onnxgraph.session import working_session
+from workbench.onnxgraph.walk import computed_names
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +67,7 @@ class Print:
 
 def onnx_prints(model: onnx.ModelProto, samples: Iterable[Inputs]) -> dict[str, Print]:
     """Of every float activation of a graph, by name, in order of computation."""
-    names = [name for node in model.graph.node for name in node.output if name]
+    names = computed_names(model.graph)
     session = working_session(expose(model, names), optimized=False)
     kinds = {value.name: value.type for value in session.get_outputs()}
     floats = [name for name in dict.fromkeys(names) if kinds.get(name) == "tensor(float)"]
@@ -76,12 +77,12 @@ def onnx_prints(model: onnx.ModelProto, samples: Iterable[Inputs]) -> dict[str, 
         inputs = {name: array for name, array in sample.items() if array.dtype.kind == "f"}
         arrays = {**inputs, **dict(zip(floats, outputs, strict=True))}
         runs.append({name: Print.of([array]) for name, array in arrays.items()})
-    return _joined(runs)
+    return _join(runs)
 
 
 def tflite_prints(content: bytes, flat: Flatbuffer, samples: Iterable[Inputs]) -> dict[int, Print]:
     """Of every float activation of a float `.tflite` file, by number; samples by signature name."""
-    return _joined(
+    return _join(
         [
             {number: Print.of([array]) for number, array in tensors}
             for tensors in tflite_tensors(content, flat, samples)
@@ -116,7 +117,7 @@ def tflite_tensors(
         yield ((number, interpreter.get_tensor(number)) for number in numbers)
 
 
-def _joined(runs: list[dict[Any, Print]]) -> dict[Any, Print]:
+def _join(runs: list[dict[Any, Print]]) -> dict[Any, Print]:
     """The prints of several samples as one."""
     return {
         name: Print(
@@ -126,7 +127,7 @@ def _joined(runs: list[dict[Any, Print]]) -> dict[Any, Print]:
     }
 
 
-def matched(
+def match_tensors(
     stripped: StrippedGraph, before: Mapping[str, Print], after: Mapping[int, Print]
 ) -> dict[int, ActivationGrid | None]:
     """By tensor of the `.tflite` file: its grid, None where the ONNX file leaves it float.

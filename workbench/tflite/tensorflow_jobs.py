@@ -23,11 +23,11 @@ from workbench.tflite.firmware import INT8
 from workbench.tflite.quantized import CONVERSION
 from workbench.tflite.saved_model import (
     DIFFERS,
-    compared,
+    compare_outputs,
     first_wrong,
+    make_serving,
     moved_axes,
     places,
-    served,
     write,
 )
 
@@ -41,8 +41,11 @@ SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 class Attempt:
     """A way to ask onnx2tf.
 
-    strict: it compares every operator's outputs, slow on large graphs. moved: images go from NCHW
-    to NHWC. written: PRelu is written out. note: what to say where this one did.
+    Attributes:
+        strict: it compares every operator's outputs, slow on large graphs.
+        moved: images go from NCHW to NHWC.
+        written: PRelu is written out.
+        note: what to say where this one did.
     """
 
     note: str = ""
@@ -76,22 +79,22 @@ def make_saved_model(
     """
     import numpy as np
 
-    from workbench.tflite.lowering import written_prelu
-    from workbench.tflite.onnx_preparation import plainly_named, prepared
+    from workbench.tflite.lowering import write_prelu
+    from workbench.tflite.onnx_preparation import name_plainly, prepare_graph
 
     with np.load(samples) as stored:
         inputs = dict(zip(names, stored.values(), strict=True))
-    model, expected, notes = prepared(source, inputs, wide)
+    model, expected, notes = prepare_graph(source, inputs, wide)
     output_names = [value.name for value in model.graph.output]
-    plainly_named(model, inputs)
+    name_plainly(model, inputs)
     problems = []
     unrolled = any("unrolled" in note for note in notes)
     for attempt in _attempts(model, inputs, large=unrolled, last=last):
         try:
-            asked = written_prelu(copy_model(model), inputs)[0] if attempt.written else model
+            asked = write_prelu(copy_model(model), inputs)[0] if attempt.written else model
             network = _network(asked, list(inputs.values()), attempt, source.parent)
-            serve = served(network, names, output_names)
-            outputs = compared(serve, inputs, expected, output_names, attempt.moved)
+            serve = make_serving(network, names, output_names)
+            outputs = compare_outputs(serve, inputs, expected, output_names, attempt.moved)
         except BaseException as error:  # noqa: BLE001 - SystemExit among them; the next may do
             problems.append(_reason(error))
             continue
@@ -206,11 +209,11 @@ def make_flatbuffer(
     for mixed in (False, True) if precision in ("int8", "int16") else (False,):
         try:
             if own:
-                calibrated = _calibrated(saved_model, precision, samples, mixed)
+                calibrated = _calibrate(saved_model, precision, samples, mixed)
                 whole = precision == "int8-io"
                 content, injected = quantize(calibrated, saved_model, samples, whole)
             else:
-                content = _converted(saved_model, precision, samples, mixed)
+                content = _convert(saved_model, precision, samples, mixed)
             break
         except Exception as error:  # noqa: BLE001 - whatever it raises is the step's error
             # Without float kernels first: what needs them is to be said, not to go unseen.
@@ -241,12 +244,12 @@ def make_flatbuffer(
     return facts
 
 
-def _converted(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
+def _convert(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
     content: bytes = _converter(saved_model, precision, samples, mixed).convert()
     return content
 
 
-def _calibrated(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
+def _calibrate(saved_model: Path, precision: str, samples: Path, mixed: bool) -> bytes:
     """The float file that TensorFlow's quantizer takes, with a range for every activation."""
     converter = _converter(saved_model, precision, samples, mixed)
     converter._experimental_calibrate_only = True

@@ -9,8 +9,8 @@ import pytest
 
 from tests.device.health.doubles import Answers, Here
 from workbench.device.health.identity import identify
-from workbench.device.health.pinning import allowed, pinned
-from workbench.device.health.prepare import prepared
+from workbench.device.health.pinning import allowed_cores, pin_command
+from workbench.device.health.prepare import prepare_device
 from workbench.device.transport.base import Done
 from workbench.errors import DeviceError
 
@@ -29,13 +29,13 @@ def device(answers):
 
 def test_without_cores_nothing_is_asked():
     transport = device({})
-    assert pinned(transport, (), 8) == ()
+    assert pin_command(transport, (), 8) == ()
     assert transport.asked == []
 
 
 def test_the_mask_is_hexadecimal_without_a_prefix():
     transport = device({"f0": Done(0, STATUS.format("f0"), "")})
-    assert pinned(transport, (7, 4, 5, 6, 4), 8) == ("taskset", "f0")
+    assert pin_command(transport, (7, 4, 5, 6, 4), 8) == ("taskset", "f0")
     assert transport.asked[0][-4:] == ("taskset", "f0", "cat", "/proc/self/status")
 
 
@@ -44,7 +44,7 @@ def test_where_the_mask_is_refused_a_list_is_tried():
         "30": Done(1, "", "usage: taskset -c LIST CMD\n"),
         "-c": Done(0, STATUS.format("30"), ""),
     }
-    assert pinned(device(answers), (4, 5), 8) == ("taskset", "-c", "4,5")
+    assert pin_command(device(answers), (4, 5), 8) == ("taskset", "-c", "4,5")
 
 
 @pytest.mark.parametrize(
@@ -57,20 +57,20 @@ def test_where_the_mask_is_refused_a_list_is_tried():
 )
 def test_a_device_that_cannot_pin_says_why(answer, words):
     with pytest.raises(DeviceError, match=words) as caught:
-        pinned(device({"30": answer, "-c": answer}), (4, 5), 8)
+        pin_command(device({"30": answer, "-c": answer}), (4, 5), 8)
     assert "4, 5" in caught.value.what
 
 
 def test_a_device_that_pins_to_less_is_refused():
     transport = device({"f0": Done(0, STATUS.format("30"), "")})
     with pytest.raises(DeviceError, match="cores 4, 5: its cpusets"):
-        pinned(transport, (4, 5, 6, 7), 8)
+        pin_command(transport, (4, 5, 6, 7), 8)
 
 
 def test_cores_that_the_device_has_not_are_refused_unasked():
     transport = device({})
     with pytest.raises(DeviceError, match="numbered 0 to 7"):
-        pinned(transport, (7, 8), 8)
+        pin_command(transport, (7, 8), 8)
     assert transport.asked == []
 
 
@@ -84,11 +84,11 @@ def test_cores_that_the_device_has_not_are_refused_unasked():
     ],
 )
 def test_masks_of_proc(status, mask):
-    assert allowed(status) == mask
+    assert allowed_cores(status) == mask
 
 
 def test_a_device_whose_proc_tells_nothing_is_taken_at_its_word():
-    assert pinned(device({"1": Done(0, "Name: cat\n", "")}), (0,), 0) == ("taskset", "1")
+    assert pin_command(device({"1": Done(0, "Name: cat\n", "")}), (0,), 0) == ("taskset", "1")
 
 
 @pytest.mark.process
@@ -96,6 +96,6 @@ def test_a_device_whose_proc_tells_nothing_is_taken_at_its_word():
 def test_this_machine_runs_on_the_core_that_was_asked_for():
     here = Here()
     core = max(os.sched_getaffinity(0))
-    with prepared(here, identify(here), (core,)) as ready:
+    with prepare_device(here, identify(here), (core,)) as ready:
         done = here.run([*ready.prefix, "cat", "/proc/self/status"])
-    assert allowed(done.stdout) == 1 << core
+    assert allowed_cores(done.stdout) == 1 << core

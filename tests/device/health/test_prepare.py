@@ -12,7 +12,7 @@ from tests.device.health import texts
 from tests.device.health.doubles import Answers
 from tests.device.health.phone import FILE, Phone
 from workbench.device.health import identity, prepare
-from workbench.device.health.prepare import FIXED, STAY_ON, Prepared, prepared
+from workbench.device.health.prepare import FIXED, STAY_ON, Prepared, prepare_device
 from workbench.device.transport.base import Done, Interrupted, TimedOut, Unreachable
 from workbench.errors import DeviceError
 
@@ -34,7 +34,7 @@ RESTORED = [PUT_BACK, FIXED_OFF, f"rm -f {FILE}"]
 def test_the_commands_their_order_and_what_is_set_meanwhile():
     phone = Phone()
     before = phone.state()
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert ready == Prepared()
         assert phone.commands == SET
         assert phone.state() == ("15", True, {FILE: f"{STAY_ON}=3\n{FIXED}=false\n"})
@@ -45,7 +45,7 @@ def test_the_commands_their_order_and_what_is_set_meanwhile():
 @pytest.mark.parametrize("value", ["0", "7", "null"])
 def test_the_setting_gets_exactly_the_value_that_it_had(value):
     phone = Phone(stay_on=value)
-    with prepared(phone, PIXEL):
+    with prepare_device(phone, PIXEL):
         assert phone.settings[STAY_ON] == "15"
     assert phone.state() == (value, False, {})
     assert (STAY_ON in phone.settings) == (value != "null")  # `put null` would write a word
@@ -54,7 +54,7 @@ def test_the_setting_gets_exactly_the_value_that_it_had(value):
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(2)])
 def test_it_is_restored_after_whatever_ends_the_body(error):
     phone = Phone()
-    with pytest.raises(type(error)) as caught, prepared(phone, PIXEL):
+    with pytest.raises(type(error)) as caught, prepare_device(phone, PIXEL):
         raise error
     assert caught.value is error
     assert not getattr(error, "__notes__", [])
@@ -63,7 +63,7 @@ def test_it_is_restored_after_whatever_ends_the_body(error):
 
 def test_it_is_restored_after_an_interrupt_that_stops_all_commands():
     phone = Phone()
-    with pytest.raises(Interrupted), prepared(phone, PIXEL):
+    with pytest.raises(Interrupted), prepare_device(phone, PIXEL):
         phone.interrupt()
         phone.run(["id"])
     assert phone.state() == ("3", False, {})
@@ -82,7 +82,7 @@ def test_it_is_restored_where_preparing_breaks_off(at, error):
         return
 
     phone.break_at = fail
-    with pytest.raises(type(error)), prepared(phone, PIXEL):
+    with pytest.raises(type(error)), prepare_device(phone, PIXEL):
         body.append("ran")
     assert body == []
     assert phone.state() == ("3", False, {})
@@ -91,7 +91,7 @@ def test_it_is_restored_where_preparing_breaks_off(at, error):
 def test_one_that_fails_does_not_keep_the_others_from_being_restored():
     phone = Phone()
     phone.break_at = lambda command: Done(1, "", "no such\nx") if command == PUT_BACK else None
-    with pytest.raises(DeviceError, match="not restored") as caught, prepared(phone, PIXEL):
+    with pytest.raises(DeviceError, match="not restored") as caught, prepare_device(phone, PIXEL):
         pass
     assert not phone.fixed
     assert f"{PUT_BACK} (no such)" in caught.value.why
@@ -102,7 +102,7 @@ def test_one_that_fails_does_not_keep_the_others_from_being_restored():
 def test_what_is_not_restored_after_an_error_is_a_note_on_it():
     phone = Phone()
     phone.break_at = lambda command: Done(1, "", "") if command in RESTORED[:2] else None
-    with pytest.raises(ValueError, match="mine") as caught, prepared(phone, PIXEL):
+    with pytest.raises(ValueError, match="mine") as caught, prepare_device(phone, PIXEL):
         raise ValueError("mine")
     (note,) = caught.value.__notes__
     assert PUT_BACK in note
@@ -120,7 +120,7 @@ def test_a_device_that_is_back_is_restored_and_waited_for_once():
         return
 
     phone.break_at = once
-    with prepared(phone, PIXEL):
+    with prepare_device(phone, PIXEL):
         pass
     assert phone.reconnects == 1
     assert phone.state() == ("3", False, {})
@@ -128,7 +128,7 @@ def test_a_device_that_is_back_is_restored_and_waited_for_once():
 
 def test_a_device_that_stays_away_is_waited_for_once():
     phone = Phone()
-    with pytest.raises(Unreachable, match="in the body") as caught, prepared(phone, PIXEL):
+    with pytest.raises(Unreachable, match="in the body") as caught, prepare_device(phone, PIXEL):
 
         def gone(command):
             raise Unreachable("unplugged")
@@ -141,12 +141,12 @@ def test_a_device_that_stays_away_is_waited_for_once():
 
 def test_the_next_run_restores_what_a_process_that_died_left():
     phone = Phone()
-    dead = prepared(phone, PIXEL)
+    dead = prepare_device(phone, PIXEL)
     dead.__enter__()
     gone = phone.state()
     assert gone[:2] == ("15", True)
     phone.commands.clear()
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert phone.commands == [SET[0], PUT_BACK, FIXED_OFF, f"rm -f {FILE}", *SET[1:]]
         assert any("earlier run" in note for note in ready.notes)
         phone.fixed = True
@@ -158,7 +158,7 @@ def test_an_original_value_that_cannot_be_put_back_is_not_overwritten():
     phone = Phone(stay_on="15")
     phone.files[FILE] = f"{STAY_ON}=0\n"
     phone.break_at = lambda command: Done(1, "", "no") if "settings put" in command else None
-    with pytest.raises(DeviceError, match="not restored"), prepared(phone, PIXEL):
+    with pytest.raises(DeviceError, match="not restored"), prepare_device(phone, PIXEL):
         pass
     assert phone.files[FILE] == f"{STAY_ON}=0\n"
     assert not any(command.startswith("write") for command in phone.commands)
@@ -167,7 +167,7 @@ def test_an_original_value_that_cannot_be_put_back_is_not_overwritten():
 def test_a_mode_that_an_earlier_run_could_not_set_keeps_nobody_from_measuring():
     phone = Phone(fixed_mode=False)
     phone.files[FILE] = f"{STAY_ON}=0\n{FIXED}=false\n"
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert any(FIXED_OFF in note for note in ready.notes)
     assert phone.state() == ("0", False, {})
 
@@ -178,7 +178,7 @@ def test_a_mode_that_an_earlier_run_could_not_set_keeps_nobody_from_measuring():
 def test_a_record_that_no_run_wrote_restores_nothing(left):
     phone = Phone()
     phone.files[FILE] = left
-    with prepared(phone, PIXEL):
+    with prepare_device(phone, PIXEL):
         pass
     assert phone.commands == SET + RESTORED
 
@@ -192,7 +192,7 @@ def test_any_record_holds_known_settings_alone(text):
 
 def test_a_phone_without_the_mode_is_noted_and_not_asked_to_leave_it():
     phone = Phone(fixed_mode=False)
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert ready.notes == ("no fixed performance mode: Failed to set FIXED_PERFORMANCE mode",)
         assert phone.files == {FILE: f"{STAY_ON}=3\n"}
     assert FIXED_OFF not in phone.commands
@@ -204,13 +204,13 @@ def test_a_power_service_without_commands_is_noted_though_its_code_is_0():
     phone.break_at = lambda command: (
         Done(0, "", "No shell command implementation.\n") if command == FIXED_ON else None
     )
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert ready.notes == ("no fixed performance mode: No shell command implementation.",)
 
 
 def test_android_10_is_not_asked_for_what_came_later():
     phone = Phone()
-    with prepared(phone, OLD) as ready:
+    with prepare_device(phone, OLD) as ready:
         assert "since version 11" in ready.notes[0]
     assert FIXED_ON not in phone.commands
     assert phone.state() == ("3", False, {})
@@ -220,7 +220,7 @@ def test_a_screen_that_cannot_be_kept_on_is_noted():
     phone = Phone()
     refused = ("settings get", "svc", "input")
     phone.break_at = lambda command: Done(1, "", "no") if command.startswith(refused) else None
-    with prepared(phone, PIXEL) as ready:
+    with prepare_device(phone, PIXEL) as ready:
         assert sum("screen" in note for note in ready.notes) == 2
     assert "svc power stayon true" not in phone.commands  # it could not be restored
     assert PUT_BACK not in phone.commands
@@ -232,7 +232,7 @@ def test_nothing_is_set_where_the_record_cannot_be_written():
     phone.break_at = lambda command: (
         Done(1, "", "No space left on device") if command.startswith("write") else None
     )
-    with pytest.raises(DeviceError, match="No space left"), prepared(phone, PIXEL):
+    with pytest.raises(DeviceError, match="No space left"), prepare_device(phone, PIXEL):
         pass
     assert FIXED_ON not in phone.commands
     assert phone.state() == ("3", False, {})
@@ -240,19 +240,19 @@ def test_nothing_is_set_where_the_record_cannot_be_written():
 
 def test_the_record_may_lie_elsewhere():
     phone = Phone()
-    with prepared(phone, PIXEL, folder="/data/local/tmp/wb/"):
+    with prepare_device(phone, PIXEL, folder="/data/local/tmp/wb/"):
         assert list(phone.files) == [f"/data/local/tmp/wb/{prepare.RECORD}"]
 
 
 def test_linux_is_asked_nothing_and_set_nothing():
     silent = Answers(command=lambda argv: pytest.fail(f"ran {argv}"))
-    with prepared(silent, LINUX) as ready:
+    with prepare_device(silent, LINUX) as ready:
         assert ready == Prepared()
 
 
 def test_a_phone_that_cannot_pin_is_left_as_it_is():
     phone = Phone()
-    with pytest.raises(DeviceError, match="taskset"), prepared(phone, PIXEL, (4, 5)):
+    with pytest.raises(DeviceError, match="taskset"), prepare_device(phone, PIXEL, (4, 5)):
         pass
     assert phone.state() == ("3", False, {})
     assert all(command.startswith("read taskset") for command in phone.commands)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.device.health import texts
 from tests.device.health.doubles import Answers, Here
+from workbench.codec import from_plain, to_plain
 from workbench.device.health import state
 from workbench.device.health.state import Health, health, problem, ready
 from workbench.device.profile import Limits
@@ -185,7 +186,7 @@ def test_without_a_limit_of_temperature_only_its_effects_count():
 
 
 def test_health_goes_through_json():
-    assert Health.from_json(json.loads(json.dumps(GOOD.to_json()))) == GOOD
+    assert from_plain(json.loads(json.dumps(to_plain(GOOD))), Health) == GOOD
 
 
 NAMES = ["thermalservice", "battery", "zones", "supplies", "firmware", "load", "frequencies",
@@ -198,7 +199,7 @@ PART = st.one_of(
 @given(st.dictionaries(st.sampled_from(NAMES), PART))
 def test_any_text_is_a_health(parts):
     found = state.parse(parts)
-    assert Health.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert from_plain(json.loads(json.dumps(to_plain(found))), Health) == found
     assert isinstance(problem(found, found, Limits(temperature=40)), str)
     assert isinstance(ready(found, 40, 30), str)
 

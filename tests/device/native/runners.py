@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workbench.device.native import build, libraries
-from workbench.device.runner_plan import Array, Plan, laid_out, outputs_of
+from workbench.device.runner_plan import Array, Plan, lay_out, outputs_of
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,13 @@ class Runner:
     def plan(self, model: Path, inputs: Mapping[str, Array], *wanted: str, **more: Any) -> Plan:
         """A plan for all samples' outputs, its inputs written: arrays [samples, ...] each."""
         samples = more.pop("samples", None) or len(next(iter(inputs.values())))
-        data, tensors = laid_out(inputs, samples)
+        data, tensors = lay_out(inputs, samples)
         (self.folder / "inputs").write_bytes(data)
         runtime = "litert" if model.suffix == ".tflite" else "onnxruntime"
         made = Plan(
             runtime=runtime, library="", model=str(model), inputs=str(self.folder / "inputs"),
-            tensors=tensors, wanted=wanted, samples=samples, outputs=str(self.folder / "outputs"),
+            tensors=tensors, output_names=wanted, samples=samples,
+            outputs=str(self.folder / "outputs"),
             limit=60,
         )  # fmt: skip
         if self.kind == "native":
@@ -76,7 +77,7 @@ class Runner:
         """What the runner gives for the plan's samples; it must not refuse."""
         answer = self(plan)
         assert answer.code == 0, answer
-        return outputs_of(Path(plan.outputs), plan.samples, plan.wanted, "the runner")
+        return outputs_of(Path(plan.outputs), plan.samples, plan.output_names, "the runner")
 
 
 def library(runtime: str) -> Path:

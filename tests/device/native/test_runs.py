@@ -15,7 +15,7 @@ from tests.inspect.files import graph, save_onnx
 from workbench import inspect
 from workbench.artifact import Artifact
 from workbench.device.bundle import bundle
-from workbench.device.runner_plan import said
+from workbench.device.runner_plan import parse_answer
 from workbench.device.session import infer_each, open_session
 from workbench.inspect import artifacts
 from workbench.report.blocks import operator_times
@@ -139,7 +139,7 @@ def test_names_and_paths_may_hold_anything(name: str, runner: Runner, tmp_path: 
     plan = runner.plan(model, {name: x}, name * 2, outputs=str(folder / "outputs"))
     (found,) = runner.outputs(plan)
     np.testing.assert_array_equal(found, -x)
-    error = runner(replace(plan, wanted=(name * 3,))).error
+    error = runner(replace(plan, output_names=(name * 3,))).error
     if "\t" not in name:
         assert name in error
 
@@ -156,7 +156,7 @@ def test_times_are_of_as_many_runs_and_seconds_as_asked(
     plan = runner.plan(model, {x: normal(1, width)}, y, outputs="", runs=7, warmup=2)
     answer = runner(plan)
     assert answer.code == 0, answer
-    ran = said(answer.stdout, "runner")
+    ran = parse_answer(answer.stdout, "runner")
     assert len(ran.samples_ns) == 7
     assert 0 < min(ran.samples_ns) <= max(ran.samples_ns) < 10**9
     assert 0 < ran.load_ns < 30 * 10**9
@@ -164,14 +164,14 @@ def test_times_are_of_as_many_runs_and_seconds_as_asked(
     assert 0 < ran.peak_bytes < 1 << 32
     assert ran.version
     assert answer.line["runtime"] == plan.runtime
-    longer = said(runner(replace(plan, seconds=0.2)).stdout, "runner").samples_ns
+    longer = parse_answer(runner(replace(plan, seconds=0.2)).stdout, "runner").samples_ns
     assert len(longer) > 7
     assert 0.05e9 < sum(longer) < 2e9
 
 
 def test_outputs_alone_take_no_times(runner: Runner, tmp_path: Path) -> None:
     plan = runner.plan(models.onnx_float(tmp_path), {"x": normal(2, 8)}, "y")
-    ran = said(runner(plan).stdout, "runner")
+    ran = parse_answer(runner(plan).stdout, "runner")
     assert ran.samples_ns == ()
 
 

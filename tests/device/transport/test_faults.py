@@ -18,7 +18,7 @@ from workbench.device.transport import (
     Unreachable,
     open_transport,
 )  # fmt: skip
-from workbench.device.transport.adb import attached, listed
+from workbench.device.transport.adb import attached, parse_devices
 from workbench.errors import DependencyError, DeviceError, ProfileError
 
 pytestmark = pytest.mark.process
@@ -331,7 +331,7 @@ def test_a_list_of_devices_as_adb_prints_it():
         "[http://developer.android.com/tools/device.html] usb:1-1 transport_id:3\n"
         "(no serial number)     unauthorized usb:1-2\n\n"
     )
-    assert listed(said) == [
+    assert parse_devices(said) == [
         Attached("39V4C19", "device", "Pixel 3"),
         Attached("127.0.0.1:15555", "offline"),
         Attached("8XV7N15", "no permissions"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workbench.device.transport import Interrupted, TimedOut
 from workbench.device.transport.calls import Beat, Calls
 from workbench.device.transport.local import LocalTransport
-from workbench.device.transport.shell import unwrapped, wrapped
+from workbench.device.transport.shell import unwrap_output, wrap_command
 from workbench.errors import DeviceError
 
 pytestmark = pytest.mark.process
@@ -26,8 +26,8 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 def through_sh(argv):
     """A command wrapped for a far shell, which this machine plays."""
-    done = LocalTransport("here").run(["sh", "-c", wrapped(argv, "n1")])
-    return unwrapped(done.stdout.encode(), "n1")
+    done = LocalTransport("here").run(["sh", "-c", wrap_command(argv, "n1")])
+    return unwrap_output(done.stdout.encode(), "n1")
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,7 +57,7 @@ def test_exit_codes_are_the_programs_own(argv, code):
 @given(st.binary(max_size=200))
 def test_output_is_what_stands_between_the_marks(content):
     said = b"junk\n" + b"wb-far:n1:begin:12\n" + content + b"\nwb-far:n1:0\n" + b"more"
-    assert unwrapped(said, "n1") == (content, 0)
+    assert unwrap_output(said, "n1") == (content, 0)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_output_is_what_stands_between_the_marks(content):
     [b"", b"wb-far:n1:begin:1\nhalf", b"x\nwb-far:n1:0\n", b"wb-far:n1:begin:1\n\nwb-far:n2:0\n"],
 )
 def test_without_both_marks_it_did_not_end(said):
-    assert unwrapped(said, "n1") is None
+    assert unwrap_output(said, "n1") is None
 
 
 def test_old_adb_ends_lines_with_two_characters():
-    assert unwrapped(b"wb-far:n1:begin:1\r\nx\r\nwb-far:n1:3\r\n", "n1") == (b"x", 3)
+    assert unwrap_output(b"wb-far:n1:begin:1\r\nx\r\nwb-far:n1:3\r\n", "n1") == (b"x", 3)
 
 
 def test_an_interrupt_holds_until_it_is_lifted():

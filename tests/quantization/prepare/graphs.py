@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import nets
-from workbench.onnxgraph.view import Given
+from workbench.onnxgraph.view import RewriteContext
 from workbench.quantization.prepare.constants import name_all_nodes
 
 Array = NDArray[Any]
@@ -80,14 +80,14 @@ def same(one: onnx.ModelProto, other: onnx.ModelProto, batches: Sequence[int] = 
 
 
 def rewritten(
-    rewrite: Callable[[onnx.ModelProto, Given], int],
+    rewrite: Callable[[onnx.ModelProto, RewriteContext], int],
     model: onnx.ModelProto,
     target: Any = "ort",
     batches: Sequence[int] = (1, 3),
 ) -> tuple[onnx.ModelProto, int]:
     """The model after one rewrite, whose outputs are the same, and what the rewrite returned."""
     made = onnx.ModelProto.FromString(model.SerializeToString())
-    given = Given([samples(model, count) for count in batches], target)
+    given = RewriteContext([samples(model, count) for count in batches], target)
     name_all_nodes(made, given)
     count = rewrite(made, given)
     same(model, made, batches)

@@ -16,7 +16,7 @@ from tests import nets, structures
 from tests.quantization.prepare.graphs import graph_of, kinds, run, same, samples
 from tests.structures import sequences, vision
 from workbench.errors import StepError
-from workbench.onnxgraph.view import Given
+from workbench.onnxgraph.view import RewriteContext
 from workbench.quantization.prepare import passes
 from workbench.quantization.prepare.passes import already_quantized, prepare_model
 
@@ -60,11 +60,11 @@ def test_every_structure_keeps_its_function(name: str, tmp_path: Path) -> None:
 
 
 def test_a_rewrite_that_changes_the_outputs_is_taken_back(monkeypatch: Any) -> None:
-    def wrong(model: onnx.ModelProto, _given: Given) -> int:
+    def wrong(model: onnx.ModelProto, _given: RewriteContext) -> int:
         model.graph.node[0].op_type = "Neg"
         return 1
 
-    def broken(model: onnx.ModelProto, _given: Given) -> int:
+    def broken(model: onnx.ModelProto, _given: RewriteContext) -> int:
         model.graph.node[0].input[0] = "nothing"
         return 2
 
@@ -79,7 +79,7 @@ def test_a_rewrite_that_changes_the_outputs_is_taken_back(monkeypatch: Any) -> N
 
 
 def test_a_rewrite_right_for_one_sample_alone_is_taken_back(monkeypatch: Any) -> None:
-    def single(model: onnx.ModelProto, _given: Given) -> int:
+    def single(model: onnx.ModelProto, _given: RewriteContext) -> int:
         model.graph.initializer[0].CopyFrom(
             onnx.numpy_helper.from_array(np.array([1, -1]), model.graph.initializer[0].name)
         )

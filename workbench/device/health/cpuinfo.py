@@ -76,13 +76,13 @@ def parse(text: str, megahertz: Mapping[int, int] | None = None) -> Cpus:
     clusters = tuple((*key, len(list(run))) for key, run in groupby(named))
     every = [{**common, **block} for block in blocks.values()] or [common]
     # Clusters of one system may differ: a process may run on any.
-    features = set.intersection(*({*_features(one)} for one in every))
+    features = set.intersection(*({*_features(item)} for item in every))
     return Cpus(
         clusters=tuple((name, count, speed) for name, speed, count in clusters),
         cores=len(numbers),
-        isa=tuple(one for one in RELEVANT if one in features),
+        isa=tuple(item for item in RELEVANT if item in features),
         hardware=common.get("Hardware") or common.get("Model") or "",
-        parts=frozenset(part for one in every if (part := _part(one)) is not None),
+        parts=frozenset(part for item in every if (part := _part(item)) is not None),
     )
 
 

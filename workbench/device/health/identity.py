@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.device.health import cpuinfo
 from workbench.device.health.sections import ask, megahertz, script, whole
@@ -21,11 +21,11 @@ PROPERTIES = (
     "ro.soc.model", "ro.board.platform", "ro.build.version.release", "ro.build.version.sdk",
     "ro.kernel.qemu", "ro.boot.qemu", "ro.hardware", "ro.build.characteristics",
 )  # fmt: skip
-_CHOSEN = "|".join(re.escape(one) for one in PROPERTIES)
+_PATTERN = "|".join(map(re.escape, PROPERTIES))
 
 SCRIPT = script(
     ("uname", "uname -s; uname -m; uname -r"),
-    ("properties", f"command -v getprop >/dev/null && getprop | grep -E '^\\[({_CHOSEN})\\]'"),
+    ("properties", f"command -v getprop >/dev/null && getprop | grep -E '^\\[({_PATTERN})\\]'"),
     ("cpuinfo", "cat /proc/cpuinfo"),
     ("memory", "grep MemTotal /proc/meminfo || cat /proc/meminfo"),
     ("frequencies", "for c in /sys/devices/system/cpu/cpu[0-9]*; do m=; "
@@ -47,11 +47,14 @@ _VIRTUAL = ("goldfish", "ranchu", "cutf", "vsoc", "vbox86", "ttvm", "nox")
 class Identity:
     """What a device says of itself.
 
-    system: `linux` or `android`. cpus: (part, count, MHz at most or None), runs of like cores in
-    the order of their numbers. architecture: `arm`, `x86`, or what the machine calls itself. isa:
-    the features that matter for INT8 and float16, as the kernel names them, that all cores have.
-    release: of the kernel, or of Android with its API level. emulator: why its times say nothing,
-    or nothing.
+    Attributes:
+        system: `linux` or `android`.
+        cpus: (part, count, MHz at most or None), runs of like cores in the order of their numbers.
+        architecture: `arm`, `x86`, or what the machine calls itself.
+        isa: the features that matter for INT8 and float16, as the kernel names them, that all cores
+            have.
+        release: of the kernel, or of Android with its API level.
+        emulator: why its times say nothing, or nothing.
     """
 
     system: str
@@ -66,51 +69,47 @@ class Identity:
     emulated: bool = False
     emulator: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "cpus": [list(one) for one in self.cpus], "isa": list(self.isa)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Identity:
-        cpus = tuple((name, count, speed) for name, count, speed in data["cpus"])
-        return cls(**{**data, "cpus": cpus, "isa": tuple(data["isa"])})
-
 
 def identify(transport: Transport) -> Identity:
     """Ask a device what it is, in one round trip.
 
     Raises DeviceError where it cannot be talked to, or runs neither Linux nor Android.
     """
-    found = ask(transport, SCRIPT)
-    kernel = found.get("uname", "").split("\n")[0].strip()
-    if kernel != "Linux" and not _properties(found.get("properties", "")):
+    sections = ask(transport, SCRIPT)
+    kernel = sections.get("uname", "").split("\n")[0].strip()
+    if kernel != "Linux" and not _properties(sections.get("properties", "")):
         raise DeviceError(
             f"{transport.name} runs {kernel or 'an unknown system'}, not Linux or Android",
             "wb reads /proc, /sys and Android's own services to know what it measures",
             "measure on a machine that runs Linux, or on a phone over adb",
         )
-    return parse(found)
+    return parse(sections)
 
 
-def parse(found: Mapping[str, str]) -> Identity:
+def parse(sections: Mapping[str, str]) -> Identity:
     """The identity in the parts that SCRIPT printed; what is missing is '' or 0."""
-    uname = [line.strip() for line in found.get("uname", "").split("\n")]
+    uname = [line.strip() for line in sections.get("uname", "").split("\n")]
     _, machine, release = (*uname, "", "", "")[:3]
-    said = _properties(found.get("properties", ""))
-    speeds = frequencies(found.get("frequencies", ""))
-    cpus = cpuinfo.parse(found.get("cpuinfo", ""), speeds)
-    emulator = _emulator(said, found.get("interpreter", ""), cpus)
-    android = bool(said.get("ro.build.version.sdk") or said.get("ro.build.version.release"))
+    properties = _properties(sections.get("properties", ""))
+    speeds = frequencies(sections.get("frequencies", ""))
+    cpus = cpuinfo.parse(sections.get("cpuinfo", ""), speeds)
+    emulator = _emulator(properties, sections.get("interpreter", ""), cpus)
+    android = bool(
+        properties.get("ro.build.version.sdk") or properties.get("ro.build.version.release")
+    )
     name = cpus.clusters[0][0] if cpus.clusters else ""
     return Identity(
         system="android" if android else "linux",
-        model=_android_model(said) if android else _board(found) or cpus.hardware or name,
-        soc=_android_soc(said, cpus.hardware) if android else _soc(found.get("compatible", "")),
+        model=_android_model(properties) if android else _board(sections) or cpus.hardware or name,
+        soc=_android_soc(properties, cpus.hardware)
+        if android
+        else _soc(sections.get("compatible", "")),
         cpus=cpus.clusters,
         cores=cpus.cores or len(speeds),
         architecture=architecture(machine),
         isa=cpus.isa,
-        memory_bytes=memory(found.get("memory", "")),
-        release=_android_release(said) if android else release,
+        memory_bytes=memory(sections.get("memory", "")),
+        release=_android_release(properties) if android else release,
         emulated=bool(emulator),
         emulator=emulator,
     )
@@ -126,56 +125,56 @@ def architecture(machine: str) -> str:
 
 def frequencies(text: str) -> dict[int, int]:
     """MHz at most by core, of lines such as `4 2419200`; cores that tell none are left out."""
-    found = {}
+    speeds = {}
     for line in text.splitlines():
         words = line.split()
         core = whole(words[0]) if len(words) == 2 else None
         speed = megahertz(words[1]) if core is not None and core >= 0 else None
         if core is not None and speed is not None:
-            found[core] = speed
-    return found
+            speeds[core] = speed
+    return speeds
 
 
 def memory(text: str) -> int:
     """Bytes of memory, of /proc/meminfo; 0 where it does not say."""
-    found = re.search(r"^MemTotal:\s*([0-9]{1,15})\s*kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(r"^MemTotal:\s*([0-9]{1,15})\s*kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
 
 
 def _properties(text: str) -> dict[str, str]:
     """Android's properties, as getprop lists them."""
-    found = re.findall(r"^\[([^\]\n]+)\]: \[(.*)\]$", text, re.MULTILINE)
-    return {name: value.strip() for name, value in found if value.strip()}
+    pairs = re.findall(r"^\[([^\]\n]+)\]: \[(.*)\]$", text, re.MULTILINE)
+    return {name: value.strip() for name, value in pairs if value.strip()}
 
 
-def _android_model(said: Mapping[str, str]) -> str:
-    model = said.get("ro.product.marketname") or said.get("ro.product.model", "")
-    maker = said.get("ro.product.manufacturer", "")
+def _android_model(properties: Mapping[str, str]) -> str:
+    model = properties.get("ro.product.marketname") or properties.get("ro.product.model", "")
+    maker = properties.get("ro.product.manufacturer", "")
     if maker in ("", "unknown") or model.lower().startswith(maker.lower()):
         return model
     return f"{maker} {model}".strip()
 
 
-def _android_soc(said: Mapping[str, str], hardware: str) -> str:
-    model = said.get("ro.soc.model", "")
+def _android_soc(properties: Mapping[str, str], hardware: str) -> str:
+    model = properties.get("ro.soc.model", "")
     if model:
-        return f"{said.get('ro.soc.manufacturer', '')} {model}".strip()
-    return hardware or said.get("ro.board.platform") or said.get("ro.hardware", "")
+        return f"{properties.get('ro.soc.manufacturer', '')} {model}".strip()
+    return hardware or properties.get("ro.board.platform") or properties.get("ro.hardware", "")
 
 
-def _android_release(said: Mapping[str, str]) -> str:
-    level = said.get("ro.build.version.sdk", "")
-    release = said.get("ro.build.version.release", "")
+def _android_release(properties: Mapping[str, str]) -> str:
+    level = properties.get("ro.build.version.sdk", "")
+    release = properties.get("ro.build.version.release", "")
     return f"{release} (API {level})".strip() if level else release
 
 
-def _board(found: Mapping[str, str]) -> str:
+def _board(sections: Mapping[str, str]) -> str:
     """A board's name for itself, or a PC's, where its maker filled it in."""
-    board = found.get("board", "").strip()
+    board = sections.get("board", "").strip()
     if board:
         return board.split("\n")[0]
-    words = [line.strip() for line in found.get("dmi", "").split("\n")]
-    return " ".join(dict.fromkeys(one for one in words if one and one not in _UNFILLED))
+    words = [line.strip() for line in sections.get("dmi", "").split("\n")]
+    return " ".join(dict.fromkeys(word for word in words if word and word not in _UNFILLED))
 
 
 def _soc(compatible: str) -> str:
@@ -184,17 +183,17 @@ def _soc(compatible: str) -> str:
     return names[-1].rpartition(",")[2] if names else ""
 
 
-def _emulator(said: Mapping[str, str], interpreter: str, cpus: cpuinfo.Cpus) -> str:
+def _emulator(properties: Mapping[str, str], interpreter: str, cpus: cpuinfo.Cpus) -> str:
     """Why a device's times say nothing of the hardware that it shows; '' where they do."""
     first = PurePosixPath(interpreter.strip().split("\n")[0].strip()).name
     if _INTERPRETERS.match(first):
         return f"its programs run in {first}, a user-mode emulator"
-    hardware = said.get("ro.hardware", "").lower()
-    if "1" in (said.get("ro.kernel.qemu"), said.get("ro.boot.qemu")):
+    hardware = properties.get("ro.hardware", "").lower()
+    if "1" in (properties.get("ro.kernel.qemu"), properties.get("ro.boot.qemu")):
         return "an Android emulator (ro.kernel.qemu or ro.boot.qemu is 1)"
     if hardware.startswith(_VIRTUAL):
         return f"an Android emulator (ro.hardware is {hardware})"
-    if "emulator" in said.get("ro.build.characteristics", "").split(","):
+    if "emulator" in properties.get("ro.build.characteristics", "").split(","):
         return "an Android emulator (ro.build.characteristics says so)"
     names = " ".join(name for name, _, _ in cpus.clusters)
     if cpuinfo.QEMU_MAX in cpus.parts or re.search(r"QEMU (Virtual|TCG) CPU", names):

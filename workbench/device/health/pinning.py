@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.device.transport.base import quoted
+from workbench.device.transport.base import quote_command
 from workbench.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -18,50 +18,50 @@ _PROBE = 'exec "$@"'  # a shell says by its code that there is no such program
 _SEEN = re.compile(r"^Cpus_allowed:\s*([0-9a-f,]+)\s*$", re.MULTILINE)
 
 
-def pinned(transport: Transport, cores: Sequence[int], count: int) -> tuple[str, ...]:
+def pin_command(transport: Transport, cores: Sequence[int], count: int) -> tuple[str, ...]:
     """The words before a command that pin it to cores by their numbers; () for no cores.
 
     count: the cores that the device has, 0 where unknown. Raises DeviceError where the device
     cannot pin, or not to all of them.
     """
-    wanted = sorted(set(cores))
-    if not wanted:
+    numbers = sorted(set(cores))
+    if not numbers:
         return ()
-    asked = ", ".join(map(str, wanted))
-    if count and wanted[-1] >= count:
+    asked = ", ".join(map(str, numbers))
+    if count and numbers[-1] >= count:
         raise DeviceError(
             f"{transport.name} cannot pin to cores {asked}",
             f"it has {count}, numbered 0 to {count - 1}",
             "change cores in its profile",
         )
-    mask = sum(1 << core for core in wanted)
-    said = ""
-    for prefix in (("taskset", f"{mask:x}"), ("taskset", "-c", ",".join(map(str, wanted)))):
+    mask = sum(1 << core for core in numbers)
+    reason = ""
+    for prefix in (("taskset", f"{mask:x}"), ("taskset", "-c", ",".join(map(str, numbers)))):
         done = transport.run(["sh", "-c", _PROBE, "sh", *prefix, "cat", "/proc/self/status"])
         if done.code != 0:
-            said = said or _last_line(done.stderr) or f"exit code {done.code}"
+            reason = reason or _last_line(done.stderr) or f"exit code {done.code}"
             continue
-        got = allowed(done.stdout)
+        seen = allowed_cores(done.stdout)
         # Where /proc does not tell, the command's own word is all there is.
-        if got is None or got == mask:
+        if seen is None or seen == mask:
             return prefix
         raise DeviceError(
             f"{transport.name} does not pin to cores {asked}",
-            f"with '{quoted(prefix)}' a process may run on cores {_cores(got)}: its cpusets or "
-            "cores that are offline decide",
+            f"with '{quote_command(prefix)}' a process may run on cores {_cores(seen)}: its "
+            "cpusets or cores that are offline decide",
             "change cores in its profile",
         )
     raise DeviceError(
         f"{transport.name} cannot pin to cores {asked}",
-        f"taskset there says: {said}",
+        f"taskset there says: {reason}",
         "install util-linux' taskset there, or leave cores out of its profile",
     )
 
 
-def allowed(status: str) -> int | None:
+def allowed_cores(status: str) -> int | None:
     """The mask of cores in a /proc/PID/status; None where there is none."""
-    found = _SEEN.search(status)
-    digits = found[1].replace(",", "") if found else ""
+    match = _SEEN.search(status)
+    digits = match[1].replace(",", "") if match else ""
     return int(digits, 16) if digits else None
 
 

@@ -21,20 +21,20 @@ class Battery(NamedTuple):
 
 def service(text: str) -> Battery:
     """What `dumpsys battery` says; the first of a key, for makers add theirs after AOSP's."""
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            said.setdefault(key.strip(), value.strip())
-    if said.get("present") == "false":
+            fields.setdefault(key.strip(), value.strip())
+    if fields.get("present") == "false":
         return Battery()
-    level, scale = (number(said.get(key, "")) for key in ("level", "scale"))
-    powered = [said.get(f"{one} powered") for one in ("AC", "USB", "Wireless", "Dock")]
+    level, scale = (number(fields.get(key, "")) for key in ("level", "scale"))
+    powered = [fields.get(f"{source} powered") for source in ("AC", "USB", "Wireless", "Dock")]
     # A phone may be on a cable that gives less than it takes: its status counts before its plugs.
-    charging = _CHARGES.get(whole(said.get("status", "")) or 0)
-    if charging is None and any(one is not None for one in powered):
+    charging = _CHARGES.get(whole(fields.get("status", "")) or 0)
+    if charging is None and any(source is not None for source in powered):
         charging = "true" in powered
-    tenths = number(said.get("temperature", ""))
+    tenths = number(fields.get("temperature", ""))
     warm = tenths is not None and 0 < abs(tenths) < 1000
     return Battery(
         percent=_percent(level, scale),
@@ -55,13 +55,13 @@ def supplies(text: str) -> Battery:
 
     A mouse has a battery too: its scope is Device.
     """
-    found = []
+    batteries = []
     for line in text.splitlines():
-        kind, scope, capacity, status = (*(one.strip() for one in line.split("|")), *[""] * 4)[:4]
+        kind, scope, capacity, status = (*(cell.strip() for cell in line.split("|")), *[""] * 4)[:4]
         percent = _percent(number(capacity), 100)
         if kind == "Battery" and scope != "Device" and percent is not None:
-            found.append(Battery(percent, _status(status)))
-    return min(found, key=lambda one: one.percent or 0) if found else Battery()
+            batteries.append(Battery(percent, _status(status)))
+    return min(batteries, key=lambda cell: cell.percent or 0) if batteries else Battery()
 
 
 def _status(word: str) -> bool | None:

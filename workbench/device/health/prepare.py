@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from workbench.device.health.pinning import pinned
-from workbench.device.transport.base import Unreachable, quoted
+from workbench.device.health.pinning import pin_command
+from workbench.device.transport.base import Unreachable, quote_command
 from workbench.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Prepared:
 
 
 @contextmanager
-def prepared(
+def prepare_device(
     transport: Transport, identity: Identity, cores: Sequence[int] = (), folder: str = FOLDER
 ) -> Iterator[Prepared]:
     """A device as measuring needs it: pinned to cores, an Android awake and at a steady speed.
@@ -46,7 +46,7 @@ def prepared(
     this process died: folder, on the device, holds the record. Linux is only asked, never set.
     Raises DeviceError where the device cannot pin to the cores, or was not restored.
     """
-    prefix = pinned(transport, cores, identity.cores)
+    prefix = pin_command(transport, cores, identity.cores)
     if identity.system != "android":
         yield Prepared(prefix=prefix)
         return
@@ -67,14 +67,18 @@ def prepared(
 
 def _level(release: str) -> int | None:
     """The API level in an Android's release."""
-    found = re.search(r"\(API ([0-9]{1,4})\)", release)
-    return int(found[1]) if found else None
+    match = re.search(r"\(API ([0-9]{1,4})\)", release)
+    return int(match[1]) if match else None
 
 
 @dataclass
 class _Phone:
-    """An Android's settings. before: what to restore, by name, as its record on the device says.
-    lost: whether it could not be reached while it was restored."""
+    """An Android's settings.
+
+    Attributes:
+        before: what to restore, by name, as its record on the device says.
+        lost: whether it could not be reached while it was restored.
+    """
 
     transport: Transport
     record: str
@@ -92,7 +96,7 @@ class _Phone:
             done = self.transport.run(command)
             if done.code == 0:
                 continue
-            failed = f"{quoted(command)} ({_said(done) or f'code {done.code}'})"
+            failed = f"{quote_command(command)} ({_said(done) or f'code {done.code}'})"
             # A value that is not back would be lost under this run's own.
             if name == STAY_ON:
                 raise self.unrestored([failed])
@@ -106,26 +110,26 @@ class _Phone:
         notes = []
         asked = self.transport.run(["settings", "get", "global", STAY_ON])
         value = asked.stdout.strip()
-        wanted = {}
+        settings = {}
         if asked.code == 0 and re.fullmatch(r"[0-9]{1,3}|null", value):
-            wanted[STAY_ON] = value
+            settings[STAY_ON] = value
         else:
             notes.append(f"the screen may turn off: its setting is unknown ({_said(asked)})")
         if self.level is None or self.level >= _FIXED_SINCE:
-            wanted[FIXED] = "false"
+            settings[FIXED] = "false"
         else:
             notes.append("no fixed performance mode: Android has it since version 11")
-        if wanted:
-            self._write(wanted)
-        self.before = wanted
-        if FIXED in wanted:
+        if settings:
+            self._write(settings)
+        self.before = settings
+        if FIXED in settings:
             done = self.transport.run([*_FIXED_MODE, "true"])
             # Success prints nothing; a service without commands of its own says so with code 0.
             if done.code != 0 or _said(done):
                 notes.append(f"no fixed performance mode: {_said(done) or f'code {done.code}'}")
-                del wanted[FIXED]
-                self._write(wanted)
-        if STAY_ON in wanted:
+                del settings[FIXED]
+                self._write(settings)
+        if STAY_ON in settings:
             done = self.transport.run(["svc", "power", "stayon", "true"])
             if done.code != 0:
                 notes.append(f"the screen may turn off: {_said(done) or f'code {done.code}'}")
@@ -141,14 +145,15 @@ class _Phone:
             command = restoring(name, value)
             why = self._try(command)
             if why:
-                failed.append(f"{quoted(command)} ({why})")
+                failed.append(f"{quote_command(command)} ({why})")
         if self.before and not failed:
             command = ["rm", "-f", self.record]
             why = self._try(command)
-            failed += [f"{quoted(command)} ({why})"] if why else []
+            failed += [f"{quote_command(command)} ({why})"] if why else []
         return failed
 
     def unrestored(self, failed: Sequence[str]) -> DeviceError:
+        """The error that names the settings that could not be put back."""
         return DeviceError(
             f"{self.transport.name} was not restored to what it was",
             "; ".join(failed),
@@ -168,14 +173,14 @@ class _Phone:
                 self.transport.reconnect()
                 done = self.transport.run(command)
         except DeviceError as error:
-            return " ".join(one for one in (error.what, error.why) if one)
+            return " ".join(part for part in (error.what, error.why) if part)
         return "" if done.code == 0 else _said(done) or f"code {done.code}"
 
-    def _write(self, wanted: Mapping[str, str]) -> None:
-        if not wanted:
+    def _write(self, settings: Mapping[str, str]) -> None:
+        if not settings:
             self.transport.run(["rm", "-f", self.record])
             return
-        text = "\n".join(f"{name}={value}" for name, value in wanted.items())
+        text = "\n".join(f"{name}={value}" for name, value in settings.items())
         done = self.transport.run(["sh", "-c", _WRITE, "sh", text, self.record])
         if done.code != 0:
             raise DeviceError(
@@ -187,8 +192,10 @@ class _Phone:
 
 def parse_record(text: str) -> dict[str, str]:
     """What to restore, of a record; lines that no run wrote are left out: anyone may edit it."""
-    found = re.findall(rf"^({STAY_ON}=(?:[0-9]{{1,3}}|null)|{FIXED}=false)\r?$", text, re.MULTILINE)
-    return dict(line.split("=") for line in found)
+    settings = re.findall(
+        rf"^({STAY_ON}=(?:[0-9]{{1,3}}|null)|{FIXED}=false)\r?$", text, re.MULTILINE
+    )
+    return dict(line.split("=") for line in settings)
 
 
 def restoring(name: str, value: str) -> list[str]:

@@ -28,28 +28,28 @@ def script(*parts: tuple[str, str]) -> str:
 
 def split(text: str) -> dict[str, str]:
     """The parts by name, without carriage returns; null characters end lines, as /proc has them."""
-    found: dict[str, list[str]] = {}
+    sections: dict[str, list[str]] = {}
     current: list[str] = []
     for raw in text.replace("\0", "\n").replace("\r", "").split("\n"):
         if raw.startswith(MARK):
-            current = found.setdefault(raw[len(MARK) :].strip(), [])
+            current = sections.setdefault(raw[len(MARK) :].strip(), [])
         else:
             current.append(raw)
-    return {name: "\n".join(lines).strip("\n") for name, lines in found.items()}
+    return {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}
 
 
 def ask(transport: Transport, text: str, *arguments: str) -> dict[str, str]:
     """The parts that a script printed. Raises DeviceError where it did not run to its end."""
     done = transport.run(["sh", "-c", text, "sh", *arguments], timeout=TIMEOUT)
-    found = split(done.stdout)
-    if "end" not in found:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    sections = split(done.stdout)
+    if "end" not in sections:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise DeviceError(
             f"{transport.name} did not say what it is or how it is doing",
-            f"'sh' there ended with code {done.code}" + (f": {said[-1][:200]}" if said else ""),
+            f"'sh' there ended with code {done.code}" + (f": {lines[-1][:200]}" if lines else ""),
             "check that a shell opens on it, and that it runs Linux or Android",
         )
-    return found
+    return sections
 
 
 def number(text: str) -> float | None:

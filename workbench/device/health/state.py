@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from workbench.device.health import power, thermal
 from workbench.device.health.sections import ask, megahertz, number, script, whole
@@ -40,12 +40,17 @@ SCRIPT = script(
 class Health:
     """A device at one moment; None and () where it does not say.
 
-    temperature_c: degrees Celsius of what limits it, named by temperature_of: the hottest sensor
-    of a phone's `skin`, which Android throttles by; else of the `cpu`; else of the `battery` or
-    the `board`. throttling: Android's thermal status, 0 to 6. throttled: whether it is slowed down
-    now. firmware: a Raspberry Pi's bits, which also tell what was. frequencies_mhz, and
-    limits_mhz, which the kernel or a thermal daemon lowers: by core, in the order of their
-    numbers. limited: whether a core may not run as fast as it can. free_bytes: of the work folder.
+    Attributes:
+        temperature_c: degrees Celsius of what limits it, named by temperature_of: the hottest
+            sensor of a phone's `skin`, which Android throttles by; else of the `cpu`; else of the
+            `battery` or the `board`.
+        throttling: Android's thermal status, 0 to 6.
+        throttled: whether it is slowed down now.
+        firmware: a Raspberry Pi's bits, which also tell what was.
+        frequencies_mhz: by core, in the order of their numbers.
+        limits_mhz: the same, which the kernel or a thermal daemon lowers.
+        limited: whether a core may not run as fast as it can.
+        free_bytes: of the work folder.
     """
 
     temperature_c: float | None = None
@@ -62,17 +67,6 @@ class Health:
     limited: bool | None = None
     free_bytes: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
-        return {key: list(one) if isinstance(one, tuple) else one for key, one in data.items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Health:
-        plain: dict[str, Any] = {
-            key: tuple(one) if isinstance(one, list) else one for key, one in data.items()
-        }
-        return cls(**plain)
-
 
 def health(transport: Transport, folder: str) -> Health:
     """Ask a device how it is doing, in one round trip; folder: whose space counts.
@@ -82,22 +76,22 @@ def health(transport: Transport, folder: str) -> Health:
     return parse(ask(transport, SCRIPT, folder))
 
 
-def parse(found: Mapping[str, str]) -> Health:
+def parse(sections: Mapping[str, str]) -> Health:
     """The health in the parts that SCRIPT printed."""
-    service = thermal.service(found.get("thermalservice", ""))
-    battery = power.service(found.get("battery", ""))
+    service = thermal.service(sections.get("thermalservice", ""))
+    battery = power.service(sections.get("battery", ""))
     if battery.percent is None:
-        battery = power.supplies(found.get("supplies", ""))
-    temperature, of = _temperature(service, found.get("zones", ""), battery.celsius)
-    bits = thermal.firmware(found.get("firmware", ""))
+        battery = power.supplies(sections.get("supplies", ""))
+    temperature, of = _temperature(service, sections.get("zones", ""), battery.celsius)
+    bits = thermal.firmware(sections.get("firmware", ""))
     status = service.status
     throttled = status >= MODERATE if status is not None else None
     if bits is not None:
         throttled = bool(bits & thermal.SLOWED)
-    cores = _cores(found.get("frequencies", ""))
+    cores = _cores(sections.get("frequencies", ""))
     limits = tuple(limit for _, limit, _ in cores if limit)
     pairs = [(most, limit) for most, limit, _ in cores if most and limit]
-    words = found.get("load", "").split()
+    words = sections.get("load", "").split()
     return Health(
         temperature_c=temperature,
         temperature_of=of,
@@ -111,7 +105,7 @@ def parse(found: Mapping[str, str]) -> Health:
         frequencies_mhz=tuple(now for _, _, now in cores if now),
         limits_mhz=limits,
         limited=any(limit < most for most, limit in pairs) if pairs else None,
-        free_bytes=space(found.get("space", "")),
+        free_bytes=space(sections.get("space", "")),
     )
 
 
@@ -132,27 +126,27 @@ def _temperature(
 
 def _cores(text: str) -> list[tuple[int | None, int | None, int | None]]:
     """MHz at most, allowed and now, of lines `core|kHz|kHz|kHz`, by the cores' numbers."""
-    found = {}
+    clocks = {}
     for line in text.splitlines():
-        words = [one.strip() for one in line.split("|")]
+        words = [word.strip() for word in line.split("|")]
         core = whole(words[0]) if len(words) == 4 else None
         if core is not None:
-            most, limit, now = (megahertz(one) for one in words[1:])
-            found[core] = (most, limit, now)
-    return [found[core] for core in sorted(found)]
+            most, limit, now = (megahertz(word) for word in words[1:])
+            clocks[core] = (most, limit, now)
+    return [clocks[core] for core in sorted(clocks)]
 
 
 def space(text: str) -> int | None:
     """Bytes free, of `df -k` for one folder; a long device name may take a line of its own."""
-    found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+(?:[0-9]+%|-)\s", f"{text}\n")
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+(?:[0-9]+%|-)\s", f"{text}\n")
+    return int(match[1]) * 1024 if match else None
 
 
 def ready(
     now: Health, temperature_limit: float | None = None, battery_limit: float | None = None
 ) -> str:
     """Why a device is not ready to be measured; '' where it is. Degrees Celsius, and percent."""
-    slowed = _slowed(now)
+    slowed = _slowing(now)
     if slowed:
         return f"it is {slowed}"
     return _too_hot(now, temperature_limit) or _too_low(now, battery_limit)
@@ -161,7 +155,7 @@ def ready(
 def problem(before: Health, after: Health, limits: Limits) -> str:
     """Why a measurement between two moments is invalid; '' where it is valid."""
     for state, when in ((before, "began"), (after, "ended")):
-        why = _slowed(state)
+        why = _slowing(state)
         if why:
             return f"it was {why} when measuring {when}"
     was, now = before.throttling, after.throttling
@@ -175,10 +169,10 @@ def problem(before: Health, after: Health, limits: Limits) -> str:
     why = "" if after.temperature_of == thermal.CPU else _too_hot(after, limits.temperature)
     if why:
         return why
-    return _limit_lowered(before.limits_mhz, after.limits_mhz)
+    return _lowered_limit(before.limits_mhz, after.limits_mhz)
 
 
-def _limit_lowered(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+def _lowered_limit(before: tuple[int, ...], after: tuple[int, ...]) -> str:
     if after and len(after) < len(before):
         return f"{len(before) - len(after)} of its cores went offline"
     for at, (was, now) in enumerate(zip(before, after, strict=False)):
@@ -188,11 +182,11 @@ def _limit_lowered(before: tuple[int, ...], after: tuple[int, ...]) -> str:
 
 
 def _status(value: int) -> str:
-    known = 0 <= value < len(thermal.STATUS)
-    return f"{value}, {thermal.STATUS[value]}" if known else str(value)
+    named = 0 <= value < len(thermal.STATUS)
+    return f"{value}, {thermal.STATUS[value]}" if named else str(value)
 
 
-def _slowed(state: Health) -> str:
+def _slowing(state: Health) -> str:
     if state.throttling is not None and state.throttling >= MODERATE:
         return f"slowed down by heat (thermal status {_status(state.throttling)})"
     if state.throttled:

@@ -52,8 +52,8 @@ def service(text: str) -> Service:
 
     A maker's own names count before its numbers: Samsung's Android 10 counted types from 1.
     """
-    found = re.search(r"^\s*Thermal Status:\s*([0-6])\s*$", text, re.MULTILINE)
-    status = int(found[1]) if found else None
+    match = re.search(r"^\s*Thermal Status:\s*([0-6])\s*$", text, re.MULTILINE)
+    status = int(match[1]) if match else None
     if re.search(r"IsStatusOverride:\s*true", text):
         status = None
     readings = []
@@ -61,11 +61,11 @@ def service(text: str) -> Service:
     for line in text.splitlines():
         if line.rstrip().endswith(":"):
             current = line.strip() == "Current temperatures from HAL:"
-        one = _READING.search(line) if current else None
-        if one is None:
+        reading = _READING.search(line) if current else None
+        if reading is None:
             continue
-        kind = _NAMES.get(one[3], _TYPES.get(int(one[2]), IGNORED))
-        celsius = number(one[1])
+        kind = _NAMES.get(reading[3], _TYPES.get(int(reading[2]), IGNORED))
+        celsius = number(reading[1])
         if kind and celsius is not None and _plausible(celsius):
             readings.append(Reading(kind, celsius))
     return Service(status, tuple(readings))
@@ -112,11 +112,11 @@ def _plausible(celsius: float) -> bool:
 
 def hottest(readings: Iterable[Reading], kind: str) -> float | None:
     """The highest of a kind, in degrees Celsius to a tenth."""
-    values = [one.celsius for one in readings if one.kind == kind]
+    values = [reading.celsius for reading in readings if reading.kind == kind]
     return round(max(values), 1) if values else None
 
 
 def firmware(text: str) -> int | None:
     """A Raspberry Pi's bits, of `throttled=0x50000` or of the kernel's file without 0x."""
-    found = re.search(r"^(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})$", text.strip(), re.MULTILINE)
-    return int(found[1], 16) if found else None
+    match = re.search(r"^(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})$", text.strip(), re.MULTILINE)
+    return int(match[1], 16) if match else None

@@ -34,8 +34,8 @@ ANDROID = 24  # the API level from which on ONNX Runtime's and LiteRT's archives
 def host_target() -> str:
     """The target that this machine is; '' where it is none."""
     machine = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-    known = machine.get(platform.machine().lower(), "")
-    return f"{known}-linux" if known and sys.platform == "linux" else ""
+    architecture = machine.get(platform.machine().lower(), "")
+    return f"{architecture}-linux" if architecture and sys.platform == "linux" else ""
 
 
 def runner_for(target: str) -> Path:
@@ -48,12 +48,12 @@ def runner_for(target: str) -> Path:
     hashed = hashlib.sha256(repr((command, FLAGS, target)).encode())
     for path in _sources("*.[ch]"):
         hashed.update(path.read_bytes())
-    made = root() / "runners" / f"wb-runner-{target}-{hashed.hexdigest()[:16]}"
-    if not made.is_file():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=made.parent, prefix=".build-") as folder:
-            build(target, Path(folder)).replace(made)
-    return made
+    program = root() / "runners" / f"wb-runner-{target}-{hashed.hexdigest()[:16]}"
+    if not program.is_file():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=program.parent, prefix=".build-") as folder:
+            build(target, Path(folder)).replace(program)
+    return program
 
 
 def build(
@@ -78,10 +78,10 @@ def build(
     except OSError as error:
         raise DependencyError(f"the compiler {words[0]} does not start", str(error)) from error
     if done.returncode or not path.is_file():
-        said = done.stderr.strip().splitlines()
+        lines = done.stderr.strip().splitlines()
         raise StepError(
             f"the runner for {target} does not compile",
-            said[-1][:300] if said else f"exit code {done.returncode}",
+            lines[-1][:300] if lines else f"exit code {done.returncode}",
             f"the compiler was {command[0]}: try another, or name a runner in the profile",
         )
     if machine(path) != TARGETS[target][0]:
@@ -112,16 +112,17 @@ def compiler_for(target: str) -> tuple[str, ...]:
 def _ndk() -> str:
     """The clang of an Android NDK that is installed."""
     homes = [os.environ.get(name, "") for name in ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")]
-    found = [Path(home) for home in homes if home]
+    folders = [Path(home) for home in homes if home]
     for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         if home := os.environ.get(name):
-            found += sorted(Path(home).glob("ndk/*"), reverse=True)
-    for ndk in found:
+            folders += sorted(Path(home).glob("ndk/*"), reverse=True)
+    for ndk in folders:
         pattern = "toolchains/llvm/prebuilt/*/bin/aarch64-linux-android*-clang"
         fitting = [
-            one
-            for one in sorted(ndk.glob(pattern))
-            if one.name.removeprefix("aarch64-linux-android").removesuffix("-clang") >= str(ANDROID)
+            compiler
+            for compiler in sorted(ndk.glob(pattern))
+            if compiler.name.removeprefix("aarch64-linux-android").removesuffix("-clang")
+            >= str(ANDROID)
         ]
         if fitting:
             return str(fitting[0])

@@ -40,17 +40,17 @@ def libraries(target: str, runtimes: Sequence[str] = tuple(PACKAGES)) -> dict[st
             'the file in the profile: [libraries] onnxruntime = { push = "…/libonnxruntime.so" }',
         )
     if target == host_target():
-        return {name: _installed(name) for name in runtimes}
-    return {name: _fetched(name, target) for name in runtimes}
+        return {name: _find_installed(name) for name in runtimes}
+    return {name: _fetch(name, target) for name in runtimes}
 
 
-def _installed(runtime: str) -> Path:
+def _find_installed(runtime: str) -> Path:
     package, pattern = PACKAGES[runtime]
     module = pattern.partition("/")[0]
     spec = find_spec(module)  # does not import it
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        base = Path(place).parent
-        for path in sorted(Path(place).rglob("lib*.so*")):
+    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+        base = Path(location).parent
+        for path in sorted(Path(location).rglob("lib*.so*")):
             if re.fullmatch(pattern, str(path.relative_to(base))):
                 return path
     raise DependencyError(
@@ -60,26 +60,26 @@ def _installed(runtime: str) -> Path:
     )
 
 
-def _fetched(runtime: str, target: str) -> Path:
+def _fetch(runtime: str, target: str) -> Path:
     """A library out of the registry's wheel for ARM, of the version that is installed here."""
     package, pattern = PACKAGES[runtime]
     try:
-        wanted = version(package)
+        release = version(package)
     except PackageNotFoundError as error:
         raise DependencyError(
             f"{package} is not installed", "", f"pip install {package}"
         ) from error
     folder = root() / "runtimes" / target
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / f"{runtime}-{wanted}.so"
+    kept = folder / f"{runtime}-{release}.so"
     if kept.is_file():
         return kept
     with tempfile.TemporaryDirectory(dir=folder, prefix=".get-") as name:
-        wheel = _wheel(package, wanted, Path(name))
+        wheel = _wheel(package, release, Path(name))
         part = Path(name) / "library.so"
         try:
             with zipfile.ZipFile(wheel) as archive:
-                members = [one for one in archive.namelist() if re.fullmatch(pattern, one)]
+                members = [member for member in archive.namelist() if re.fullmatch(pattern, member)]
                 if not members:
                     raise DependencyError(f"{wheel.name} has no library of {runtime}")
                 # The bytes of one member, under our name: nothing is unpacked by its own path.
@@ -92,23 +92,23 @@ def _fetched(runtime: str, target: str) -> Path:
     return kept
 
 
-def _wheel(package: str, wanted: str, folder: Path) -> Path:
+def _wheel(package: str, release: str, folder: Path) -> Path:
     """The package's wheel for ARM, by pip and the index that it is set to."""
     python = f"{sys.version_info.major}{sys.version_info.minor}"
-    platforms = [word for one in PLATFORMS for word in ("--platform", one)]
+    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
         "--disable-pip-version-check", "--implementation", "cp", "--python-version", python,
-        *platforms, "--dest", str(folder), f"{package}=={wanted}",
+        *platforms, "--dest", str(folder), f"{package}=={release}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode or not found:
-        said = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
         raise DependencyError(
-            f"pip has no {package} {wanted} for ARM",
-            (said[-1] if said else done.stderr.strip())[:300],
+            f"pip has no {package} {release} for ARM",
+            (errors[-1] if errors else done.stderr.strip())[:300],
             f'name its library in the profile, under [libraries]; or set runner = "python", where '
             f"the device has {package}",
         )
-    return found[0]
+    return wheels[0]

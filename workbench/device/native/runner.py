@@ -68,7 +68,7 @@ def arrays(plan: dict[str, Any]) -> list[tuple[str, Any]]:
     count = int(plan["samples"])
     if count < 1:
         raise Refused("the plan has no samples")
-    found = []
+    inputs = []
     for name, dtype, rank, *numbers in plan["input"]:
         if dtype not in CODES or len(numbers) != int(rank) + 1:
             raise Refused(f"input {name} is not declared as inputs are")
@@ -79,8 +79,8 @@ def arrays(plan: dict[str, Any]) -> list[tuple[str, Any]]:
         if min([offset, *shape]) < 0 or offset + count * each > len(data):
             raise Refused(f"the inputs end before those of {name} do")
         array = np.frombuffer(data, dtype, count * each // np.dtype(dtype).itemsize, offset)
-        found.append((name, array.reshape(count, *shape)))
-    return found
+        inputs.append((name, array.reshape(count, *shape)))
+    return inputs
 
 
 class Onnx:
@@ -106,26 +106,31 @@ class Onnx:
                 raise Refused(f"onnxruntime {self.version} has no {name}")
             providers.insert(0, (name, dict(plan["option"])))
         self.open: Any = lambda: onnxruntime.InferenceSession(plan["model"], options, providers)
-        self.wanted = plan["output"]
+        self.planned_outputs = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:
+        """Open the model for the plan's inputs."""
         self.session: Any = self.open()
-        takes = {one.name for one in self.session.get_inputs()}
+        takes = {tensor.name for tensor in self.session.get_inputs()}
         unknown = [name for name, _ in inputs if name not in takes]
         if unknown:
             raise Refused(f"the model has no input {unknown[0]}")
-        self.names = [name for (name,) in self.wanted]
+        self.names = [name for (name,) in self.planned_outputs]
 
     def sample(self, inputs: list[tuple[str, Any]], at: int) -> Any:
+        """One sample, as `run` takes it."""
         return {name: array[at] for name, array in inputs}
 
     def run(self, sample: Any) -> Any:
+        """One inference."""
         return self.session.run(self.names, sample)
 
     def outputs(self, raw: Any) -> list[Any]:
+        """What the last inference gave, in the plan's order."""
         return list(raw)
 
     def end(self) -> None:
+        """Write the profile of operators, where the plan asks for one."""
         if self.profile:
             os.replace(self.session.end_profiling(), self.profile)  # noqa: PTH105
 
@@ -135,58 +140,63 @@ class Tflite:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         try:
-            found = importlib.import_module("ai_edge_litert.interpreter")
+            interpreters = importlib.import_module("ai_edge_litert.interpreter")
         except ImportError:
-            found = importlib.import_module("tflite_runtime.interpreter")
-        package = importlib.import_module(found.__name__.partition(".")[0])
+            interpreters = importlib.import_module("tflite_runtime.interpreter")
+        package = importlib.import_module(interpreters.__name__.partition(".")[0])
         self.version = str(getattr(package, "__version__", "unknown"))
         if plan.get("profile"):
             raise Refused("LiteRT's Python package does not tell the time of operators")
         threads = int(plan["threads"]) or None
-        self.open: Any = lambda: found.Interpreter(plan["model"], num_threads=threads)
-        self.wanted = plan["output"]
+        self.open: Any = lambda: interpreters.Interpreter(plan["model"], num_threads=threads)
+        self.planned_outputs = plan["output"]
 
     def load(self, inputs: list[tuple[str, Any]]) -> None:
+        """Open the model for the plan's inputs."""
         self.model = self.open()
         names = [name for name, _ in inputs]
-        taken = self.found("input", names)
-        for one, (name, array) in zip(taken, inputs):  # noqa: B905 - Python 3.9
-            if one["dtype"] != array.dtype:
+        taken = self._details("input", names)
+        for detail, (name, array) in zip(taken, inputs):  # noqa: B905 - Python 3.9
+            if detail["dtype"] != array.dtype:
                 raise Refused(f"input {name} is not {array.dtype}")
-            if list(one["shape"]) != list(array.shape[1:]):
+            if list(detail["shape"]) != list(array.shape[1:]):
                 # Strictly: an axis that the file fixes may not be another.
-                self.model.resize_tensor_input(one["index"], array.shape[1:], strict=True)
+                self.model.resize_tensor_input(detail["index"], array.shape[1:], strict=True)
         self.model.allocate_tensors()
-        self.inputs = [one["index"] for one in taken]
-        for one in self.model.get_input_details():
-            if one["index"] not in self.inputs:
-                raise Refused(f"the plan leaves out the model's input {one['name']}")
-        self.made = [
-            one["index"] for one in self.found("output", [name for (name,) in self.wanted])
-        ]
+        self.inputs = [detail["index"] for detail in taken]
+        for detail in self.model.get_input_details():
+            if detail["index"] not in self.inputs:
+                raise Refused(f"the plan leaves out the model's input {detail['name']}")
+        names = [name for (name,) in self.planned_outputs]
+        self.output_indices = [detail["index"] for detail in self._details("output", names)]
 
-    def found(self, kind: str, names: list[str]) -> list[dict[str, Any]]:
+    def _details(self, kind: str, names: list[str]) -> list[dict[str, Any]]:
         """The model's tensors by the file's names for them, or else by its signature's."""
-        known = {one["name"]: one for one in getattr(self.model, f"get_{kind}_details")()}
+        details = {
+            detail["name"]: detail for detail in getattr(self.model, f"get_{kind}_details")()
+        }
         signatures = list(self.model.get_signature_list())
-        if signatures and not known.keys() >= set(names):
+        if signatures and not details.keys() >= set(names):
             signature = self.model.get_signature_runner(signatures[0])
-            known = {**getattr(signature, f"get_{kind}_details")(), **known}
-        missing = [name for name in names if name not in known]
+            details = {**getattr(signature, f"get_{kind}_details")(), **details}
+        missing = [name for name in names if name not in details]
         if missing:
             raise Refused(f"the model has no {kind} {missing[0]}")
-        return [known[name] for name in names]
+        return [details[name] for name in names]
 
     def sample(self, inputs: list[tuple[str, Any]], at: int) -> Any:
+        """One sample, as `run` takes it."""
         return [array[at] for _, array in inputs]
 
     def run(self, sample: Any) -> Any:
+        """One inference."""
         for index, array in zip(self.inputs, sample):  # noqa: B905 - Python 3.9
             self.model.set_tensor(index, array)
         self.model.invoke()
-        return [self.model.get_tensor(index) for index in self.made]
+        return [self.model.get_tensor(index) for index in self.output_indices]
 
     def outputs(self, raw: Any) -> list[Any]:
+        """What the last inference gave, in the plan's order."""
         return list(raw)
 
     def end(self) -> None:
@@ -194,6 +204,7 @@ class Tflite:
 
 
 def record(array: Any) -> bytes:
+    """An output as the results file has it."""
     import numpy as np
 
     if not isinstance(array, (np.ndarray, np.generic)):
@@ -216,6 +227,7 @@ def memory(field: str) -> int:
 
 
 def work(path: str) -> dict[str, Any]:
+    """Do what the plan says; the times, bytes and version."""
     plan = read(path)
     signal.alarm(max(1, int(plan["limit"])))
     inputs = arrays(plan)
@@ -242,17 +254,17 @@ def work(path: str) -> dict[str, Any]:
                 for array in runtime.outputs(raw):
                     file.write(record(array))
     if int(plan["runs"]):
-        one = runtime.sample(inputs, 0)
+        sample = runtime.sample(inputs, 0)
         began = clock()
-        runtime.run(one)
+        runtime.run(sample)
         answer["first_ns"] = clock() - began
         for _ in range(int(plan["warmup"])):
-            runtime.run(one)
+            runtime.run(sample)
         until = clock() + int(float(plan["seconds"]) * 1e9)
         times = answer["samples_ns"]
         while len(times) < int(plan["runs"]) or clock() < until:
             began = clock()
-            runtime.run(one)
+            runtime.run(sample)
             times.append(clock() - began)
     answer["peak_bytes"] = max(0, memory("VmHWM") - before)
     runtime.end()
@@ -261,6 +273,7 @@ def work(path: str) -> dict[str, Any]:
 
 def main() -> int:
     # Libraries print where they like: the answer has a descriptor of its own.
+    """Read the plan that is named, and do it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -28,13 +28,13 @@ class EagerSession:
         # An archive does not say whether it was traced with one sample only: several will show.
         self.single = None if source.kind == "torchscript" else self.model.batch == 1
         self.mode = torch.inference_mode
-        self.place = torch_device(device)
-        if device is not None and self.place != "cpu":
+        self.device = torch_device(device)
+        if device is not None and self.device != "cpu":
             # As exact as ONNX Runtime there, whose default and whose option this is.
             tf32 = device.options.get("use_tf32", "1") in ("1", "True", "true")
             torch.backends.cuda.matmul.allow_tf32 = tf32
             torch.backends.cudnn.allow_tf32 = tf32
-            self.model.module.to(self.place)
+            self.model.module.to(self.device)
 
     def prepare(self, inputs: Inputs) -> list[list[Any]]:
         """Batches of tensors in call order: one, or one a sample where the model takes no more."""
@@ -49,16 +49,20 @@ class EagerSession:
         return [[tensor[i : i + 1] for tensor in tensors] for i in range(count)]
 
     def run(self, prepared: list[list[Any]]) -> list[Any]:
+        """The module's results for each batch."""
         with self.mode():
-            if self.place == "cpu":
+            if self.device == "cpu":
                 return [self.model.module(*tensors) for tensors in prepared]
             # With the copies there and back, which ONNX Runtime's run has too; the way back waits
             # until the GPU is done.
-            made = (self.model.module(*(one.to(self.place) for one in some)) for some in prepared)
-            return [[tensor.cpu() for _, tensor in flatten(one)] for one in made]
+            results = (
+                self.model.module(*(batch.to(self.device) for batch in some)) for some in prepared
+            )
+            return [[tensor.cpu() for _, tensor in flatten(batch)] for batch in results]
 
     def outputs(self, raw: list[Any]) -> list[Array]:
-        parts = [[tensor.numpy() for _, tensor in flatten(one)] for one in raw]
+        """The results' tensors in the order the module gives them, batches joined."""
+        parts = [[tensor.numpy() for _, tensor in flatten(batch)] for batch in raw]
         if len(parts) == 1:
             return parts[0]
         return concatenate(parts)

@@ -23,7 +23,7 @@ from workbench.artifact import (
     stored_input,
 )
 from workbench.device import providers
-from workbench.device.conversion import typed
+from workbench.device.conversion import match_dtype
 from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, WorkbenchError, first_line
 
@@ -57,10 +57,10 @@ def ort_session(
         options.profile_file_prefix = str(trace)
         # Which operators a compiling provider took: its kernels in the profile are whole subgraphs.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    given = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else str(model)
     if device is None or device.provider == "cpu":
-        return onnxruntime.InferenceSession(given, options, providers=[providers.CPU])
-    wanted = providers.chain(device)
+        return onnxruntime.InferenceSession(source, options, providers=[providers.CPU])
+    chain = providers.chain(device)
     lacking = providers.missing(
         device, onnxruntime.__version__, onnxruntime.get_available_providers()
     )
@@ -68,17 +68,17 @@ def ort_session(
         raise lacking
     if device.provider in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them are in no library path
-    with overheard() as said:
+    with capture_stderr() as lines:
         # Without enable_fallback=0 it prints an error and goes on, on the CPU.
-        session = onnxruntime.InferenceSession(given, options, providers=wanted, enable_fallback=0)
+        session = onnxruntime.InferenceSession(source, options, providers=chain, enable_fallback=0)
     # A provider whose library or device is missing is left out with a line in the log, no more.
-    absent = [name for name, _ in wanted if name not in session.get_providers()]
+    absent = [name for name, _ in chain if name not in session.get_providers()]
     if absent:
-        raise refused(device, "\n".join(said))
+        raise start_error(device, "\n".join(lines))
     return session
 
 
-def refused(device: Device, reason: object) -> DeviceError:
+def start_error(device: Device, reason: object) -> DeviceError:
     """The error of a provider that is there and does not start, from what ONNX Runtime said."""
     lines = [_plain(line) for line in str(reason).splitlines() if line.strip()]
     # What it logs as an error tells more than the advice that follows.
@@ -102,20 +102,20 @@ def _plain(line: str) -> str:
 
 
 @contextmanager
-def overheard() -> Iterator[list[str]]:
+def capture_stderr() -> Iterator[list[str]]:
     """The lines that native code writes to stderr meanwhile: why a provider does not start."""
-    said: list[str] = []
+    lines: list[str] = []
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield said
+            yield lines
         finally:
             os.dup2(kept, 2)
             os.close(kept)
             file.seek(0)
-            said += file.read().decode("utf-8", "replace").splitlines()
+            lines += file.read().decode("utf-8", "replace").splitlines()
 
 
 class OrtSession:
@@ -136,16 +136,17 @@ class OrtSession:
             raise _unloadable(artifact, device, error) from error
         self.artifact = artifact
         self.single = is_fixed_to_one(artifact.inputs)
-        self.types = {one.name: _dtype(one.type) for one in self.session.get_inputs()}
+        self.types = {tensor.name: _dtype(tensor.type) for tensor in self.session.get_inputs()}
         # By name: an artifact may leave outputs of its file out, or have them in another order.
         self.names = [spec.stored_name for spec in artifact.outputs]
 
     def prepare(self, inputs: Inputs) -> Any:
+        """The file's inputs by name; a list of single samples where its batch is fixed to one."""
         specs = self.artifact.inputs
-        given = feed(specs, inputs)
+        matched = feed(specs, inputs)
         fed = {
-            spec.stored_name: typed(
-                stored_input(spec, given[spec.name]), self.types.get(spec.stored_name)
+            spec.stored_name: match_dtype(
+                stored_input(spec, matched[spec.name]), self.types.get(spec.stored_name)
             )
             for spec in specs
         }
@@ -157,14 +158,16 @@ class OrtSession:
         return list(split_samples(fed))
 
     def run(self, prepared: Any) -> Any:
+        """The file's outputs for what was prepared."""
         if isinstance(prepared, dict):
             return self.session.run(self.names, prepared)
         if len(prepared) == 1:
             return self.session.run(self.names, prepared[0])
-        runs = [self.session.run(self.names, one) for one in prepared]
+        runs = [self.session.run(self.names, sample) for sample in prepared]
         return concatenate(runs)
 
     def outputs(self, raw: Any) -> list[Array]:
+        """The outputs as the original model has them."""
         return [canonical_output(*pair) for pair in zip(self.artifact.outputs, raw, strict=True)]
 
 
@@ -178,13 +181,13 @@ def _dtype(kind: str) -> np.dtype[Any] | None:
 
 
 def _unloadable(artifact: Artifact, device: Device | None, error: Exception) -> DeviceError:
-    said = first_line(error)
+    message = first_line(error)
     if device is None or device.provider == "cpu":
         return DeviceError(
-            f"ONNX Runtime cannot load {artifact.path.name}", f"{type(error).__name__}: {said}"
+            f"ONNX Runtime cannot load {artifact.path.name}", f"{type(error).__name__}: {message}"
         )
     # Providers put whole C++ signatures in front of what they say.
-    why = said.rpartition("] ")[2] if len(said) > 200 else said
+    why = message.rpartition("] ")[2] if len(message) > 200 else message
     fix = "see 'wb inspect' for its operators, and measure it with --device cpu"
     if artifact.format is Format.ORT:
         fix = (

@@ -31,7 +31,7 @@ class ScriptSession:
 
         torch.set_num_threads(threads or os.cpu_count() or 1)  # 0 is all, as elsewhere
         try:
-            self.module = _opened(artifact)
+            self.module = _open(artifact)
         except ModelError as error:
             raise DeviceError(
                 f"PyTorch cannot load {artifact.path.name}", f"{error.what}: {error.why}", error.fix
@@ -60,13 +60,15 @@ class ScriptSession:
         return [[tensor[i : i + 1] for tensor in tensors] for i in range(len(tensors[0]))]
 
     def run(self, prepared: list[list[Any]]) -> list[Any]:
+        """The program's results for each batch."""
         with self.mode():
             return [self.module(*tensors) for tensors in prepared]
 
     def outputs(self, raw: list[Any]) -> list[Array]:
+        """The outputs as the original model has them."""
         from workbench.model import flatten
 
-        parts = [[tensor.numpy() for _, tensor in flatten(one)] for one in raw]
+        parts = [[tensor.numpy() for _, tensor in flatten(batch)] for batch in raw]
         joined = [
             np.concatenate(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)
         ]
@@ -83,7 +85,7 @@ def _place(spec: TensorSpec, i: int) -> int:
     return int(spec.stored[1:]) if spec.stored.startswith("#") else i
 
 
-def _opened(artifact: Artifact) -> Any:
+def _open(artifact: Artifact) -> Any:
     if artifact.format is Format.PT2:
         from workbench.sources.pt2 import open_program
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from workbench.arrays import concatenate
 from workbench.artifact import Artifact, canonical_output, feed, stored_input
-from workbench.device.conversion import dequantized, quantized
+from workbench.device.conversion import dequantize_output, quantize_input
 from workbench.device.runtimes.base import Array, Inputs
 from workbench.errors import DeviceError, first_line
 
@@ -24,19 +24,20 @@ class TfliteSession:
         except (ValueError, RuntimeError) as error:
             raise DeviceError(f"LiteRT cannot load {artifact.path.name}", str(error)) from error
         self.artifact = artifact
-        given = {d["name"]: d for d in self.interpreter.get_input_details()}
-        made = {d["name"]: d for d in self.interpreter.get_output_details()}
-        self.input_details = [given[spec.stored_name] for spec in artifact.inputs]
-        self.output_details = [made[spec.stored_name] for spec in artifact.outputs]
+        inputs = {d["name"]: d for d in self.interpreter.get_input_details()}
+        outputs = {d["name"]: d for d in self.interpreter.get_output_details()}
+        self.input_details = [inputs[spec.stored_name] for spec in artifact.inputs]
+        self.output_details = [outputs[spec.stored_name] for spec in artifact.outputs]
 
     def prepare(self, inputs: Inputs) -> list[list[Array]]:
+        """Single samples, each in the file's order and types."""
         fed = feed(self.artifact.inputs, inputs)
         arrays = [
             np.ascontiguousarray(stored_input(spec, fed[spec.name]))
             for spec in self.artifact.inputs
         ]
         taken = [
-            quantized(array, detail["dtype"], detail["quantization"], spec.name)
+            quantize_input(array, detail["dtype"], detail["quantization"], spec.name)
             for array, detail, spec in zip(
                 arrays, self.input_details, self.artifact.inputs, strict=True
             )
@@ -44,7 +45,8 @@ class TfliteSession:
         return [[array[i : i + 1] for array in taken] for i in range(len(taken[0]))]
 
     def run(self, prepared: list[list[Array]]) -> list[list[Array]]:
-        found = []
+        """The file's outputs for each sample."""
+        results = []
         for sample in prepared:
             for detail, array in zip(self.input_details, sample, strict=True):
                 self.interpreter.set_tensor(detail["index"], array)
@@ -54,13 +56,14 @@ class TfliteSession:
                 raise DeviceError(
                     f"LiteRT cannot run {self.artifact.path.name}", first_line(error)
                 ) from error
-            found.append([self.interpreter.get_tensor(d["index"]) for d in self.output_details])
-        return found
+            results.append([self.interpreter.get_tensor(d["index"]) for d in self.output_details])
+        return results
 
     def outputs(self, raw: list[list[Array]]) -> list[Array]:
+        """The outputs as real values, as the original model has them."""
         joined = concatenate(raw)
         return [
-            canonical_output(spec, dequantized(array, detail["quantization"]))
+            canonical_output(spec, dequantize_output(array, detail["quantization"]))
             for array, detail, spec in zip(
                 joined, self.output_details, self.artifact.outputs, strict=True
             )

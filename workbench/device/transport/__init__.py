@@ -9,7 +9,7 @@ from workbench.device.transport.base import (
     TimedOut,
     Transport,
     Unreachable,
-    quoted,
+    quote_command,
 )  # fmt: skip
 from workbench.device.transport.local import LocalTransport
 from workbench.device.transport.ssh import SshTransport
@@ -17,7 +17,7 @@ from workbench.errors import ProfileError
 
 __all__ = [
     "AdbTransport", "Attached", "Done", "Interrupted", "LocalTransport", "SshTransport", "TimedOut",
-    "Transport", "Unreachable", "attached", "open_transport", "quoted",
+    "Transport", "Unreachable", "attached", "open_transport", "quote_command",
 ]  # fmt: skip
 
 

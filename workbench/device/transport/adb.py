@@ -69,7 +69,11 @@ _BROKEN = r"error: closed|protocol fault|connection reset|broken pipe|\bclosed\b
 
 @dataclass(frozen=True)
 class Attached:
-    """A device that adb lists. state: `device` where it can be used, or why not."""
+    """A device that adb lists.
+
+    Attributes:
+        state: `device` where it can be used, or why not.
+    """
 
     serial: str
     state: str
@@ -97,7 +101,7 @@ class AdbTransport(Shell):
         ended = self._client([self.program, "devices", "-l"], WAIT, "adb devices")
         if ended.code != 0:
             self._raise_lost(ended, "adb devices")
-        return listed(ended.stdout.decode(errors="replace"))
+        return parse_devices(ended.stdout.decode(errors="replace"))
 
     def push(self, source: Path, target: str, timeout: float = 600) -> None:
         """Copy a file to a path on the device, whose folder exists: whole, or not at all."""
@@ -131,9 +135,9 @@ class AdbTransport(Shell):
         with contextlib.suppress(TimedOut):
             if re.fullmatch(r".+:\d+", self._serial):
                 self._adb("disconnect", self._serial)
-                said = self._adb("connect", self._serial)
-                if found := self._lost(said, "reconnecting"):
-                    raise found
+                answer = self._adb("connect", self._serial)
+                if lost := self._lost(answer, "reconnecting"):
+                    raise lost
             else:
                 self._adb(*self._chosen, "reconnect")
                 self._adb(*self._chosen, "wait-for-device")
@@ -141,7 +145,7 @@ class AdbTransport(Shell):
 
     def _adb(self, *arguments: str) -> str:
         ended = self._client([self.program, *arguments], WAIT, f"adb {arguments[-1]}")
-        return ended.stdout.decode(errors="replace") + ended.said
+        return ended.stdout.decode(errors="replace") + ended.stderr_text
 
     def _copy(self, verb: str, source: str, target: str, timeout: float, label: str) -> None:
         ended = self._client(
@@ -149,15 +153,15 @@ class AdbTransport(Shell):
         )
         if ended.code == 0:
             return
-        said = ended.said + ended.stdout.decode(errors="replace")
+        output = ended.stderr_text + ended.stdout.decode(errors="replace")
         # Names of files may hold any of the words that are looked for.
-        told = said.replace(source, "…").replace(target, "…")
-        mine = full("this machine" if verb == "pull" else self.name, said)
-        if mine is None and (found := self._lost(told, label)):
-            raise found
+        neutral = output.replace(source, "…").replace(target, "…")
+        mine = full("this machine" if verb == "pull" else self.name, output)
+        if mine is None and (lost := self._lost(neutral, label)):
+            raise lost
         if mine is None and self._diagnose():
             self._raise_lost(ended, label)
-        self._judge_copy(said, ended.code, label, target)
+        self._judge_copy(output, ended.code, label, target)
 
     def _far(self, script: str) -> list[str]:
         return [self.program, *self._chosen, "shell", "-T", script]
@@ -168,20 +172,20 @@ class AdbTransport(Shell):
     def _diagnose(self) -> str:
         with contextlib.suppress(DeviceError, DependencyError):
             ended = self._calls.call([self.program, *self._chosen, "get-state"], SHORT, "adb")
-            return ended.said if ended.code else ""
+            return ended.stderr_text if ended.code else ""
         return ""
 
-    def _lost(self, said: str, label: str) -> Unreachable | None:
+    def _lost(self, text: str, label: str) -> Unreachable | None:
         for pattern, why, fix in _SAID:
-            if re.search(pattern, said, re.IGNORECASE):
+            if re.search(pattern, text, re.IGNORECASE):
                 if "more than one" in why:
                     why = f"{why}: {', '.join(self._serials())}"  # noqa: PLW2901
                 what = f"{self.name} cannot be reached: {self.address}"
-                return Unreachable(what, f"{why} ({last_line(said)})", fix)
-        if re.search(_BROKEN, said, re.IGNORECASE):
+                return Unreachable(what, f"{why} ({last_line(text)})", fix)
+        if re.search(_BROKEN, text, re.IGNORECASE):
             return Unreachable(
                 f"the connection to {self.name} was lost while {label} ran",
-                last_line(said),
+                last_line(text),
                 "check its cable or network, wake it, and run again",
             )
         return None
@@ -189,14 +193,16 @@ class AdbTransport(Shell):
     def _serials(self) -> list[str]:
         with contextlib.suppress(DeviceError, DependencyError):
             ended = self._calls.call([self.program, "devices", "-l"], SHORT, "adb devices")
-            return [one.serial for one in listed(ended.stdout.decode(errors="replace"))]
+            return [
+                device.serial for device in parse_devices(ended.stdout.decode(errors="replace"))
+            ]
         return []
 
 
-def listed(said: str) -> list[Attached]:
+def parse_devices(text: str) -> list[Attached]:
     """The devices in what `adb devices -l` printed."""
-    found = []
-    for line in said.splitlines():
+    devices = []
+    for line in text.splitlines():
         parts = re.fullmatch(
             r"(\(no serial number\)|\S+)\s+(no permissions\b[^[]*|\S+)(\s.*|\[.*)?", line.strip()
         )
@@ -204,5 +210,5 @@ def listed(said: str) -> list[Attached]:
             continue
         model = re.search(r"\bmodel:(\S+)", parts[3] or "")
         state = "no permissions" if parts[2].startswith("no perm") else parts[2]
-        found.append(Attached(parts[1], state, model[1].replace("_", " ") if model else ""))
-    return found
+        devices.append(Attached(parts[1], state, model[1].replace("_", " ") if model else ""))
+    return devices

@@ -13,7 +13,11 @@ from workbench.errors import DeviceError
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended on the device. code: as a POSIX shell counts, 128 + n for signal n."""
+    """A command that ended on the device.
+
+    Attributes:
+        code: as a POSIX shell counts, 128 + n for signal n.
+    """
 
     code: int
     stdout: str
@@ -49,7 +53,8 @@ class Transport(Protocol):
     def resume(self) -> None:
         """Allow commands again after `interrupt`: what was set on the device is restored."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the device; nothing may be asked of it any more."""
 
 
 class Unreachable(DeviceError):  # noqa: N818
@@ -64,8 +69,8 @@ class Interrupted(DeviceError):  # noqa: N818
     """The user ended it: Ctrl-C, or another device's failure that ends the run."""
 
 
-def quoted(argv: Sequence[str]) -> str:
+def quote_command(argv: Sequence[str]) -> str:
     """Arguments as one line for a POSIX shell. Raises DeviceError for what no shell takes."""
-    if any("\0" in one for one in argv):
+    if any("\0" in word for word in argv):
         raise DeviceError("an argument holds a null character", "", "rename the file")
     return shlex.join(argv)

@@ -24,14 +24,19 @@ STDERR = 1 << 20  # bytes of stderr of which the end is kept
 
 @dataclass(frozen=True)
 class Ended:
-    """A child process that ended. code: as a POSIX shell counts, 128 + n for signal n."""
+    """A child process that ended.
+
+    Attributes:
+        code: as a POSIX shell counts, 128 + n for signal n.
+    """
 
     code: int
     stdout: bytes
     stderr: bytes
 
     @property
-    def said(self) -> str:
+    def stderr_text(self) -> str:
+        """What the process wrote to stderr."""
         return self.stderr.decode(errors="replace")
 
 
@@ -39,7 +44,8 @@ class Ended:
 class Beat:
     """Asks every few seconds whether a device still answers, beside a command that takes long.
 
-    ask: a command of this machine that succeeds while it does.
+    Attributes:
+        ask: a command of this machine that succeeds while it does.
     """
 
     ask: Sequence[str]
@@ -68,6 +74,7 @@ class Beat:
         return self.misses >= 2
 
     def close(self) -> None:
+        """End the question that has no answer yet."""
         if self._asked is not None:
             _end(self._asked)
             self._asked = None
@@ -81,9 +88,11 @@ class Calls:
         self._stopped = threading.Event()
 
     def interrupt(self) -> None:
+        """End the process that runs, and let none start until `resume`."""
         self._stopped.set()
 
     def resume(self) -> None:
+        """Let processes start again."""
         self._stopped.clear()
 
     def check(self) -> None:
@@ -111,9 +120,9 @@ class Calls:
         self.check()
         out, err = bytearray() if into is None else into, bytearray()
         with contextlib.ExitStack() as stack:
-            given = subprocess.DEVNULL if stdin is None else stack.enter_context(stdin.open("rb"))
-            taken = subprocess.PIPE if stdout is None else stack.enter_context(stdout.open("wb"))
-            child = _start(argv, given, taken, subprocess.PIPE)
+            source = subprocess.DEVNULL if stdin is None else stack.enter_context(stdin.open("rb"))
+            sink = subprocess.PIPE if stdout is None else stack.enter_context(stdout.open("wb"))
+            child = _start(argv, source, sink, subprocess.PIPE)
             stack.callback(_end, child)
             if beat is not None:
                 stack.callback(beat.close)

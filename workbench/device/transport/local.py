@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.device.transport.base import Done, quoted
+from workbench.device.transport.base import Done, quote_command
 from workbench.device.transport.calls import Calls
 from workbench.device.transport.shell import beside, full, last_line
 from workbench.errors import DeviceError
@@ -23,14 +23,14 @@ class LocalTransport:
 
     def run(self, argv: Sequence[str], timeout: float = 60) -> Done:
         """Run a program and wait for it; 127 and 126 where it is missing or no program."""
-        quoted(argv)  # refuses null characters
+        quote_command(argv)  # refuses null characters
         try:
             ended = self._calls.call(argv, timeout, argv[0].rsplit("/", 1)[-1])
         except FileNotFoundError as error:
             return Done(127, "", f"{argv[0]}: {error.strerror}\n")
         except OSError as error:
             return Done(126, "", f"{argv[0]}: {error.strerror}\n")
-        return Done(ended.code, ended.stdout.decode(errors="replace"), ended.said)
+        return Done(ended.code, ended.stdout.decode(errors="replace"), ended.stderr_text)
 
     def push(self, source: Path, target: str, timeout: float = 600) -> None:
         """Copy a file. Raises DeviceError where it cannot be read or written."""
@@ -58,13 +58,13 @@ class LocalTransport:
         self._calls.check()
         try:
             with beside(target) as part:
-                with source.open("rb") as given, part.open("wb") as taken:
-                    while chunk := given.read(CHUNK):
+                with source.open("rb") as reader, part.open("wb") as writer:
+                    while chunk := reader.read(CHUNK):
                         self._calls.check()
-                        taken.write(chunk)
+                        writer.write(chunk)
                 os.chmod(part, source.stat().st_mode & 0o777 | 0o600)  # noqa: PTH101
         except OSError as error:
-            said = f"{error.filename or target}: {error.strerror}"
-            raise full(self.name, said) or DeviceError(
-                f"{self.name}: copying {source.name} failed", last_line(said)
+            reason = f"{error.filename or target}: {error.strerror}"
+            raise full(self.name, reason) or DeviceError(
+                f"{self.name}: copying {source.name} failed", last_line(reason)
             ) from error

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from workbench.device.transport.base import Done, Interrupted, Unreachable, quoted
+from workbench.device.transport.base import Done, Interrupted, Unreachable, quote_command
 from workbench.device.transport.calls import Beat, Calls, Ended
 from workbench.errors import DependencyError, DeviceError
 
@@ -44,21 +44,21 @@ kill -9 $all
 """
 
 
-def wrapped(argv: Sequence[str], nonce: str) -> str:
+def wrap_command(argv: Sequence[str], nonce: str) -> str:
     """A command as a line for a far POSIX shell, between the lines that tell how it went."""
     # In quotes the first word is no keyword, assignment or alias; in parentheses `exit` and the
     # like end a shell of their own.
-    program = quoted(argv[:1])
+    program = quote_command(argv[:1])
     if program == argv[0]:
         program = f"'{program}'"
-    line = f"{program} {quoted(argv[1:])}"
+    line = f"{program} {quote_command(argv[1:])}"
     return (
         f"printf '{MARK}:%s:begin:%d\\n' {nonce} $$; ({line}); "
         f"printf '\\n{MARK}:%s:%d\\n' {nonce} $?"
     )
 
 
-def unwrapped(stdout: bytes, nonce: str) -> tuple[bytes, int] | None:
+def unwrap_output(stdout: bytes, nonce: str) -> tuple[bytes, int] | None:
     """What a wrapped command wrote, and its exit code; None where it did not come to its end."""
     mark = re.escape(f"{MARK}:{nonce}:".encode())
     begin = re.search(mark + rb"begin:\d+(\r?\n)", stdout)
@@ -72,7 +72,10 @@ def unwrapped(stdout: bytes, nonce: str) -> tuple[bytes, int] | None:
 class Shell:
     """A transport over the system's client of a far shell. Subclasses say how to call it.
 
-    address: of the device, for messages. program: the client; remedy: how to get it.
+    Attributes:
+        address: of the device, for messages.
+        program: the client.
+        remedy: how to get it.
     """
 
     program: str
@@ -89,6 +92,7 @@ class Shell:
         return self._run(argv, timeout, label=_label(argv))
 
     def reconnect(self) -> None:
+        """Try to reach the device anew."""
         raise NotImplementedError
 
     def interrupt(self) -> None:
@@ -109,7 +113,7 @@ class Shell:
         """The client's command that has a far shell run a script."""
         raise NotImplementedError
 
-    def _lost(self, said: str, label: str) -> Unreachable | None:
+    def _lost(self, text: str, label: str) -> Unreachable | None:
         """What the client's own message says of the connection; None where it says nothing."""
         raise NotImplementedError
 
@@ -126,16 +130,16 @@ class Shell:
         nonce, out = secrets.token_hex(8), bytearray()
         try:
             ended = self._client(
-                self._far(wrapped(argv, nonce)), timeout, label,
+                self._far(wrap_command(argv, nonce)), timeout, label,
                 stdin=stdin, into=out, beat=self._beat(),
             )  # fmt: skip
         except BaseException as error:
             self._abandon(out, nonce, error)
             raise
-        found = unwrapped(ended.stdout, nonce)
-        if found is None:
+        answer = unwrap_output(ended.stdout, nonce)
+        if answer is None:
             self._raise_lost(ended, label)
-        return Done(found[1], found[0].decode(errors="replace"), ended.said)
+        return Done(answer[1], answer[0].decode(errors="replace"), ended.stderr_text)
 
     def _client(
         self,
@@ -163,12 +167,12 @@ class Shell:
             ) from error
 
     def _raise_lost(self, ended: Ended, label: str) -> NoReturn:
-        found = self._lost(ended.said, label) or self._lost(self._diagnose(), label)
-        if found is not None:
-            raise found
+        lost = self._lost(ended.stderr_text, label) or self._lost(self._diagnose(), label)
+        if lost is not None:
+            raise lost
         raise Unreachable(
             f"the connection to {self.name} was lost while {label} ran",
-            last_line(ended.said) or f"{self.program} ended with code {ended.code}",
+            last_line(ended.stderr_text) or f"{self.program} ended with code {ended.code}",
             f"check that {self.address} is on and connected, and run again",
         )
 
@@ -188,7 +192,7 @@ class Shell:
     def _quietly(self, command: list[str]) -> None:
         # Best effort: what cannot be reached now has a limit of its own.
         with contextlib.suppress(DeviceError, DependencyError, OSError):
-            script = wrapped(command, secrets.token_hex(8))
+            script = wrap_command(command, secrets.token_hex(8))
             self._calls.call(self._far(script), SHORT, "tidying up")
 
     def _script(
@@ -201,31 +205,31 @@ class Shell:
     ) -> Done:
         return self._run(["sh", "-c", text, "sh", *arguments], timeout, label, stdin)
 
-    def _judge_copy(self, said: str, code: int, label: str, path: str) -> None:
+    def _judge_copy(self, text: str, code: int, label: str, path: str) -> None:
         """Raise DeviceError for a copy that failed on a device that is still there."""
         if code == 0:
             return
-        raise full(self.name, said) or DeviceError(
+        raise full(self.name, text) or DeviceError(
             f"{self.name}: {label} failed",
-            last_line(said) or f"exit code {code}",
-            _advice(said, path),
+            last_line(text) or f"exit code {code}",
+            _advice(text, path),
         )
 
 
-def full(name: str, said: str) -> DeviceError | None:
+def full(name: str, text: str) -> DeviceError | None:
     """The error of a device without room, where that is what was said."""
-    if re.search(r"no space left|quota exceeded|ENOSPC", said, re.IGNORECASE) is None:
+    if re.search(r"no space left|quota exceeded|ENOSPC", text, re.IGNORECASE) is None:
         return None
     return DeviceError(
         f"{name} is full",
-        last_line(said),
+        last_line(text),
         "free some of its storage, or set folder in its profile to one with room",
     )
 
 
-def last_line(said: str) -> str:
+def last_line(text: str) -> str:
     """The last line of what a program said, fit for a message."""
-    lines = [one.strip() for one in said.splitlines() if one.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", lines[-1])[:200] if lines else ""
 
 
@@ -251,7 +255,7 @@ def _label(argv: Sequence[str]) -> str:
     return "a script" if name == "sh" else re.sub(r"[^\x20-\x7e]", "?", name)[:60]
 
 
-def _advice(said: str, path: str) -> str:
-    if re.search(r"permission denied|read-only", said, re.IGNORECASE):
+def _advice(text: str, path: str) -> str:
+    if re.search(r"permission denied|read-only", text, re.IGNORECASE):
         return f"{path}: choose a folder that the device lets you write, as its profile's folder"
     return ""

@@ -130,11 +130,11 @@ class SshTransport(Shell):
         try:
             with beside(target) as part:
                 ended = self._client(self._far(script), timeout, label, stdout=part)
-                said = re.search(r"wb-size:\s*(\d+)\s", ended.said)
-                if ended.code > 127 or (ended.code == 0 and said is None):
+                size = re.search(r"wb-size:\s*(\d+)\s", ended.stderr_text)
+                if ended.code > 127 or (ended.code == 0 and size is None):
                     self._raise_lost(ended, label)
-                self._judge_copy(ended.said, ended.code, label, source)
-                if said is None or part.stat().st_size != int(said[1]):
+                self._judge_copy(ended.stderr_text, ended.code, label, source)
+                if size is None or part.stat().st_size != int(size[1]):
                     raise Unreachable(
                         f"{self.name}: {label} brought other bytes than the file's",
                         "the stream was cut, or the far shell prints something of its own",
@@ -173,19 +173,19 @@ class SshTransport(Shell):
             "ClearAllForwardings=yes",
             "EscapeChar=none",
         )
-        return [self.program, "-T", *(f"-o{one}" for one in settings), *self._options]
+        return [self.program, "-T", *(f"-o{setting}" for setting in settings), *self._options]
 
     def _socket(self) -> Path:
         if self._folder is None:
-            made = Path(tempfile.mkdtemp(prefix="wb-ssh-"))
+            folder = Path(tempfile.mkdtemp(prefix="wb-ssh-"))
             # A socket's path has room for 108 bytes, and ssh appends 17 while it makes one.
-            if len(str(made)) > 80 or re.search(r"[^\w/.-]", str(made), re.ASCII):
-                made.rmdir()
-                made = Path(tempfile.mkdtemp(prefix="wb-ssh-", dir="/tmp"))
-            self._folder = made
+            if len(str(folder)) > 80 or re.search(r"[^\w/.-]", str(folder), re.ASCII):
+                folder.rmdir()
+                folder = Path(tempfile.mkdtemp(prefix="wb-ssh-", dir="/tmp"))
+            self._folder = folder
             leave = [*self._client_options(), "-O", "exit", "--", self._host]
             # Also where nobody closes it: the shared connection would stay for a minute.
-            self._shut = weakref.finalize(self, _leave, leave, made)
+            self._shut = weakref.finalize(self, _leave, leave, folder)
         return self._folder / "c"
 
     def _leave(self) -> None:
@@ -193,19 +193,19 @@ class SshTransport(Shell):
             self._shut()
             self._folder = self._shut = None
 
-    def _lost(self, said: str, label: str) -> Unreachable | None:
+    def _lost(self, text: str, label: str) -> Unreachable | None:
         for pattern, why, fix in _SAID:
-            if re.search(pattern, said, re.IGNORECASE):
-                told = _shown(said, pattern)
+            if re.search(pattern, text, re.IGNORECASE):
+                reason = _excerpt(text, pattern)
                 return Unreachable(
                     f"{self.name} cannot be reached at {self.address}",
-                    f"{why} ({told})",
+                    f"{why} ({reason})",
                     fix.replace("HOST", self._typed()),
                 )
-        if re.search(_BROKEN, said, re.IGNORECASE):
+        if re.search(_BROKEN, text, re.IGNORECASE):
             return Unreachable(
                 f"the connection to {self.name} was lost while {label} ran",
-                last_line(said),
+                last_line(text),
                 f"check that {self.address} is on and connected, and run again",
             )
         return None
@@ -214,9 +214,9 @@ class SshTransport(Shell):
         return shlex.join([*self._options, self._host])
 
 
-def _shown(said: str, pattern: str) -> str:
-    found = (one for one in said.splitlines() if re.search(pattern, one, re.IGNORECASE))
-    return last_line(next(found, said))
+def _excerpt(text: str, pattern: str) -> str:
+    lines = (line for line in text.splitlines() if re.search(pattern, line, re.IGNORECASE))
+    return last_line(next(lines, text))
 
 
 def _leave(argv: list[str], folder: Path) -> None:

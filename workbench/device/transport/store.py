@@ -80,7 +80,7 @@ class Store:
     def __init__(self, transport: Transport, folder: str, capacity: int) -> None:
         self.transport = transport
         self.capacity = capacity
-        self._given = folder
+        self._asked_folder = folder
         self._folder = ""
         self._used: set[str] = set()  # what this run brought or found
 
@@ -88,11 +88,11 @@ class Store:
     def folder(self) -> str:
         """The folder's path from the root of the device. It is made, and cleaned of leftovers."""
         if not self._folder:
-            done = self._script(_OPEN, self._given)
-            found = done.stdout
-            if done.code or not found.startswith("/"):
-                raise self._refused(f"its work folder {self._given} cannot be made", done)
-            self._folder = found
+            done = self._script(_OPEN, self._asked_folder)
+            answer = done.stdout
+            if done.code or not answer.startswith("/"):
+                raise self._refused(f"its work folder {self._asked_folder} cannot be made", done)
+            self._folder = answer
         return self._folder
 
     def put(self, path: Path, executable: bool = False) -> str:
@@ -110,9 +110,9 @@ class Store:
         except OSError as error:
             raise DeviceError(f"{error.filename} cannot be read", error.strerror or "") from error
         mode = "755" if executable else "644"
-        there = self._sizes(list(sizes), mode)
+        held = self._sizes(list(sizes), mode)
         self._used.update(names.values())
-        missing = {name: path for path, name in names.items() if there[name] != sizes[name]}
+        missing = {name: path for path, name in names.items() if held[name] != sizes[name]}
         if missing:
             self._make_room(sum(sizes[name] for name in missing), set(missing))
         for name, path in missing.items():
@@ -134,17 +134,17 @@ class Store:
                 self.transport.run(["rm", "-rf", folder], timeout=20)
 
     def _sizes(self, names: Sequence[str], mode: str) -> dict[str, int]:
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for start in range(0, len(names), TOGETHER):
             asked = names[start : start + TOGETHER]
             done = self._script(
-                _LOOK, f"{self.folder}/objects", *(f"{mode}:{one}" for one in asked)
+                _LOOK, f"{self.folder}/objects", *(f"{mode}:{name}" for name in asked)
             )
             answers = done.stdout.split()
             if done.code or len(answers) != len(asked) or not all(map(str.isdecimal, answers)):
                 raise self._refused(f"its work folder {self.folder} cannot be read", done)
-            found.update(zip(asked, map(int, answers), strict=True))
-        return found
+            sizes.update(zip(asked, map(int, answers), strict=True))
+        return sizes
 
     def _make_room(self, coming: int, missing: set[str]) -> None:
         """Remove what was used least until `coming` bytes fit; never what this run uses."""

@@ -26,7 +26,7 @@ from workbench.onnxgraph.rewrites import (
     replace_nodes,
     settle_constants,
 )
-from workbench.onnxgraph.walk import producers, taken_names
+from workbench.onnxgraph.walk import computed_names, inputs, producers, taken_names
 from workbench.quantization.core.plan import QuantizedWeight
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ class StrippedGraph:
     @property
     def tensors(self) -> list[str]:
         """Every activation tensor, in order of computation: inputs and the nodes' results."""
-        constants = {tensor.name for tensor in self.model.graph.initializer}
-        inputs = [value.name for value in self.model.graph.input if value.name not in constants]
-        return [*inputs, *(name for node in self.model.graph.node for name in node.output if name)]
+        graph = self.model.graph
+        return [*(value.name for value in inputs(graph)), *computed_names(graph)]
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:

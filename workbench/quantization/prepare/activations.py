@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph import signature as graphs
-from workbench.onnxgraph.view import Given, View, is_baked
+from workbench.onnxgraph.view import RewriteContext, View, is_baked
 from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.node_rewrites import each_node
 
@@ -26,7 +26,7 @@ SIXTH = 1 / 6
 HARD_SWISH_OPSET = 14
 
 
-def rewrite_hard_swish(model: onnx.ModelProto, context: Given) -> int:
+def rewrite_hard_swish(model: onnx.ModelProto, context: RewriteContext) -> int:
     """Every hard-swish in the form that the target runs best.
 
     x * hardsigmoid(x), x * relu6(x + 3) / 6 with the division anywhere, and HardSwish are known.
@@ -42,11 +42,11 @@ def rewrite_hard_swish(model: onnx.ModelProto, context: Given) -> int:
         view.drop(node)
         form(view, source, node.output[0])
         count += 1
-    return view.written(count)
+    return view.write_if(count)
 
 
 @each_node
-def rewrite_hard_sigmoid(view: View, node: onnx.NodeProto, context: Given) -> bool:
+def rewrite_hard_sigmoid(view: View, node: onnx.NodeProto, context: RewriteContext) -> bool:
     """relu6(x + 3) / 6 as HardSigmoid for ONNX Runtime, and the other way round for TFLite.
 
     A constant per channel that the runtime would multiply anew stays visible as the gate it is.
@@ -75,7 +75,7 @@ def rewrite_hard_sigmoid(view: View, node: onnx.NodeProto, context: Given) -> bo
 
 def _swished_input(view: View, node: onnx.NodeProto) -> str | None:
     """The x of a hard-swish that ends in this node."""
-    if node.domain or view.dropped(node) or node.op_type not in ("HardSwish", "Mul", "Div"):
+    if node.domain or view.is_dropped(node) or node.op_type not in ("HardSwish", "Mul", "Div"):
         return None
     if node.op_type == "HardSwish":
         return str(node.input[0])

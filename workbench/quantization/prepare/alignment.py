@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.onnxgraph.view import Array, Given, View, is_real, set_attribute
+from workbench.onnxgraph.view import Array, RewriteContext, View, is_real, set_attribute
 from workbench.onnxgraph.walk import attributes
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ChannelRegion:
     takers: dict[str, onnx.NodeProto] = field(default_factory=dict)
 
 
-def align_for_target(model: onnx.ModelProto, context: Given) -> int:
+def align_for_target(model: onnx.ModelProto, context: RewriteContext) -> int:
     """Align to 16, which suits ARM too; LiteRT's kernels take any number as fast."""
     return align_channels(model) if context.target == "ort" else 0
 
@@ -69,7 +69,7 @@ def align_channels(model: onnx.ModelProto, multiple: int = 16, *, most: float = 
             continue
         _pad(view, region, more)
         count += 1
-    return view.written(count)
+    return view.write_if(count)
 
 
 def _depthwise_channels(view: View, node: onnx.NodeProto) -> int:

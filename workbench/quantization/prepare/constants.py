@@ -9,8 +9,8 @@ import numpy as np
 from workbench.errors import StepError, first_line
 from workbench.onnxgraph import signature as graphs
 from workbench.onnxgraph.rewrites import name_nodes, settle_constants
-from workbench.onnxgraph.view import Given, View
-from workbench.onnxgraph.walk import attributes, bodies
+from workbench.onnxgraph.view import RewriteContext, View
+from workbench.onnxgraph.walk import attributes, bodies, inputs
 from workbench.quantization.prepare.node_rewrites import each_node
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ def raise_opset(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     return raised, f"opset raised from {before} to {PER_CHANNEL_OPSET}"
 
 
-def remove_default_inputs(model: onnx.ModelProto, _context: Given) -> int:
+def remove_default_inputs(model: onnx.ModelProto, _context: RewriteContext) -> int:
     """Initializers that are inputs too made constants: nobody gives weights anew at run time."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    values = [value for value in model.graph.input if value.name not in weights]
+    values = inputs(model.graph)
     count = len(model.graph.input) - len(values)
     if count:
         del model.graph.input[:]
@@ -57,14 +56,14 @@ def remove_default_inputs(model: onnx.ModelProto, _context: Given) -> int:
     return count
 
 
-def name_all_nodes(model: onnx.ModelProto, _context: Given) -> int:
+def name_all_nodes(model: onnx.ModelProto, _context: RewriteContext) -> int:
     """Every node named, each otherwise."""
     before = [node.name for node in model.graph.node]
     name_nodes(model.graph)
     return sum(old != node.name for old, node in zip(before, model.graph.node, strict=True))
 
 
-def fold_constants(model: onnx.ModelProto, _context: Given) -> int:
+def fold_constants(model: onnx.ModelProto, _context: RewriteContext) -> int:
     """Constant nodes, and Identity and Transpose of constants, as initializers."""
     import onnx
 
@@ -84,7 +83,7 @@ def fold_constants(model: onnx.ModelProto, _context: Given) -> int:
 
 
 @each_node
-def remove_identities(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def remove_identities(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """Identity, and Dropout as it is at inference, left out."""
     return _changes_nothing(view, node) and bypass(view, node)
 

@@ -9,7 +9,7 @@ import numpy as np
 from workbench.onnxgraph.view import (
     CONVOLUTIONS,
     Array,
-    Given,
+    RewriteContext,
     View,
     is_baked,
     is_real,
@@ -26,7 +26,7 @@ LAYERS = (*CONVOLUTIONS, "Gemm")
 
 
 @each_node
-def matmul_to_gemm(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def matmul_to_gemm(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """MatMul of a matrix [N, K] with constant weights [K, M], and the bias after it, as Gemm.
 
     Of more than two axes MatMul stays: Gemm takes none.
@@ -48,7 +48,7 @@ def matmul_to_gemm(view: View, node: onnx.NodeProto, _context: Given) -> bool:
 
 
 @each_node
-def fold_gemm_factors(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def fold_gemm_factors(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """Gemm's alpha and beta multiplied into its weights and bias."""
     options = attributes(node) if node.op_type == "Gemm" else {}
     alpha, beta = options.get("alpha", 1.0), options.get("beta", 1.0)
@@ -67,7 +67,7 @@ def fold_gemm_factors(view: View, node: onnx.NodeProto, _context: Given) -> bool
 
 
 @each_node
-def fold_batch_norms(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def fold_batch_norms(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """BatchNormalization folded into the Conv, ConvTranspose or Gemm before it.
 
     With a = scale / sqrt(variance + epsilon), weights W become a * W, and the bias b becomes
@@ -82,7 +82,7 @@ def fold_batch_norms(view: View, node: onnx.NodeProto, _context: Given) -> bool:
 
 
 @each_node
-def fold_scales_and_shifts(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def fold_scales_and_shifts(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """Mul, Div, Add, Sub by constants per channel, after a Conv or Gemm, folded into it."""
     if node.op_type not in ("Mul", "Div", "Add", "Sub") or is_baked(node):
         return False
@@ -106,7 +106,7 @@ def fold_scales_and_shifts(view: View, node: onnx.NodeProto, _context: Given) ->
 
 
 @each_node
-def split_lone_batch_norms(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def split_lone_batch_norms(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """BatchNormalization after no convolution as Mul and Add: runtimes have no INT8 form of it."""
     factors = _normalization(view, node)
     rank = view.rank(node.input[0]) if factors is not None else 0

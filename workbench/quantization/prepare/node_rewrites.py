@@ -6,23 +6,23 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.onnxgraph.view import Given, View
+from workbench.onnxgraph.view import RewriteContext, View
 
 if TYPE_CHECKING:
     import onnx
 
 # Changes a model in place; how often, 0 where it left the model as it was.
-Rewrite = Callable[["onnx.ModelProto", Given], int]
+Rewrite = Callable[["onnx.ModelProto", RewriteContext], int]
 # Tries to change a graph at one node; whether it did.
-NodeRewrite = Callable[[View, "onnx.NodeProto", Given], bool]
+NodeRewrite = Callable[[View, "onnx.NodeProto", RewriteContext], bool]
 
 
 def each_node(rewrite: NodeRewrite) -> Rewrite:
     """A rewrite of a model from that of one node, which is tried on all of them in order."""
 
     @functools.wraps(rewrite)
-    def rewrite_model(model: onnx.ModelProto, context: Given) -> int:
+    def rewrite_model(model: onnx.ModelProto, context: RewriteContext) -> int:
         view = View(model)
-        return view.written(sum(rewrite(view, node, context) for node in view.nodes))
+        return view.write_if(sum(rewrite(view, node, context) for node in view.nodes))
 
     return rewrite_model

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from workbench.errors import StepError, first_line
 from workbench.onnxgraph.rewrites import copy_model
 from workbench.onnxgraph.shapes import infer_values
-from workbench.onnxgraph.view import Array, Given, Inputs, Target
+from workbench.onnxgraph.view import Array, Inputs, RewriteContext, Target
 from workbench.onnxgraph.walk import bodies
 from workbench.quantization.prepare.activations import rewrite_hard_sigmoid, rewrite_hard_swish
 from workbench.quantization.prepare.alignment import align_for_target
@@ -118,7 +118,7 @@ def prepare_model(
             "onnx's version converter does not keep this model's meaning",
             "export the model anew at opset 13 or higher",
         )
-    context = Given(batches, target)
+    context = RewriteContext(batches, target)
     del model.graph.value_info[:]
     accepted = model.SerializeToString()
     for rewrite, words in REWRITES:
@@ -141,14 +141,14 @@ def prepare_model(
 
 def already_quantized(model: onnx.ModelProto) -> str | None:
     """A model's quantized operators, `12 QLinearConv, 1 QGemm`; None where there are none."""
-    from workbench.onnxgraph.walk import listed, operators
+    from workbench.onnxgraph.walk import describe_counts, operators
 
     counts = operators(model.graph)
     for name in list(counts):
         operator = name.split(":")[-1]
         if operator not in QUANTIZED and not operator.startswith("QLinear"):
             del counts[name]
-    return listed(counts) or None
+    return describe_counts(counts) or None
 
 
 def _describe_loss(model: bytes, batches: Sequence[Inputs], expected: list[Array]) -> str:

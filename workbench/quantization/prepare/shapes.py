@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.arrays import batch_size
-from workbench.onnxgraph.view import Array, Given, View, set_attribute
+from workbench.onnxgraph.view import Array, RewriteContext, View, set_attribute
 from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.graph_runs import run_graph
 
@@ -35,7 +35,7 @@ SIZED = ("Reshape", "Resize")  # their last input is the shape, or the sizes, th
 MOST = 1 << 20  # elements of a constant that is worth storing
 
 
-def fold_shape_arithmetic(model: onnx.ModelProto, context: Given) -> int:
+def fold_shape_arithmetic(model: onnx.ModelProto, context: RewriteContext) -> int:
     """Tensors that are made from shapes alone as constants, or 0 and -1 in a Reshape's target.
 
     Another list of sizes that has the batch among them is written as one Concat. What hangs on the
@@ -75,7 +75,7 @@ def fold_shape_arithmetic(model: onnx.ModelProto, context: Given) -> int:
                 if taken == name:
                     view.reroute(taker, index, constant)
                     changed.append(taker.name)
-    view.written(len(changed))
+    view.write_if(len(changed))
     left = {node.name for node in model.graph.node}  # some took part in what nobody takes now
     return sum(name in left for name in changed)
 
@@ -120,7 +120,7 @@ def _is_constant(values: list[Array]) -> bool:
     )
 
 
-def _is_list_of_sizes(view: View, name: str, values: list[Array], context: Given) -> bool:
+def _is_list_of_sizes(view: View, name: str, values: list[Array], context: RewriteContext) -> bool:
     """Whether a tensor is a list of sizes that are the batch's or the same for all batches."""
     if any(value.shape != values[0].shape or value.dtype != np.int64 for value in values):
         return False
@@ -133,7 +133,7 @@ def _is_list_of_sizes(view: View, name: str, values: list[Array], context: Given
     )
 
 
-def _write_value(view: View, name: str, values: list[Array], context: Given) -> str:
+def _write_value(view: View, name: str, values: list[Array], context: RewriteContext) -> str:
     """A constant, or a list of sizes made of the input's shape."""
     if _is_constant(values):
         return view.weights.add(f"{name}_constant", values[0])

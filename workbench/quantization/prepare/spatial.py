@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.signs import never_negative
-from workbench.onnxgraph.view import Given, View, axes_of, is_baked, set_attribute
+from workbench.onnxgraph.view import RewriteContext, View, axes_of, is_baked, set_attribute
 from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.constants import bypass
 from workbench.quantization.prepare.node_rewrites import each_node
@@ -19,7 +19,7 @@ POOLS = ("AveragePool", "MaxPool")
 
 
 @each_node
-def fold_pads(view: View, node: onnx.NodeProto, context: Given) -> bool:
+def fold_pads(view: View, node: onnx.NodeProto, context: RewriteContext) -> bool:
     """Explicit Pads with zeros folded into every convolution or pool that takes them.
 
     A pool must cover at least one true value with each window. MaxPool pads with what never wins:
@@ -72,7 +72,11 @@ def _zero_padding(view: View, node: onnx.NodeProto) -> list[int] | None:
 
 
 def _can_pad(
-    view: View, pad: onnx.NodeProto, node: onnx.NodeProto, amounts: list[int], context: Given
+    view: View,
+    pad: onnx.NodeProto,
+    node: onnx.NodeProto,
+    amounts: list[int],
+    context: RewriteContext,
 ) -> bool:
     """Whether a node may do a Pad's padding itself."""
     options = attributes(node)
@@ -97,7 +101,7 @@ def _can_pad(
 
 
 @each_node
-def mean_to_global_pool(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def mean_to_global_pool(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """ReduceMean over the two spatial axes of [N, C, H, W] as GlobalAveragePool (and Flatten)."""
     if node.op_type != "ReduceMean" or view.rank(node.input[0]) != 4:
         return False
@@ -115,10 +119,10 @@ def mean_to_global_pool(view: View, node: onnx.NodeProto, _context: Given) -> bo
 
 
 @each_node
-def merge_shape_changes(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def merge_shape_changes(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """A Reshape, Flatten or Transpose right after another, where one of them does for both."""
     first = view.makers.get(node.input[0]) if node.input else None
-    if first is None or is_baked(node) or is_baked(first) or view.dropped(first):
+    if first is None or is_baked(node) or is_baked(first) or view.is_dropped(first):
         return False
     if view.only_taker(node.input[0]) is None:
         return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.rewrites import unshare
-from workbench.onnxgraph.view import CONVOLUTIONS, Given, View, is_real
+from workbench.onnxgraph.view import CONVOLUTIONS, RewriteContext, View, is_real
 from workbench.onnxgraph.walk import attributes
 from workbench.quantization.prepare.node_rewrites import each_node
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OWNED = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1,)}
 
 
-def copy_shared_weights(model: onnx.ModelProto, _context: Given) -> int:
+def copy_shared_weights(model: onnx.ModelProto, _context: RewriteContext) -> int:
     """Weights and biases that several nodes take, or a subgraph too, copied for each."""
     owned = {
         node.name: tuple(index for index in OWNED[node.op_type] if index < len(node.input))
@@ -29,7 +29,7 @@ def copy_shared_weights(model: onnx.ModelProto, _context: Given) -> int:
 
 
 @each_node
-def add_zero_biases(view: View, node: onnx.NodeProto, _context: Given) -> bool:
+def add_zero_biases(view: View, node: onnx.NodeProto, _context: RewriteContext) -> bool:
     """A bias of zeros for each Conv, ConvTranspose and Gemm without one: it is to be corrected."""
     if node.op_type not in (*CONVOLUTIONS, "Gemm") or node.domain:
         return False
