@@ -88,9 +88,9 @@ def overhead(trials: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "sweep"
         record = SweepRecord(folder=folder, spec=spec, storage=own_storage(folder), study="bench")
-        study = loop.prepared(record, resume=False)
+        study = loop.prepare_sweep(record, resume=False)
         started = time.perf_counter()
-        loop.swept(record, study, Nothing(), lambda _trial: None, lambda _text: None)
+        loop.run_trials(record, study, Nothing(), lambda _trial: None, lambda _text: None)
         return (time.perf_counter() - started) / trials
 
 

@@ -17,7 +17,8 @@ class Display(Protocol):
     def plan(self, tasks: dict[str, float]) -> None:
         """The tasks to come, with the seconds each is expected to take."""
 
-    def update(self, task: str, fraction: float, note: str = "") -> None: ...
+    def update(self, task: str, fraction: float, note: str = "") -> None:
+        """A task is so far, from 0 to 1; `note` says at what."""
 
     def done(self, task: str, state: str = "done") -> None:
         """A task ended: `done`, `cached`, `skipped` or `failed`."""
@@ -25,26 +26,27 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Something that the user should know while it runs."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing more comes."""
 
 
 class Quiet:
     """No display: for files, pipes and --json. Messages are kept for the report."""
 
     def plan(self, tasks: dict[str, float]) -> None:
-        pass
+        """Show nothing."""
 
     def update(self, task: str, fraction: float, note: str = "") -> None:
-        pass
+        """Show nothing."""
 
     def done(self, task: str, state: str = "done") -> None:
-        pass
+        """Show nothing."""
 
     def message(self, text: str) -> None:
-        pass
+        """Show nothing."""
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
 
 @dataclass
@@ -74,11 +76,13 @@ class Live:
         self._live.start()
 
     def plan(self, tasks: dict[str, float]) -> None:
+        """Lines for tasks to come, with the seconds each is expected to take."""
         with self._lock:
             for name, seconds in tasks.items():
                 self._tasks.setdefault(name, _Task(max(seconds, 0.1)))
 
     def update(self, task: str, fraction: float, note: str = "") -> None:
+        """Draw a task as running, so far from 0 to 1."""
         with self._lock:
             shown = self._tasks.setdefault(task, _Task(1.0))
             if shown.state == "waiting":
@@ -90,6 +94,7 @@ class Live:
             )
 
     def done(self, task: str, state: str = "done") -> None:
+        """Draw a task as ended, in its state."""
         with self._lock:
             shown = self._tasks.setdefault(task, _Task(1.0))
             shown.ended = time.monotonic()
@@ -97,9 +102,11 @@ class Live:
             shown.fraction, shown.note, shown.state = 1.0, "", state
 
     def message(self, text: str) -> None:
+        """Print a text above the view."""
         self._console.print(text, style="dim", highlight=False, markup=False)
 
     def close(self) -> None:
+        """End the view; what it last showed stays."""
         self._live.stop()
 
     def seconds_left(self) -> float:

@@ -31,7 +31,7 @@ def record(folder: Any, one: Spec | None = None) -> SweepRecord:
 
 
 def limit(kind: str, high: float) -> Limit:
-    return Limit(Goal(kind), high)
+    return Limit(kind, "", high)
 
 
 def report(size: float, drop: float, row: str = "ort.to_ort") -> dict[str, Any]:

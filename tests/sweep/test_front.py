@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from workbench.intervals import Estimate
-from workbench.sweep.front import ranked
+from workbench.sweep.front import rank
 
 
 def exact(*values):
@@ -17,7 +17,7 @@ def noisy(*values, by=0.1):
 
 
 def states(points, holds=None):
-    return list(ranked(points, holds or [True] * len(points)).states)
+    return list(rank(points, holds or [True] * len(points)).states)
 
 
 def test_what_nothing_beats_is_on_the_front():
@@ -37,7 +37,7 @@ def test_what_only_noise_tells_apart_is_near():
 def test_limits_leave_out_and_do_not_dominate():
     points = [exact(1, 1), exact(2, 2), exact(3, 3)]
     assert states(points, [False, True, True]) == ["over", "front", "dominated"]
-    assert ranked(points, [False] * 3).knee is None
+    assert rank(points, [False] * 3).knee is None
 
 
 def test_three_goals():
@@ -60,5 +60,5 @@ def test_it_is_the_front_by_its_definition():
 
 def test_the_knee_is_farthest_from_the_line_between_the_ends():
     points = [exact(0, 10), exact(1, 2), exact(5, 1.5), exact(10, 0)]
-    assert ranked(points, [True] * 4).knee == 1
-    assert ranked([exact(1, 1)], [True]).knee == 0
+    assert rank(points, [True] * 4).knee == 1
+    assert rank([exact(1, 1)], [True]).knee == 0

@@ -9,7 +9,7 @@ import pytest
 from tests.sweep import fakes
 from workbench.errors import CrashError, DiskFullError, InputError, ModelError, StepError
 from workbench.sweep import loop
-from workbench.sweep.result import loaded
+from workbench.sweep.result import load_result
 
 SIZES = {"fast": 3.0, "balanced": 2.0, "best": 1.0}
 
@@ -20,9 +20,9 @@ def answer(settings):
 
 def sweep(record, executor, resume=False):
     told = []
-    study = loop.prepared(record, resume=resume)
-    with loop.alone(record):
-        loop.swept(record, study, executor, told.append, print)
+    study = loop.prepare_sweep(record, resume=resume)
+    with loop.hold_folder(record):
+        loop.run_trials(record, study, executor, told.append, print)
     return told
 
 
@@ -33,7 +33,7 @@ def test_a_grid_runs_each_point_once(tmp_path):
     assert len(settings) == len(set(settings)) == 6
     assert {one[1] for one in executor.begun} == {"finish"}
     assert [one.number for one in told] == list(range(6))
-    found = loaded(record)
+    found = load_result(record)
     best = [(one.trial.settings, one.knee) for one in found.front]
     assert best == [(("quantize.preset=best", "quantize.samples=8"), True)]
 
@@ -48,7 +48,7 @@ def test_a_failing_trial_is_recorded_and_the_rest_go_on(tmp_path):
     told = sweep(record, fakes.Fake(broken))
     assert [one.state for one in told].count("failed") == 2
     assert [one.state for one in told].count("done") == 4
-    failed = next(one for one in loaded(record).points if one.state == "failed")
+    failed = next(one for one in load_result(record).points if one.state == "failed")
     assert failed.trial.error == "it broke\n  why: by itself"
 
 
@@ -74,7 +74,7 @@ def test_a_full_disk_ends_it_and_its_trial_is_run_again(tmp_path):
     executor = fakes.Fake(filling, jobs=1)
     sweep(record, executor, resume=True)
     assert executor.begun[0][0] == 2
-    assert [one.state for one in loaded(record).trials] == ["done"] * 6
+    assert [one.state for one in load_result(record).trials] == ["done"] * 6
 
 
 @pytest.mark.parametrize("search", ["grid", "random", "tpe", "nsga2"])
@@ -97,7 +97,7 @@ def test_after_a_kill_nothing_is_lost_or_counted_twice(tmp_path, search):
     before = {number: settings for number, _, settings in first.begun}
     again = fakes.Fake(answer)
     sweep(record, again, resume=True)
-    trials = loaded(record).trials
+    trials = load_result(record).trials
     assert [one.number for one in trials] == list(range(6))
     assert {one.state for one in trials} == {"done"}
     for number, _, settings in again.begun:
@@ -118,7 +118,7 @@ def test_limits_steer_and_mark(tmp_path):
     limited = fakes.spec(limits=(fakes.limit("drop", 1.0), fakes.limit("size", 2.5)))
     record = fakes.record(tmp_path / "s", limited)
     sweep(record, fakes.Fake(answer))
-    found = {one.trial.settings: one.state for one in loaded(record).points}
+    found = {one.trial.settings: one.state for one in load_result(record).points}
     assert found[("quantize.preset=best", "quantize.samples=8")] == "front"
     assert found[("quantize.preset=fast", "quantize.samples=8")] == "over"
     assert found[("quantize.preset=best", "quantize.samples=16")] == "over"
@@ -137,7 +137,7 @@ def test_a_search_learns_from_what_it_was_told(tmp_path):
         tmp_path / "s", fakes.spec(search="tpe", trials=30, space=space)
     )  # fmt: skip
     sweep(record, fakes.Fake(nearer, jobs=1))
-    late = [one.figures["drop"].value for one in loaded(record).trials[15:]]
+    late = [one.figures["drop"].value for one in load_result(record).trials[15:]]
     # Drawn evenly, they would lie 34 away on average, give or take 6.
     assert sum(late) / len(late) < 22
 
@@ -156,7 +156,7 @@ def test_what_is_made_elsewhere_is_finished_here(tmp_path, monkeypatch):
     sweep(record, far)
     assert {one[1] for one in far.begun} == {"make"}
     assert {one[1] for one in finished[0].begun} == {"finish"}
-    assert {one.state for one in loaded(record).trials} == {"done"}
+    assert {one.state for one in load_result(record).trials} == {"done"}
 
 
 def test_what_is_measured_here_waits_for_what_is_made_here(tmp_path, monkeypatch):
@@ -174,23 +174,23 @@ def test_what_is_measured_here_waits_for_what_is_made_here(tmp_path, monkeypatch
     making.append(fakes.Fake(lambda _: None))
     record = fakes.record(tmp_path / "s", fakes.spec(run=replace(fakes.RUN, preset="quick")))
     sweep(record, making[0])
-    assert {one.state for one in loaded(record).trials} == {"done"}
+    assert {one.state for one in load_result(record).trials} == {"done"}
 
 
 def test_folders_that_are_not_as_asked(tmp_path):
     record = fakes.record(tmp_path / "s")
     with pytest.raises(InputError, match="no folder"):
-        loop.prepared(record, resume=True)
-    loop.prepared(record, resume=False)
+        loop.prepare_sweep(record, resume=True)
+    loop.prepare_sweep(record, resume=False)
     with pytest.raises(InputError, match="--resume goes on with a sweep"):
-        loop.prepared(record, resume=False)
+        loop.prepare_sweep(record, resume=False)
     with pytest.raises(InputError, match="another sweep"):
         other = fakes.record(tmp_path / "s", fakes.spec(row="tflite.to_tflite"))
-        loop.prepared(other, resume=True)
+        loop.prepare_sweep(other, resume=True)
     with (
-        loop.alone(record),
+        loop.hold_folder(record),
         pytest.raises(InputError, match="by another process"),
-        loop.alone(record),
+        loop.hold_folder(record),
     ):
         pass
 

@@ -56,7 +56,7 @@ def test_trials_run_on_both_nodes_and_a_lost_one_is_tried_again(cluster, monkeyp
         clock.sleep(2)
         return None, b""
 
-    monkeypatch.setattr(ray_cluster, "_made", made)
+    monkeypatch.setattr(ray_cluster, "_make_trial", made)
     told = []
     executor = Cluster("ray", None, told.append)
     assert (executor.jobs, executor.apart, executor.finishes) == (2, False, False)
@@ -88,7 +88,7 @@ def test_an_error_there_is_the_trials_own(cluster, monkeypatch):
 
         return pack(StepError("it broke", "there", "")), b""
 
-    monkeypatch.setattr(ray_cluster, "_made", made)
+    monkeypatch.setattr(ray_cluster, "_make_trial", made)
     with closing(Cluster("ray", 1, print)) as executor:
         executor.submit(7, "make", {}, ())
         ((number, error),) = executor.wait()
@@ -126,7 +126,7 @@ def test_what_a_machine_with_another_cache_made_is_brought_here(cluster, tmp_pat
         preset="none",
     )  # fmt: skip
     spec = fakes.spec(run=run).to_json()
-    real = ray_cluster._made
+    real = ray_cluster._make_trial
 
     def made(*arguments):
         import os as own
@@ -134,7 +134,7 @@ def test_what_a_machine_with_another_cache_made_is_brought_here(cluster, tmp_pat
         own.environ["WB_CACHE"] = str(tmp_path / "far")
         return real(*arguments)
 
-    monkeypatch.setattr(ray_cluster, "_made", made)
+    monkeypatch.setattr(ray_cluster, "_make_trial", made)
     with closing(Cluster("ray", None, print)) as executor:
         executor.submit(0, "make", spec, ("quantize.samples=4",))
         assert executor.wait() == [(0, None)]

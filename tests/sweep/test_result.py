@@ -12,8 +12,9 @@ from tests.sweep import fakes
 from workbench.errors import StepError
 from workbench.intervals import Estimate
 from workbench.sweep import loop, page, plot
+from workbench.sweep.front_files import as_csv, as_markdown
 from workbench.sweep.goals import Goal
-from workbench.sweep.result import Result, as_csv, as_markdown, figure, loaded, summary
+from workbench.sweep.result import Result, format_figure, load_result, summary
 
 FIGURES = {
     ("fast", "8"): (1.0, 4.0), ("fast", "16"): (3.0, 3.9), ("balanced", "8"): (2.0, 1.0),
@@ -28,9 +29,9 @@ def answer(settings):
 
 def swept(folder, **changes) -> Result:
     record = fakes.record(folder, fakes.spec(**changes))
-    study = loop.prepared(record, resume=False)
-    loop.swept(record, study, fakes.Fake(answer), lambda _: None, print)
-    return loaded(record)
+    study = loop.prepare_sweep(record, resume=False)
+    loop.run_trials(record, study, fakes.Fake(answer), lambda _: None, print)
+    return load_result(record)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +111,8 @@ def test_one_goal_is_drawn_against_what_else_is_known(tmp_path):
 
 def test_nothing_done_is_said(tmp_path):
     record = fakes.record(tmp_path / "s")
-    loop.prepared(record, resume=False)
-    empty = loaded(record)
+    loop.prepare_sweep(record, resume=False)
+    empty = load_result(record)
     assert "nothing" in plot.picture(empty) or "no trial" in plot.picture(empty)
     assert "no trial" in " ".join(summary(empty))
     assert "<table" in page.render(empty)
@@ -125,9 +126,9 @@ def test_repeats_are_one_point(tmp_path):
 
 
 def test_figures_have_their_units_digits():
-    assert figure(Goal("size"), Estimate(0.34321, 0.34321, 0.34321)) == "0.3432"
-    assert figure(Goal("latency", "cpu"), Estimate(1.5, 1.4, 1.71)) == "1.50 [1.40, 1.71]"
-    assert figure(Goal("drop"), None) == "–"
+    assert format_figure(Goal("size"), Estimate(0.34321, 0.34321, 0.34321)) == "0.3432"
+    assert format_figure(Goal("latency", "cpu"), Estimate(1.5, 1.4, 1.71)) == "1.50 [1.40, 1.71]"
+    assert format_figure(Goal("drop"), None) == "–"
 
 
 def test_ticks_are_round():

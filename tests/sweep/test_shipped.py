@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from workbench.cache import Cache
-from workbench.sweep.shipped import cache_name, received, sent
+from workbench.sweep.shipped import cache_name, pack_entries, unpack_entries
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def test_what_was_used_there_is_found_here(caches, tmp_path):
     there.make("a" * 64, build("one"))
     there.make("b" * 64, build("other"))
     there.store("c" * 64, {"score": 1})
-    archive = sent(["a" * 64, "c" * 64], tmp_path)
+    archive = pack_entries(["a" * 64, "c" * 64], tmp_path)
     here = caches("here")
-    received(archive)
+    unpack_entries(archive)
     folder, data, found = here.make("a" * 64, build("anew"))
     assert (found, data["artifact"], (folder / "model.onnx").read_text()) == (True, "one", "one")
     assert here.record("c" * 64) == {"score": 1}
@@ -46,18 +46,18 @@ def test_a_damaged_entry_is_made_anew(caches, tmp_path):
     there = caches("there")
     folder, _, _ = there.make("a" * 64, build("one"))
     (folder / "model.onnx").write_text("damaged")
-    archive = sent(["a" * 64], tmp_path)
+    archive = pack_entries(["a" * 64], tmp_path)
     here = caches("here")
-    received(archive)
+    unpack_entries(archive)
     assert here.make("a" * 64, build("anew"))[1]["artifact"] == "anew"
 
 
 def test_what_is_here_stays(caches, tmp_path):
     caches("there").make("a" * 64, build("one"))
-    archive = sent(["a" * 64], tmp_path)
+    archive = pack_entries(["a" * 64], tmp_path)
     here = caches("here")
     here.make("a" * 64, build("mine"))
-    received(archive)
+    unpack_entries(archive)
     assert here.entry("a" * 64)[1]["artifact"] == "mine"
 
 
@@ -67,7 +67,7 @@ def test_an_archive_that_leaves_its_folder_is_refused(caches, tmp_path):
     with tarfile.open(fileobj=out, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("../../escaped"), io.BytesIO())
     with pytest.raises(tarfile.TarError):
-        received(out.getvalue())
+        unpack_entries(out.getvalue())
     assert not (tmp_path / "escaped").exists()
 
 

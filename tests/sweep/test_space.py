@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from workbench.codec import from_plain, to_plain
 from workbench.errors import RecipeError
 from workbench.recipe import Recipe
 from workbench.steps import Export, Prune, QuantizeStatic, Simplify
@@ -95,4 +96,4 @@ def test_combinations_take_every_point_once():
 
 def test_a_dimension_survives_json():
     for text in ("prune.macs=0.3:1:0.1", "prune.scope", "prune.learning_rate=1e-3:1:log"):
-        assert Dimension.from_json(one(text).to_json()) == one(text)
+        assert from_plain(to_plain(one(text)), Dimension) == one(text)

@@ -60,7 +60,7 @@ def test_the_record_of_a_sweep_is_read_again(tmp_path):
 
 def test_a_repeated_trial_takes_the_sweeps_options_where_none_are_given(monkeypatch):
     point = ("quantize.samples=9",)
-    monkeypatch.setattr(command, "repeated", lambda _: (fakes.spec(run=SWEPT), point))
+    monkeypatch.setattr(command, "settings_of_trial", lambda _: (fakes.spec(run=SWEPT), point))
     asked = RunOptions(recipe="mobile-int8", settings=("export.opset=18",), preset="strict")
     repeated = command.repeat_trial("runs/x:3", asked)
     settings = ("quantize.preset=fast", "quantize.samples=9", "export.opset=18")
@@ -69,7 +69,7 @@ def test_a_repeated_trial_takes_the_sweeps_options_where_none_are_given(monkeypa
 
 
 def test_a_trial_repeated_with_another_model_has_none_of_the_sweeps_weights(monkeypatch):
-    monkeypatch.setattr(command, "repeated", lambda _: (fakes.spec(run=SWEPT), ()))
+    monkeypatch.setattr(command, "settings_of_trial", lambda _: (fakes.spec(run=SWEPT), ()))
     asked = RunOptions(recipe="mobile-int8", model="other.py:build", max_drop=0.0)
     repeated = command.repeat_trial("runs/x:3", asked)
     assert (repeated.model, repeated.weights, repeated.sha256) == ("other.py:build", None, None)
@@ -77,6 +77,6 @@ def test_a_trial_repeated_with_another_model_has_none_of_the_sweeps_weights(monk
 
 
 def test_a_trial_of_another_recipe_is_not_repeated(monkeypatch):
-    monkeypatch.setattr(command, "repeated", lambda _: (fakes.spec(run=SWEPT), ()))
+    monkeypatch.setattr(command, "settings_of_trial", lambda _: (fakes.spec(run=SWEPT), ()))
     with pytest.raises(InputError, match="of recipe mobile-int8, not of torchscript"):
         command.repeat_trial("runs/x:3", RunOptions(recipe="torchscript"))

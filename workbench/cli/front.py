@@ -27,7 +27,7 @@ def front(
     """Show a sweep's front: a table, and CSV, JSON, Markdown, SVG and HTML in its folder."""
     from workbench.sweep import command as tool
 
-    print_front(tool.front(run, out, minimise), as_json, out)
+    print_front(tool.rank_again(run, out, minimise), as_json, out)
 
 
 def print_front(result: Result, as_json: bool, out: Path | None = None) -> None:

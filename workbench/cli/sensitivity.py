@@ -11,7 +11,7 @@ from workbench.cli.output import print_json, progress_display
 from workbench.cli.shared_options import AsJson, Data, DeviceName
 
 if TYPE_CHECKING:
-    from workbench.quantization.explain.sensitivity_table import Table
+    from workbench.quantization.explain.sensitivity_table import SensitivityTable
 
 
 def sensitivity(
@@ -31,19 +31,19 @@ def sensitivity(
 
     Labels are not needed: outputs are held against FP32's.
     """
-    from workbench.quantization.explain import sensitivity_table
+    from workbench.run.sensitivity import measure_sensitivity
 
     with progress_display(as_json) as display:
-        table = sensitivity_table.command(file, data, preset, samples, device, out, display)
+        table = measure_sensitivity(file, data, preset, samples, device, out, display)
     print_table(table, as_json, out)
 
 
-def print_table(table: Table, as_json: bool, out: Path | None = None) -> None:
+def print_table(table: SensitivityTable, as_json: bool, out: Path | None = None) -> None:
     """The table on stdout, as text or as JSON."""
     if as_json:
         print_json(table.to_json())
         return
-    from workbench.quantization.explain.sensitivity_text import lines, remarks, summary
+    from workbench.report.sensitivity_text import lines, remarks, summary
 
     calibration, figures = table.samples
     print(f"{table.model} in INT8 ({table.scheme}, {table.preset}), layer by layer")

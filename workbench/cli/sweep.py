@@ -103,7 +103,7 @@ def sweep(
     spec = tool.specify_sweep(run, options)
     try:
         with progress_display(as_json) as display:
-            result = tool.command(
+            result = tool.run_sweep(
                 spec, out=out, storage=storage, resume=resume, jobs=jobs, on=on, display=display
             )
     except KeyboardInterrupt:

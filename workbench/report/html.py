@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from workbench.measure.latency import PRESETS, UNSTABLE
 from workbench.report import blocks, checklist, formats, plots, quantized, words
 from workbench.report.data import PRECISION, Report, Row
+from workbench.report.drawing import label_svg
 from workbench.report.markdown import FORMATS, caption, cells, headings, named
+from workbench.report.pages import render_page
 
-TEMPLATE = Path(__file__).with_name("template.html")
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class ReportLine:
+    """A row of the table, and what its artifact's section tells of it by name."""
+
     row: Row
     cells: tuple[Cell, ...]
     facts: dict[str, str]
@@ -45,6 +48,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Plot:
+    """A figure of the page. svg: an <svg> element, not to be escaped. wide: over both columns."""
+
     title: str
     caption: str
     svg: str
@@ -53,13 +58,9 @@ class Plot:
 
 def render(report: Report) -> str:
     """The whole page."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
+    return render_page(
+        TEMPLATE,
+        title=f"{report.recipe} on {report.model}",
         report=report,
         headings=[_split(heading) for heading in headings(report)],
         caption=caption(report),
@@ -67,7 +68,7 @@ def render(report: Report) -> str:
         others=[_block(other) for other in report.others],
         alone=blocks.title(report) if report.away or report.others else "",
         plots=list(_plots(report)),
-        quantized=[(one, _picture(one)) for one in quantized.sections(report)],
+        quantized=[(section, _picture(section)) for section in quantized.sections(report)],
         layer_headings=quantized.HEADINGS,
         method=list(_method(report)),
         host=named(report.host),
@@ -77,7 +78,6 @@ def render(report: Report) -> str:
         formats=formats.entries(report),
         format_headings=FORMATS,
     )
-    return page if page.endswith("\n") else page + "\n"
 
 
 def _block(report: Report) -> Block:
@@ -95,21 +95,21 @@ def _line(report: Report, row: Row) -> ReportLine:
     figures = report.figures[row.key]
     names = headings(report)
     kinds = [""] * len(names)
-    faster = [place for place, name in enumerate(names) if name.startswith("× faster")]
+    speed_columns = [column for column, name in enumerate(names) if name.startswith("× faster")]
     ratios = (
         *((figures.than_eager,) if report.eager else ()),
         *((figures.than_onnx,) if report.onnx else ()),
     )
-    for place, ratio in zip(faster, ratios, strict=True):
+    for column, ratio in zip(speed_columns, ratios, strict=True):
         if ratio is not None and words.known(ratio) and not ratio.excludes(1):
-            kinds[place] = "same"
+            kinds[column] = "same"
         elif words.slower(ratio) and row.key != report.eager:
-            kinds[place] = "worse"
-    delta = next(place for place, name in enumerate(names) if " delta" in name)
+            kinds[column] = "worse"
+    delta_column = next(column for column, name in enumerate(names) if " delta" in name)
     if figures.delta is not None and not figures.delta.excludes(0):
-        kinds[delta] = "same"
+        kinds[delta_column] = "same"
     elif figures.delta is not None and figures.delta.value < 0 and report.metric == "top-1":
-        kinds[delta] = "worse"  # of a user's metric, who knows which way is better
+        kinds[delta_column] = "worse"  # of a user's metric, who knows which way is better
     shown = []
     for text, kind in zip(cells(report, row), kinds, strict=True):
         value, interval = _split(text)
@@ -161,17 +161,12 @@ def _picture(section: quantized.Section) -> Plot | None:
     """An artifact's waterfall."""
     if not section.svg:
         return None
-    said = "; ".join(f"{name}: {value}" for name, value, *_ in section.stages)
-    return _plot(f"From plain INT8 to {section.title}", section.caption, section.svg, True, said)
+    figures = "; ".join(f"{name}: {value}" for name, value, *_ in section.stages)
+    return _plot(f"From plain INT8 to {section.title}", section.caption, section.svg, True, figures)
 
 
-def _plot(title: str, text: str, svg: str, wide: bool, said: str) -> Plot:
-    from markupsafe import Markup
-
-    label = escape(f"{title}. {text} {said}", quote=True)
-    named_svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    # Its texts were escaped by matplotlib, the label just now.
-    return Plot(title, text, Markup(named_svg), wide)  # noqa: S704
+def _plot(title: str, text: str, svg: str, wide: bool, figures: str) -> Plot:
+    return Plot(title, text, label_svg(svg, f"{title}. {text} {figures}"), wide)
 
 
 def _method(report: Report) -> Iterator[tuple[str, str]]:

@@ -1,46 +1,47 @@
-"""The report's plots as SVG text, to stand inside an HTML page.
-
-Ink is `currentColor`, the background transparent: the page decides what light and dark are. Every
-id starts with the plot's name, so that several plots may share a page.
-"""
+"""The report's plots as SVG text, to stand inside an HTML page."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from workbench.report.data import Report, Row
+from workbench.report.drawing import (
+    BLUE,
+    FONT,
+    GREEN,
+    INK,
+    PURPLE,
+    VERMILION,
+    WIDE,
+    figure_svg,
+    new_figure,
+    plot_settings,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Stands for the page's text colour until the SVG is written; no other element has it.
-INK = "#010203"
-# Okabe and Ito's colours that keep a contrast of 3 on white and on near-black.
-COLOURS = {
-    "float32": "#0072B2",
-    "int8": "#D55E00",
-    "float16": "#009E73",
-    "dynamic-int8": "#CC79A7",
-}
+COLOURS = {"float32": BLUE, "int8": VERMILION, "float16": GREEN, "dynamic-int8": PURPLE}
 MARKERS = {"torch": "X", "onnx": "o", "ort": "s", "tflite": "^", "torchscript": "D", "pt2": "P"}
-WIDE = 10  # an axis whose largest value is that many times its smallest is logarithmic
 LEAST_SPAN = 2.0  # points of a percent axis: less would draw noise as a difference
-FONT = 10.0
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What the vertical axis shows: by row key, with the words for the axis and the caption."""
+    """What the vertical axis shows.
+
+    Attributes:
+        axis: the words beside it.
+        percent: whether the values are percent.
+        values: by row key.
+    """
 
     kind: Literal["accuracy", "agreement", "SQNR"]
     axis: str
@@ -65,24 +66,26 @@ def quality(report: Report) -> Quality | None:
     base = report.row(report.reference)
     against = base.label if base else "FP32"
     accuracy = {row.key: figures[row.key].accuracy for row in rows}
-    if found := _finite(accuracy):
+    if values := _finite(accuracy):
         percent = report.metric == "top-1"
         axis = f"{report.metric} (%)" if percent else report.metric
-        return Quality("accuracy", axis, percent, found)
+        return Quality("accuracy", axis, percent, values)
     agreement = {row.key: figures[row.key].agreement for row in rows}
-    if found := _finite(agreement):
+    if values := _finite(agreement):
         if base is not None and base.error is None:
-            found[base.key] = 100.0  # with itself
-        return Quality("agreement", f"agreement with {against} (%){unlabelled}", True, found)
+            values[base.key] = 100.0  # with itself
+        return Quality("agreement", f"agreement with {against} (%){unlabelled}", True, values)
     ratios = {row.key: figures[row.key].sqnr for row in rows}
-    if found := _finite(ratios):
+    if values := _finite(ratios):
         equal = "; equal outputs left out" if math.inf in ratios.values() else ""
-        return Quality("SQNR", f"SQNR against {against} (dB){unlabelled}{equal}", False, found)
+        return Quality("SQNR", f"SQNR against {against} (dB){unlabelled}{equal}", False, values)
     return None
 
 
 def _finite(values: dict[str, float | None]) -> dict[str, float]:
-    return {key: one for key, one in values.items() if one is not None and math.isfinite(one)}
+    return {
+        key: value for key, value in values.items() if value is not None and math.isfinite(value)
+    }
 
 
 def accuracy_size(report: Report) -> str:
@@ -117,23 +120,23 @@ def latency_distributions(report: Report) -> str:
     rows = [row for row in report.rows if row.latency is not None and row.error is None]
     if not rows:
         return ""
-    with style("distributions"):
-        figure, axes = empty(9.3, 0.9 + 0.52 * len(rows))
+    with plot_settings("distributions"):
+        figure, axes = new_figure(9.3, 0.9 + 0.52 * len(rows))
         ends: list[float] = []
-        for place, row in enumerate(rows):
+        for line, row in enumerate(rows):
             assert row.latency is not None
             runs = row.latency.processes
-            samples = np.concatenate([np.asarray(one.samples_ns, float) for one in runs]) / 1e6
+            samples = np.concatenate([np.asarray(run.samples_ns, float) for run in runs]) / 1e6
             low, left, middle, right, high = np.quantile(samples, [0.05, 0.25, 0.5, 0.75, 0.95])
-            medians = [one.median_ms for one in runs]
+            medians = [run.median_ms for run in runs]
             ends += [float(low), float(high), *medians]
             colour = COLOURS.get(row.precision, INK)
-            base = place + 0.16
+            base = line + 0.16
             axes.hlines(base, low, high, colour, linewidth=1.5)
             axes.hlines(base, left, right, colour, linewidth=9, alpha=0.45)
             axes.vlines(middle, base - 0.12, base + 0.12, INK, linewidth=1.5)
             # In the order of the rounds from top to bottom, so that drift shows as a slope.
-            heights = place - 0.15 + np.linspace(-0.13, 0.13, len(medians))
+            heights = line - 0.15 + np.linspace(-0.13, 0.13, len(medians))
             axes.scatter(medians, heights, s=16, color=colour, marker="o", linewidths=0, zorder=3)
         axes.set_yticks(range(len(rows)))
         axes.set_yticklabels([row.label for row in rows], parse_math=False)
@@ -142,14 +145,14 @@ def latency_distributions(report: Report) -> str:
         _span_x(axes, ends)
         axes.set_xlabel("latency (ms)")
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.8)
-        return svg_of(figure, "distributions")
+        return figure_svg(figure, "distributions")
 
 
 def _scatter(name: str, points: Sequence[_Point], across: str, shown: Quality) -> str:
     if not points:
         return ""
-    with style(name):
-        figure, axes = empty(6.2, 4.4)
+    with plot_settings(name):
+        figure, axes = new_figure(6.2, 4.4)
         for point in points:
             colour = COLOURS.get(point.row.precision, INK)
             if math.isfinite(point.low) and math.isfinite(point.high):
@@ -168,34 +171,7 @@ def _scatter(name: str, points: Sequence[_Point], across: str, shown: Quality) -
         figure.draw_without_rendering()  # lays the axes out: labels are placed in its pixels
         figure.set_layout_engine("none")
         _label(figure, axes, points)
-        return svg_of(figure, name)
-
-
-@contextmanager
-def style(name: str) -> Iterator[None]:
-    """Settings of our own for a while: neither the user's matplotlibrc nor the time tells."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": FONT, "text.color": INK,
-             "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
-             "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-             "axes.axisbelow": True}
-        )  # fmt: skip
-        yield
-
-
-def empty(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    # 72 dots an inch are SVG's points: what is measured in pixels is what is drawn.
-    figure = Figure((width, height), dpi=72, layout="constrained")
-    figure.patch.set_visible(False)
-    axes = figure.add_subplot()
-    axes.patch.set_visible(False)
-    return figure, axes
+        return figure_svg(figure, name)
 
 
 def _span_x(axes: Axes, values: Sequence[float]) -> None:
@@ -234,7 +210,7 @@ _Box = tuple[float, float, float, float]
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
-    """Write each label at the nearest place where it covers no marker, bar or other label."""
+    """Write each label where it is nearest and covers no marker, bar or other label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)  # its get_renderer has no annotations
@@ -260,7 +236,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         extent = text.get_window_extent(renderer)
         text.remove()
         width, height = extent.width + 4, extent.height
-        box = min(_places(x, y, width, height), key=cost)
+        box = min(_label_boxes(x, y, width, height), key=cost)
         taken.append(box)
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         near = max(box[0] - x, x - box[2], box[1] - y, y - box[3]) < 14
@@ -272,8 +248,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         )  # fmt: skip
 
 
-def _places(x: float, y: float, width: float, height: float) -> Iterator[_Box]:
-    """Where a label may stand, the nearest first: `min` takes the first of equals."""
+def _label_boxes(x: float, y: float, width: float, height: float) -> Iterator[_Box]:
+    """Boxes in which a label may stand, the nearest first: `min` takes the first of equals."""
     for far in (7, 12, 20, 30, 42, 56, 72, 90, 110, 132):
         for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             left = x + across * far - (0, width / 2, width)[1 - across]
@@ -281,18 +257,7 @@ def _places(x: float, y: float, width: float, height: float) -> Iterator[_Box]:
             yield left, bottom, left + width, bottom + height
 
 
-def _overlap(one: _Box, other: _Box) -> float:
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    up = min(one[3], other[3]) - max(one[1], other[1])
+def _overlap(box: _Box, other: _Box) -> float:
+    across = min(box[2], other[2]) - max(box[0], other[0])
+    up = min(box[3], other[3]) - max(box[1], other[1])
     return across * up if across > 0 and up > 0 else 0.0
-
-
-def svg_of(figure: Figure, name: str) -> str:
-    """The <svg> element alone, its ids unique and its ink the page's."""
-    written = StringIO()
-    figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
-    text = written.getvalue()
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'(<[\w:]+ (?:[^<>]*? )?)id="', rf'\1id="{name}-', text)
-    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
-    return text.replace(INK, "currentColor").strip()

@@ -8,14 +8,21 @@ from typing import Any
 
 from workbench.report import words
 from workbench.report.data import PRECISION, Report, Row
-from workbench.report.plots import INK, empty, style, svg_of
+from workbench.report.drawing import (
+    GREEN,
+    INK,
+    VERMILION,
+    figure_svg,
+    new_figure,
+    plot_settings,
+)
 
 HEADINGS = (
     "layer", "operator", "precision", "weights SQNR", "output range", "clipped", "output SQNR",
     "share of noise",
 )  # fmt: skip
 STAGES = ("technique", "SQNR", "gain", "agreement")
-GAIN, LOSS = "#009E73", "#D55E00"
+GAIN, LOSS = GREEN, VERMILION
 WORST = 5  # layers that Markdown names
 
 
@@ -102,8 +109,8 @@ def waterfall(name: str, stages: Sequence[Mapping[str, Any]]) -> str:
     """SQNR from plain quantization to the file, a bar for what each technique gave; '' of none."""
     if not stages:
         return ""
-    with style(name):
-        figure, axes = empty(9.3, 0.9 + 0.42 * len(stages))
+    with plot_settings(name):
+        figure, axes = new_figure(9.3, 0.9 + 0.42 * len(stages))
         before = 0.0
         for place, one in enumerate(stages):
             after = one["sqnr"]
@@ -128,4 +135,4 @@ def waterfall(name: str, stages: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlim(min(ends) * 1.1, max(*ends, 1.0) * 1.35)
         axes.set_xlabel("SQNR of the outputs (dB)")
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.8)
-        return svg_of(figure, name)
+        return figure_svg(figure, name)

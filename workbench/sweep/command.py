@@ -1,4 +1,4 @@
-"""`wb sweep` and `wb front`: a sweep from the command's words, and what it found."""
+"""`wb sweep` and `wb front`: a sweep from the command's words, and its result."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from workbench.errors import InputError, did_you_mean
 from workbench.run.run_options import RunOptions
 from workbench.sweep import goals, space
-from workbench.sweep.local_executor import Executor, Local, room
-from workbench.sweep.loop import alone, prepared, swept
-from workbench.sweep.result import Result, figure, loaded, write
-from workbench.sweep.spec import Spec, SweepRecord, own_storage, read, repeated, row_of
+from workbench.sweep.front_files import write_front
+from workbench.sweep.local_executor import Executor, Local, trials_side_by_side
+from workbench.sweep.loop import hold_folder, prepare_sweep, run_trials
+from workbench.sweep.result import Result, format_figure, load_result, settings_of_trial
+from workbench.sweep.spec import Spec, SweepRecord, own_storage, read, row_of
 
 if TYPE_CHECKING:
     from workbench.display import Display
@@ -59,20 +60,20 @@ def specify_sweep(run: RunOptions, sweep: SweepOptions) -> Spec:
     request, plan = run.resolve()
     search, trials = sweep.search, sweep.trials
     dimensions = space.parse(sweep.vary, request.recipe)
-    devices = [one.name for one in plan.devices]
+    devices = [device.name for device in plan.devices]
     timed = run.preset != "none"
     if search is not None and search not in SEARCHES:
         raise InputError(f"--search does not know '{search}'", "", did_you_mean(search, SEARCHES))
     if trials is not None and trials < 1:
         raise InputError(f"--trials cannot be {trials}", "", "give 1 or more")
     points = 1.0
-    for one in dimensions:
-        points *= one.count
+    for dimension in dimensions:
+        points *= dimension.count
     count = trials if trials is not None else int(min(points, TRIALS))
-    chosen = search or ("grid" if points <= count else "tpe" if count < GENERATIONS else "nsga2")
-    if chosen == "grid":
-        for one in dimensions:
-            _ = one.grid  # a range without steps is said here
+    search = search or ("grid" if points <= count else "tpe" if count < GENERATIONS else "nsga2")
+    if search == "grid":
+        for dimension in dimensions:
+            _ = dimension.grid  # a range without steps is said here
         count = int(min(points, count)) if trials is not None else int(points)
     return Spec(
         run=run,
@@ -82,13 +83,13 @@ def specify_sweep(run: RunOptions, sweep: SweepOptions) -> Spec:
             sweep.max_drop, sweep.max_size, sweep.max_latency, devices, timed
         ),
         row=row_of(request.recipe, sweep.branch),
-        search=chosen,
+        search=search,
         trials=count,
         seed=sweep.seed,
     )
 
 
-def command(
+def run_sweep(
     spec: Spec,
     *,
     out: Path | None,
@@ -112,21 +113,21 @@ def command(
     say = _sayer(display)
     executor = _executor(jobs, on, say)
     with closing(executor):
-        study = prepared(record, resume=resume)
-        with alone(record):
+        study = prepare_sweep(record, resume=resume)
+        with hold_folder(record):
             say(f"{spec.trials} trials, {spec.search}, {executor.jobs} side by side: {folder}")
-            swept(record, study, executor, _teller(record, display, say), say)
-            found = loaded(record)
-            write(found, folder)
+            run_trials(record, study, executor, _teller(record, display, say), say)
+            result = load_result(record)
+            write_front(result, folder)
     display.done("sweep")
-    return found
+    return result
 
 
 def _executor(jobs: int | None, on: str | None, say: Callable[[str], None]) -> Executor:
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs cannot be {jobs}", "", "give 1 or more")
     if on is None:
-        return Local(jobs or room(), say)
+        return Local(jobs or trials_side_by_side(), say)
     if on != "ray" and not on.startswith("ray://"):
         raise InputError(f"--on does not know '{on}'", "", "write --on ray or --on ray://HOST:PORT")
     from workbench.sweep.ray_cluster import Cluster
@@ -152,25 +153,25 @@ def _teller(
     display.plan({"sweep": 60.0 * record.spec.trials})
     display.update("sweep", 0.0)
 
-    def told(trial: Trial) -> None:
+    def report_trial(trial: Trial) -> None:
         ended[0] += 1
         if trial.state == "done":
-            said = ", ".join(
-                f"{goal.name} {figure(goal, trial.figures[goal.name])}"
+            outcome = ", ".join(
+                f"{goal.name} {format_figure(goal, trial.figures[goal.name])}"
                 for goal in record.spec.goals
             )
-            said += "" if trial.holds else ", beyond a limit"
+            outcome += "" if trial.holds else ", beyond a limit"
         else:
-            said = f"failed: {trial.error.splitlines()[0]}"
-        say(f"trial {trial.number}: {said}  ({' '.join(trial.settings)})")
+            outcome = f"failed: {trial.error.splitlines()[0]}"
+        say(f"trial {trial.number}: {outcome}  ({' '.join(trial.settings)})")
         display.update(
             "sweep", min(1.0, ended[0] / record.spec.trials), f"{ended[0]} of {record.spec.trials}"
         )
 
-    return told
+    return report_trial
 
 
-def front(folder: Path, out: Path | None, minimise: str | None = None) -> Result:
+def rank_again(folder: Path, out: Path | None, minimise: str | None = None) -> Result:
     """A sweep's result as far as it went; its files written anew.
 
     minimise: other goals than the sweep's, of what its trials know. Raises InputError.
@@ -178,20 +179,20 @@ def front(folder: Path, out: Path | None, minimise: str | None = None) -> Result
     record = read(folder)
     if minimise is not None:
         _, plan = record.spec.request(())
-        devices = [one.name for one in plan.devices]
-        chosen = goals.parse_goals(minimise, devices, record.spec.timed)
-        record = replace(record, spec=replace(record.spec, goals=chosen))
-    found = loaded(record)
-    known = {name for trial in found.trials for name in trial.figures}
-    unknown = [goal.name for goal in found.goals if known and goal.name not in known]
+        devices = [device.name for device in plan.devices]
+        other_goals = goals.parse_goals(minimise, devices, record.spec.timed)
+        record = replace(record, spec=replace(record.spec, goals=other_goals))
+    result = load_result(record)
+    names = {name for trial in result.trials for name in trial.figures}
+    unknown = [goal.name for goal in result.goals if names and goal.name not in names]
     if unknown:
         raise InputError(
             f"the trials of {folder} do not know {', '.join(unknown)}",
-            f"they know {', '.join(sorted(known))}",
+            f"they know {', '.join(sorted(names))}",
             "sweep with it as a goal",
         )
-    write(found, out or folder)
-    return found
+    write_front(result, out or folder)
+    return result
 
 
 def repeat_trial(point: str, run: RunOptions) -> RunOptions:
@@ -202,14 +203,14 @@ def repeat_trial(point: str, run: RunOptions) -> RunOptions:
     """
     from workbench import recipe as recipes
 
-    spec, settings = repeated(point)
+    spec, settings = settings_of_trial(point)
     swept = spec.run
-    own, asked = recipes.load(swept.recipe), recipes.load(run.recipe)
-    if own.name != asked.name:
+    recipe, asked = recipes.load(swept.recipe), recipes.load(run.recipe)
+    if recipe.name != asked.name:
         raise InputError(
-            f"{point} is of recipe {own.name}, not of {asked.name}",
+            f"{point} is of recipe {recipe.name}, not of {asked.name}",
             "",
-            f"wb recipe {own.name} --from {point}",
+            f"wb recipe {recipe.name} --from {point}",
         )
     if run.model:  # another model: its weights and data are its own too
         swept = replace(swept, weights=None, sha256=None)

@@ -13,14 +13,19 @@ State = Literal["front", "near", "dominated", "over"]
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """The state of each point, and the place of the knee among them, None where no front is."""
+class Ranking:
+    """What points are to one another.
+
+    Attributes:
+        states: of each point.
+        knee: the index of the point that is the knee; None where there is no front.
+    """
 
     states: tuple[State, ...]
     knee: int | None
 
 
-def ranked(points: Sequence[Sequence[Estimate]], holds: Sequence[bool]) -> Ranked:
+def rank(points: Sequence[Sequence[Estimate]], holds: Sequence[bool]) -> Ranking:
     """Which points are on the front, all figures being better when smaller.
 
     points: [N][K] figures; holds: [N], whether a point keeps the limits. A point is `near` where
@@ -28,12 +33,12 @@ def ranked(points: Sequence[Sequence[Estimate]], holds: Sequence[bool]) -> Ranke
     leave to noise. Of points with the same figures, the first is on the front.
     """
     states: list[State] = []
-    for at, point in enumerate(points):
+    for number, point in enumerate(points):
         rivals = [
-            other for place, other in enumerate(points)
-            if holds[place] and _dominates(other, point, place < at)
+            other for rival, other in enumerate(points)
+            if holds[rival] and _dominates(other, point, rival < number)
         ]  # fmt: skip
-        if not holds[at]:
+        if not holds[number]:
             states.append("over")
         elif not rivals:
             states.append("front")
@@ -41,19 +46,19 @@ def ranked(points: Sequence[Sequence[Estimate]], holds: Sequence[bool]) -> Ranke
             states.append("dominated")
         else:
             states.append("near")
-    return Ranked(tuple(states), _knee(points, states))
+    return Ranking(tuple(states), _knee(points, states))
 
 
-def _dominates(one: Sequence[Estimate], other: Sequence[Estimate], first: bool) -> bool:
-    pairs = list(zip(one, other, strict=True))
+def _dominates(point: Sequence[Estimate], other: Sequence[Estimate], first: bool) -> bool:
+    pairs = list(zip(point, other, strict=True))
     if not all(a.value <= b.value for a, b in pairs):
         return False
     return first or any(a.value < b.value for a, b in pairs)
 
 
-def _surely(one: Sequence[Estimate], other: Sequence[Estimate]) -> bool:
+def _surely(point: Sequence[Estimate], other: Sequence[Estimate]) -> bool:
     """Whether a point that dominates another does so beyond the noise of both."""
-    return any(a.high < b.low for a, b in zip(one, other, strict=True))
+    return any(a.high < b.low for a, b in zip(point, other, strict=True))
 
 
 def _knee(points: Sequence[Sequence[Estimate]], states: Sequence[State]) -> int | None:
@@ -62,15 +67,17 @@ def _knee(points: Sequence[Sequence[Estimate]], states: Sequence[State]) -> int 
     Figures are scaled to the front's ranges, so that the plane is where they add up to 1 ("On
     characterizing the knee of the Pareto curve", Das, Structural Optimization 1999).
     """
-    front = [at for at, state in enumerate(states) if state == "front"]
+    front = [number for number, state in enumerate(states) if state == "front"]
     if not front:
         return None
-    columns = list(zip(*([figure.value for figure in points[at]] for at in front), strict=True))
+    columns = list(
+        zip(*([figure.value for figure in points[number]] for number in front), strict=True)
+    )
     lows = [min(column) for column in columns]
     spans = [max(column) - low for column, low in zip(columns, lows, strict=True)]
 
-    def total(at: int) -> float:
-        values = (figure.value for figure in points[at])
+    def total(number: int) -> float:
+        values = (figure.value for figure in points[number])
         scaled = zip(values, lows, spans, strict=True)
         return float(sum((value - low) / span for value, low, span in scaled if span))
 

@@ -21,8 +21,12 @@ _FACTORS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9,
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure: `size` (MB), `latency`, `load` (ms), `memory` (MB), or `drop`, the accuracy lost in
-    points. device: where it is measured, for those that are.
+    """A figure that is to be small.
+
+    Attributes:
+        kind: `size` (MB), `latency`, `load` (ms), `memory` (MB), or `drop`, the accuracy lost in
+            points.
+        device: where it is measured, for those that are.
     """
 
     kind: str
@@ -30,15 +34,18 @@ class Goal:
 
     @property
     def name(self) -> str:
+        """As `--minimise` takes it: `size`, `latency@pixel`."""
         return f"{self.kind}@{self.device}" if self.device else self.kind
 
     @property
     def axis(self) -> str:
-        place = f" on {self.device}" if self.device else ""
-        return f"{'accuracy drop' if self.kind == 'drop' else self.kind}{place} ({self.unit})"
+        """As it stands beside an axis and over a column, with its unit."""
+        where = f" on {self.device}" if self.device else ""
+        return f"{'accuracy drop' if self.kind == 'drop' else self.kind}{where} ({self.unit})"
 
     @property
     def unit(self) -> str:
+        """MB, ms or points."""
         return UNITS[self.kind]
 
     def of(self, report: Mapping[str, Any], row: str) -> Estimate:
@@ -46,30 +53,41 @@ class Goal:
 
         report: as in report.json. Raises StepError where the report has no such figure.
         """
-        found = _figures(report, row, self.device)
+        figures = _figures(report, row, self.device)
         exact = {"size": ("bytes", 1e6), "load": ("load_ms", 1.0), "memory": ("peak_bytes", 1e6)}
         if self.kind in exact:
             key, unit = exact[self.kind]
-            value = found[key]
+            value = figures[key]
             if value is None:
                 return _missing(self, row)
             return _exact(float(f"{float(value) / unit:.{DIGITS}g}"))
         if self.kind == "latency":
-            return _estimate(found["median"]) or _missing(self, row)
-        delta = _estimate(found["delta"])
+            return _estimate(figures["median"]) or _missing(self, row)
+        delta = _estimate(figures["delta"])
         if delta is not None:
             return Estimate(0 - delta.value, 0 - delta.high, 0 - delta.low)
-        if found["agreement"] is not None:  # no labels: what decides otherwise counts as lost
-            return _exact(100.0 - float(found["agreement"]))
+        if figures["agreement"] is not None:  # no labels: what decides otherwise counts as lost
+            return _exact(100.0 - float(figures["agreement"]))
         return _missing(self, row)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A figure that may not be above a value."""
+    """A figure that may not be above a value.
 
-    goal: Goal
+    Attributes:
+        kind, device: as in `Goal`.
+        high: the most that it may be, in the goal's unit.
+    """
+
+    kind: str
+    device: str
     high: float
+
+    @property
+    def goal(self) -> Goal:
+        """The figure that is limited."""
+        return Goal(self.kind, self.device)
 
     def over(self, value: float) -> float:
         """How far it is beyond the limit; 0 or below where it holds."""
@@ -93,15 +111,15 @@ def _estimate(data: Any) -> Estimate | None:
 
 def _figures(report: Mapping[str, Any], row: str, device: str) -> Mapping[str, Any]:
     blocks = [report, *report["devices"]]
-    block = next((one for one in blocks if not device or one["device"] == device), report)
-    rows = {one["key"]: one for one in block["rows"]}
-    found = rows.get(row)
-    if found is None:
+    block = next((block for block in blocks if not device or block["device"] == device), report)
+    rows = {values["key"]: values for values in block["rows"]}
+    values = rows.get(row)
+    if values is None:
         raise StepError(f"the report has no row {row}", f"it has {', '.join(rows)}")
-    for error in (block["error"], found["error"]):
+    for error in (block["error"], values["error"]):
         if error is not None:
             raise StepError(error["what"], error["why"], error["fix"])
-    figures: Mapping[str, Any] = found["figures"]
+    figures: Mapping[str, Any] = values["figures"]
     return figures
 
 
@@ -109,20 +127,20 @@ def parse_goals(text: str, devices: Sequence[str], timed: bool) -> tuple[Goal, .
     """`--minimise size,latency@pixel` as goals. devices: those that the sweep measures on, the
     first for those that name none. timed: whether anything is measured. Raises InputError.
     """
-    found: list[Goal] = []
-    for word in (one.strip() for one in text.split(",") if one.strip()):
+    goals: list[Goal] = []
+    for word in (part.strip() for part in text.split(",") if part.strip()):
         kind, at, device = word.partition("@")
         if kind not in UNITS:
             raise InputError(f"--minimise does not know '{kind}'", "", did_you_mean(kind, UNITS))
-        goal = _placed(kind, device if at else None, devices, timed, "--minimise")
-        if goal not in found:
-            found.append(goal)
-    if not found:
+        goal = _goal_on_device(kind, device if at else None, devices, timed, "--minimise")
+        if goal not in goals:
+            goals.append(goal)
+    if not goals:
         raise InputError("--minimise names nothing", "", f"known: {', '.join(UNITS)}")
-    return tuple(found)
+    return tuple(goals)
 
 
-def _placed(
+def _goal_on_device(
     kind: str, device: str | None, devices: Sequence[str], timed: bool, option: str
 ) -> Goal:
     if kind not in TIMED:
@@ -153,11 +171,11 @@ def parse_limits(
     timed: bool,
 ) -> tuple[Limit, ...]:
     """`--max-drop 1`, `--max-size 500kB`, `--max-latency pixel=5` as limits. Raises InputError."""
-    found = []
+    limits = []
     if max_drop is not None:
         if not 0 <= max_drop <= 100:
             raise InputError(f"--max-drop cannot be {max_drop:g}", "it is points, from 0 to 100")
-        found.append(Limit(Goal("drop"), max_drop))
+        limits.append(Limit("drop", "", max_drop))
     if max_size is not None:
         match = _SIZE.fullmatch(max_size.strip())
         try:
@@ -166,17 +184,19 @@ def parse_limits(
             size = 0.0
         if size <= 0:
             raise InputError(f"--max-size cannot be '{max_size}'", "", "write 500kB or 1.5MB")
-        found.append(Limit(Goal("size"), size / 1e6))
+        limits.append(Limit("size", "", size / 1e6))
     for text in max_latency:
         device, equals, number = text.rpartition("=")
         try:
-            most = float(number.removesuffix("ms"))
-            if not 0 < most < math.inf:
+            milliseconds = float(number.removesuffix("ms"))
+            if not 0 < milliseconds < math.inf:
                 raise ValueError
         except ValueError:
             raise InputError(
                 f"--max-latency cannot be '{text}'", "", "write DEVICE=5 or 5, in milliseconds"
             ) from None
-        goal = _placed("latency", device if equals else None, devices, timed, "--max-latency")
-        found.append(Limit(goal, most))
-    return tuple(found)
+        goal = _goal_on_device(
+            "latency", device if equals else None, devices, timed, "--max-latency"
+        )
+        limits.append(Limit("latency", goal.device, milliseconds))
+    return tuple(limits)

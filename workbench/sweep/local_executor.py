@@ -11,18 +11,21 @@ from typing import Any, Protocol
 
 from workbench.errors import CrashError
 from workbench.process import Worker
-from workbench.sweep.trial import threaded
+from workbench.sweep.trial import thread_settings
 
 MEMORY = 3 << 30  # bytes a trial: torch, TensorFlow's converter and a small network's files
 TRIES = 2  # of a trial whose process dies: the kernel may have ended it for another's sake
 
-Told = Callable[[str], None]
+Notice = Callable[[str], None]
 
 
 class Executor(Protocol):
     """Where trials are made.
 
-    apart: not on this machine, which may measure meanwhile. finishes: it writes run folders too.
+    Attributes:
+        jobs: how many at once.
+        apart: not on this machine, which may measure meanwhile.
+        finishes: it writes run folders too.
     """
 
     jobs: int
@@ -36,7 +39,8 @@ class Executor(Protocol):
         """Wait for some that were begun: each trial's number with its result or exception."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what was begun, and let go of what ran it."""
 
 
 class Local:
@@ -45,8 +49,8 @@ class Local:
     apart = False
     finishes = True
 
-    def __init__(self, jobs: int, told: Told) -> None:
-        self.jobs, self._told = jobs, told
+    def __init__(self, jobs: int, notice: Notice) -> None:
+        self.jobs, self._notice = jobs, notice
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="trial")
         self._idle: SimpleQueue[Worker | None] = SimpleQueue()
         for _ in range(jobs):
@@ -56,37 +60,41 @@ class Local:
         self._closed = False
 
     def submit(self, number: int, job: str, *arguments: Any) -> None:
+        """Begin a job in a thread that waits for its process."""
         future = self._threads.submit(self._run, number, job, arguments)
         self._begun[future] = number
 
     def wait(self) -> list[tuple[int, Any]]:
+        """Wait for some that were begun: each trial's number with its result or exception."""
         # In short waits: a signal is seen between two of them.
         while not (done := wait(self._begun, 0.2, FIRST_COMPLETED).done):
             pass
-        return [(self._begun.pop(one), one.exception() or one.result()) for one in done]
+        return [(self._begun.pop(future), future.exception() or future.result()) for future in done]
 
     def _run(self, number: int, job: str, arguments: tuple[Any, ...]) -> Any:
         for left in reversed(range(TRIES)):
-            worker = self._idle.get() or self._started()
+            worker = self._idle.get() or self._start()
             try:
-                found = worker.call(f"trial_{job}", *arguments)
+                result = worker.call(f"trial_{job}", *arguments)
             except CrashError as error:
                 worker.close()
                 self._all.discard(worker)
                 self._idle.put(None)
                 if not left or self._closed:
                     raise
-                self._told(f"trial {number}: its process died, and it is tried again: {error.why}")
+                self._notice(
+                    f"trial {number}: its process died, and it is tried again: {error.why}"
+                )
                 continue
             except BaseException:
                 self._idle.put(worker)
                 raise
             self._idle.put(worker)
-            return found
+            return result
         return None
 
-    def _started(self) -> Worker:
-        worker = Worker(threaded(max(1, cores() // self.jobs)))
+    def _start(self) -> Worker:
+        worker = Worker(thread_settings(max(1, cores() // self.jobs)))
         self._all.add(worker)
         return worker
 
@@ -98,7 +106,7 @@ class Local:
             worker.close()
 
 
-def room() -> int:
+def trials_side_by_side() -> int:
     """How many trials this machine takes side by side: by its cores, and by memory that is free."""
     return max(1, min(cores(), _free() // MEMORY))
 
@@ -113,18 +121,20 @@ def cores() -> int:
 
 def _free() -> int:
     """Bytes of memory that may be taken: the system's, or what a container has left."""
-    found = _meminfo().get("MemAvailable", MEMORY)
+    free = _meminfo().get("MemAvailable", MEMORY)
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes",
          "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):  # fmt: skip
         try:
-            most, taken = (int(Path(one).read_text(encoding="ascii")) for one in (limit, used))
+            limit_bytes, used_bytes = (
+                int(Path(path).read_text(encoding="ascii")) for path in (limit, used)
+            )
         except (OSError, ValueError):
             continue
-        found = min(found, max(0, most - taken))
-    return found
+        free = min(free, max(0, limit_bytes - used_bytes))
+    return free
 
 
 def _meminfo() -> Mapping[str, int]:

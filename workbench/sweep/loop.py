@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from workbench.errors import DiskFullError, InputError, WorkbenchError
@@ -17,23 +18,23 @@ from workbench.sweep.study import Study, Trial
 # So many trials that all end with one error, and none without: the next would too.
 ALIKE = 3
 
-Told = Callable[[Trial], None]
+ReportTrial = Callable[[Trial], None]
 
 
-def prepared(record: SweepRecord, *, resume: bool) -> Study:
+def prepare_sweep(record: SweepRecord, *, resume: bool) -> Study:
     """The sweep's study and its folder, new or gone on with. Raises InputError where the folder is
     not as asked, or the storage does not answer.
     """
     folder, spec = record.folder, record.spec
     if resume:
-        known = read(folder)
-        if {**known.spec.to_json(), "trials": 0} != {**spec.to_json(), "trials": 0}:
+        earlier = read(folder)
+        if replace(earlier.spec, trials=0) != replace(spec, trials=0):
             raise InputError(
                 f"{folder} is another sweep",
                 "its recipe, options, space, goals or limits differ from those given now",
                 "repeat the command that began it, or give --out another folder",
             )
-        if known.storage != record.storage:
+        if earlier.storage != record.storage:
             raise InputError(
                 f"{folder} keeps its trials in another storage", "", "repeat --storage"
             )
@@ -55,7 +56,7 @@ def prepared(record: SweepRecord, *, resume: bool) -> Study:
 
 
 @contextmanager
-def alone(record: SweepRecord) -> Iterator[None]:
+def hold_folder(record: SweepRecord) -> Iterator[None]:
     """Hold a sweep's folder; a process that dies lets go of it. Raises InputError where held."""
     from filelock import FileLock, Timeout
 
@@ -72,29 +73,39 @@ def alone(record: SweepRecord) -> Iterator[None]:
         lock.release()
 
 
-def swept(
-    record: SweepRecord, study: Study, executor: Executor, told: Told, notice: Callable[[str], None]
+def run_trials(
+    record: SweepRecord,
+    study: Study,
+    executor: Executor,
+    report: ReportTrial,
+    notice: Callable[[str], None],
 ) -> None:
     """Run a sweep's trials until there are as many as it asks for; those begun before, again.
 
-    told: is called with each that ends. Raises the WorkbenchError that ended the sweep: a full
-    disk, a storage that is gone, or an error that every trial ends with.
+    report: is called with each that ends; notice: with what the user should know. Raises the
+    WorkbenchError that ended the sweep: a full disk, a storage that is gone, or an error that every
+    trial ends with.
     """
     with closing(Local(1, notice)) as measuring:
-        _Sweep(record, study, executor, measuring, told).run()
+        _Sweep(record, study, executor, measuring, report).run()
 
 
 class _Sweep:
     """measuring: where trials are finished that were made elsewhere, or must be measured alone."""
 
     def __init__(
-        self, record: SweepRecord, study: Study, executor: Executor, measuring: Local, told: Told
+        self,
+        record: SweepRecord,
+        study: Study,
+        executor: Executor,
+        measuring: Local,
+        report: ReportTrial,
     ) -> None:
-        self.record, self.study, self.told = record, study, told
+        self.record, self.study, self.report = record, study, report
         self.spec = record.spec.to_json()
         self.executor, self.measuring = executor, measuring
         _, plan = record.spec.request(())
-        here = record.spec.timed and not all(one.remote for one in plan.devices)
+        here = record.spec.timed and not all(device.remote for device in plan.devices)
         # What is made beside a measurement on this machine would be measured with it.
         self.alone = here and not executor.apart
         self.twice = here or not executor.finishes
@@ -105,9 +116,9 @@ class _Sweep:
         self.good = 0
 
     def run(self) -> None:
-        known = self.study.trials()
-        self.good = sum(one.state == "done" for one in known)
-        again, left = deque(self.study.begun()), self.record.spec.trials - len(known)
+        begun = self.study.trials()
+        self.good = sum(trial.state == "done" for trial in begun)
+        again, left = deque(self.study.unfinished()), self.record.spec.trials - len(begun)
         making, since, ready = 0, 0, deque[int]()
         most = self.executor.jobs * (2 if self.executor.apart else 1)
         while again or left > 0 or making or ready:
@@ -118,7 +129,7 @@ class _Sweep:
             if making:
                 ended = self.executor.wait()
                 making -= len(ended)
-                ready += [number for number, found in ended if self._made(number, found)]
+                ready += [number for number, outcome in ended if self._to_measure(number, outcome)]
             if ready and not (self.alone and making):
                 since = 0
                 while ready:
@@ -132,37 +143,37 @@ class _Sweep:
         if self.twice:
             self.executor.submit(number, "make", self.spec, trial.settings)
         else:
-            self.executor.submit(number, "finish", *self._finishing(number))
+            self.executor.submit(number, "finish", *self._arguments(number))
 
-    def _finishing(self, number: int) -> tuple[Any, ...]:
+    def _arguments(self, number: int) -> tuple[Any, ...]:
         return self.spec, self.settings[number], str(self.record.trial(number).resolve())
 
-    def _made(self, number: int, found: Any) -> bool:
+    def _to_measure(self, number: int, outcome: Any) -> bool:
         """Whether a trial that was made is to be measured still."""
-        if self.twice and not isinstance(found, BaseException):
+        if self.twice and not isinstance(outcome, BaseException):
             return True
-        self._ended(number, found)
+        self._end(number, outcome)
         return False
 
     def _measure(self, number: int) -> None:
-        self.measuring.submit(number, "finish", *self._finishing(number))
-        ((_, found),) = self.measuring.wait()
-        self._ended(number, found)
+        self.measuring.submit(number, "finish", *self._arguments(number))
+        ((_, outcome),) = self.measuring.wait()
+        self._end(number, outcome)
 
-    def _ended(self, number: int, found: Any) -> None:
+    def _end(self, number: int, outcome: Any) -> None:
         seconds = time.perf_counter() - self.began[number]
-        if isinstance(found, DiskFullError) or (
-            isinstance(found, BaseException) and not isinstance(found, WorkbenchError)
+        if isinstance(outcome, DiskFullError) or (
+            isinstance(outcome, BaseException) and not isinstance(outcome, WorkbenchError)
         ):
-            raise found  # the trial stays begun: --resume runs it again
-        if isinstance(found, WorkbenchError):
-            trial = self.study.fail(number, found, seconds)
+            raise outcome  # the trial stays begun: --resume runs it again
+        if isinstance(outcome, WorkbenchError):
+            trial = self.study.fail(number, outcome, seconds)
         else:
-            trial = self.study.tell(number, found, seconds)
-        self.told(trial)
+            trial = self.study.tell(number, outcome, seconds)
+        self.report(trial)
         if trial.state == "done":
             self.good += 1
             return
         self.errors.append(trial.error)
         if not self.good and len(self.errors) >= ALIKE and len(set(self.errors)) == 1:
-            raise found if isinstance(found, WorkbenchError) else InputError(trial.error)
+            raise outcome if isinstance(outcome, WorkbenchError) else InputError(trial.error)

@@ -2,77 +2,72 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from workbench.report.frame import framed
+from markupsafe import Markup
+
+from workbench.report.pages import render_page
 from workbench.sweep import plot
 from workbench.sweep.goals import Goal
-from workbench.sweep.result import Point, Result, summary
+from workbench.sweep.result import Result, summary
 
-STYLE = """
-tr.front { font-weight: 600; } tr.knee { color: var(--accent); }
-tr.dominated, tr.over, tr.failed, tr.running { color: var(--muted); }
-.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-.plot { position: relative; flex: 1 1 34rem; max-width: 46rem; }
-.plot svg { display: block; width: 100%; height: auto; }
-.dot { position: absolute; width: 1.4rem; height: 1.4rem; margin: -.7rem 0 0 -.7rem;
-  border-radius: 50%; }
-.dot:hover, .dot:focus { outline: 2px solid var(--ink); z-index: 2; }
-.dot span { display: none; position: absolute; left: 1.6rem; top: -.4rem; padding: .5rem .7rem;
-  background: var(--card); border: 1px solid var(--line); border-radius: 6px; white-space: pre;
-  font-size: .8rem; line-height: 1.45; pointer-events: none; color: var(--ink); }
-.dot.left span { left: auto; right: 1.6rem; } .dot.low span { top: auto; bottom: -.4rem; }
-.dot:hover span, .dot:focus span { display: block; }
-code { font-size: .85rem; overflow-wrap: anywhere; }
-"""
+TEMPLATE = Path(__file__).with_name("front.html")
+
+
+@dataclass(frozen=True)
+class Dot:
+    """What hovers over a mark of a plot.
+
+    Attributes:
+        number: the trial's.
+        left, top: in percent of the plot's width and height.
+        text: the trial in words, a line each.
+    """
+
+    number: int
+    left: float
+    top: float
+    text: str
+
+
+@dataclass(frozen=True)
+class HoverPlot:
+    """A plot with its dots."""
+
+    svg: Markup
+    dots: tuple[Dot, ...]
 
 
 def render(result: Result) -> str:
-    """One self-contained page: no scripts, no requests, light and dark."""
-    title = f"The front of {result.record.folder.name}"
-    lines = "".join(f"<p>{escape(line)}</p>" for line in summary(result))
-    plots = "".join(_plot(result, x, y) for x, y in plot.pairs(result))
-    head = "".join(f"<th>{escape(name)}</th>" for name in result.headings())
-    rows = "".join(_row(result, one) for one in result.points)
-    failed = [one.trial for one in result.points if one.state == "failed"]
-    errors = "".join(f"<p>trial {one.number}: {escape(one.error)}</p>" for one in failed)
-    recipe = escape(result.record.spec.run.recipe)
-    body = f"""<div class="muted">{lines}</div>
-<div class="plots">{plots}</div>
-<p class="muted">Bars are 95 % intervals; what is beyond a limit and far from the rest is in the
-table alone. Point at a mark for its options; each trial's folder,
-<code>trials/NUMBER</code>, has its files and its own report.
-<code>wb recipe {recipe} --from {escape(str(result.record.folder))}:TRIAL</code> repeats one.</p>
-<h2>Trials</h2>
-<div class="scroll"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>{rows}</tbody>
-</table></div>
-{"<h2>Failed</h2>" + errors if errors else ""}"""
-    return framed(title, STYLE, body)
+    """One self-contained page."""
+    return render_page(
+        TEMPLATE,
+        title=f"The front of {result.record.folder.name}",
+        folder=result.record.folder,
+        recipe=result.record.spec.run.recipe,
+        summary=summary(result),
+        plots=[
+            HoverPlot(plot.draw_pair(result, x, y), tuple(_dots(result, x, y)))
+            for x, y in plot.pairs(result)
+        ],
+        headings=result.headings(),
+        rows=[(point, result.cells(point)) for point in result.points],
+        failed=[point.trial for point in result.points if point.state == "failed"],
+    )
 
 
-def _plot(result: Result, x: Goal, y: Goal) -> str:
-    svg = plot.figure(result, x, y)
-    points = plot.drawn(result, x, y)
+def _dots(result: Result, x: Goal, y: Goal) -> Iterator[Dot]:
+    points = plot.visible_points(result, x, y)
     if not points:
-        return f'<div class="plot">{svg}</div>'
+        return
     across, up = plot.axes(points, x, y)
-    dots = []
-    for one in points:
-        left = 100 * across.at(one.trial.figures[x.name].value) / plot.WIDTH
-        top = 100 * up.at(one.trial.figures[y.name].value) / plot.HEIGHT
-        side = f"{' left' if left > 60 else ''}{' low' if top > 60 else ''}"
-        text = escape(plot.told(result, one))
-        dots.append(
-            f'<a class="dot{side}" href="#trial-{one.trial.number}" '
-            f'aria-label="trial {one.trial.number}" '
-            f'style="left:{left:.2f}%;top:{top:.2f}%"><span>{text}</span></a>'
+    for point in points:
+        figures = point.trial.figures
+        yield Dot(
+            point.trial.number,
+            left=100 * across.pixel(figures[x.name].value) / plot.WIDTH,
+            top=100 * up.pixel(figures[y.name].value) / plot.HEIGHT,
+            text=plot.describe_point(result, point),
         )
-    return f'<div class="plot">{svg}{"".join(dots)}</div>'
-
-
-def _row(result: Result, point: Point) -> str:
-    cells = "".join(f"<td>{escape(text)}</td>" for text in result.cells(point))
-    kind = f"{point.state}{' knee' if point.knee else ''}"
-    return f'<tr class="{kind}" id="trial-{point.trial.number}">{cells}</tr>'

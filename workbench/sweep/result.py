@@ -1,21 +1,18 @@
-"""What a sweep found: its trials with their place to the front; as a table, CSV, JSON, Markdown."""
+"""The result of a sweep: its trials, and how they stand to the front."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench.cache import write_json
+from workbench.errors import InputError
 from workbench.intervals import Estimate
 from workbench.report import words
-from workbench.sweep.front import Ranked, ranked
+from workbench.sweep.front import rank
 from workbench.sweep.goals import Goal
-from workbench.sweep.spec import SweepRecord
+from workbench.sweep.spec import Spec, SweepRecord, read
 from workbench.sweep.study import Trial, trials_of
 
 ORDER = {"front": 0, "near": 1, "dominated": 2, "over": 3, "failed": 4, "running": 5}
@@ -27,9 +24,12 @@ SAID = {
 
 @dataclass(frozen=True)
 class Point:
-    """A trial, its state (see `front.State`, or `failed`, `running`), and whether it is the knee.
+    """A trial, and how it stands to the front.
 
-    same: numbers of later trials with the same settings.
+    Attributes:
+        state: see `front.State`, or `failed`, `running`.
+        knee: whether it is the front's knee.
+        same: numbers of later trials with the same settings.
     """
 
     trial: Trial
@@ -47,16 +47,16 @@ class Result:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
+        """What the sweep makes small."""
         return self.record.spec.goals
 
     @cached_property
     def shown(self) -> tuple[Goal, ...]:
         """The goals, what is limited, and size and drop where they are known."""
-        known = {name for trial in self.trials for name in trial.figures}
-        wanted = [*self.goals, *(one.goal for one in self.record.spec.limits)]
-        extra = [Goal("size"), Goal("drop")]
-        found = dict.fromkeys([*wanted, *(one for one in extra if one.name in known)])
-        return tuple(found)
+        names = {name for trial in self.trials for name in trial.figures}
+        extra = [goal for goal in (Goal("size"), Goal("drop")) if goal.name in names]
+        limited = [limit.goal for limit in self.record.spec.limits]
+        return tuple(dict.fromkeys([*self.goals, *limited, *extra]))
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -66,29 +66,33 @@ class Result:
             if trial.state == "done":
                 done.setdefault(trial.settings, []).append(trial)
         first = [same[0] for same in done.values()]
-        place: Ranked = ranked(
-            [[one.figures[goal.name] for goal in self.goals] for one in first],
-            [one.holds for one in first],
+        ranking = rank(
+            [[trial.figures[goal.name] for goal in self.goals] for trial in first],
+            [trial.holds for trial in first],
         )
-        found = [
-            Point(one, place.states[at], at == place.knee,
-                  tuple(other.number for other in done[one.settings][1:]))
-            for at, one in enumerate(first)
+        points = [
+            Point(trial, ranking.states[number], number == ranking.knee,
+                  tuple(other.number for other in done[trial.settings][1:]))
+            for number, trial in enumerate(first)
         ]  # fmt: skip
-        found += [Point(one, one.state, False) for one in self.trials if one.state != "done"]
+        points += [
+            Point(trial, trial.state, False) for trial in self.trials if trial.state != "done"
+        ]
 
         def order(point: Point) -> Any:
             figure = point.trial.figures.get(self.goals[0].name)
             return ORDER[point.state], figure.value if figure else 0.0, point.trial.number
 
-        return tuple(sorted(found, key=order))
+        return tuple(sorted(points, key=order))
 
     @property
     def front(self) -> list[Point]:
-        return [one for one in self.points if one.state == "front"]
+        """The points that none is better than."""
+        return [point for point in self.points if point.state == "front"]
 
     def headings(self) -> list[str]:
-        varied = [one.name for one in self.record.spec.space]
+        """The columns of the table: the trial, its figures and its options."""
+        varied = [dimension.name for dimension in self.record.spec.space]
         return ["trial", "state", *(goal.axis for goal in self.shown), *varied]
 
     def cells(self, point: Point) -> list[str]:
@@ -96,55 +100,56 @@ class Result:
         trial = point.trial
         state = SAID[point.state] + (", knee" if point.knee else "")
         values = dict(text.split("=", 1) for text in trial.settings)
-        varied = [values.get(one.name, words.NOTHING) for one in self.record.spec.space]
-        figures = [figure(goal, trial.figures.get(goal.name)) for goal in self.shown]
+        varied = [values.get(dimension.name, words.NOTHING) for dimension in self.record.spec.space]
+        figures = [format_figure(goal, trial.figures.get(goal.name)) for goal in self.shown]
         return [str(trial.number), state, *figures, *varied]
 
     def to_json(self) -> dict[str, Any]:
+        """The content of `front.json`."""
         spec = self.record.spec
         return {
             "folder": str(self.record.folder),
             "sweep": spec.to_json(),
             "storage": {"study": self.record.study},
-            "knee": next((one.trial.number for one in self.points if one.knee), None),
+            "knee": next((point.trial.number for point in self.points if point.knee), None),
             "points": [
                 {
-                    "trial": one.trial.number,
-                    "state": one.state,
-                    "knee": one.knee,
-                    "same": list(one.same),
-                    "settings": list(one.trial.settings),
-                    "figures": {key: f.to_json() for key, f in one.trial.figures.items()},
-                    "over": list(one.trial.over),
-                    "error": one.trial.error,
-                    "seconds": one.trial.seconds,
-                    "folder": str(self.record.trial(one.trial.number)),
+                    "trial": point.trial.number,
+                    "state": point.state,
+                    "knee": point.knee,
+                    "same": list(point.same),
+                    "settings": list(point.trial.settings),
+                    "figures": {key: f.to_json() for key, f in point.trial.figures.items()},
+                    "over": list(point.trial.over),
+                    "error": point.trial.error,
+                    "seconds": point.trial.seconds,
+                    "folder": str(self.record.trial(point.trial.number)),
                 }
-                for one in self.points
+                for point in self.points
             ],
         }
 
 
-def figure(goal: Goal, found: Estimate | None) -> str:
+def format_figure(goal: Goal, estimate: Estimate | None) -> str:
     """A figure in its goal's unit: milliseconds to three digits, points to two decimals."""
-    if found is None:
+    if estimate is None:
         return words.NOTHING
     text = {
-        "points": f"{found.value:.2f}", "MB": f"{found.value:.4g}",
-        "ms": words.milliseconds(found.value),
+        "points": f"{estimate.value:.2f}", "MB": f"{estimate.value:.4g}",
+        "ms": words.milliseconds(estimate.value),
     }[goal.unit]  # fmt: skip
-    if found.low == found.high:
+    if estimate.low == estimate.high:
         return text
     places = len(text.partition(".")[2])
-    return f"{text} {words.interval(found, places)}"
+    return f"{text} {words.interval(estimate, places)}"
 
 
 def summary(result: Result) -> list[str]:
     """What the sweep came to, in sentences."""
     points = result.points
-    counts = {state: sum(one.state == state for one in points) for state in ORDER}
+    counts = {state: sum(point.state == state for point in points) for state in ORDER}
     goals = " and ".join(goal.name for goal in result.goals)
-    repeated = sum(len(one.same) for one in points)
+    repeated = sum(len(point.same) for point in points)
     lines = [
         f"{len(result.trials)} trials of {Path(result.record.spec.run.recipe).stem}, "
         f"{result.record.spec.search}: {counts['front']} on the front of {goals}"
@@ -155,7 +160,7 @@ def summary(result: Result) -> list[str]:
     ]
     for limit in result.record.spec.limits:
         lines.append(f"limit: {limit.goal.axis} at most {limit.high:g}")
-    knee = next((one for one in points if one.knee), None)
+    knee = next((point for point in points if point.knee), None)
     if knee is not None and counts["front"] > 2:
         lines.append(f"knee: trial {knee.trial.number}, {' '.join(knee.trial.settings)}")
     elif not counts["front"]:
@@ -163,61 +168,21 @@ def summary(result: Result) -> list[str]:
     return lines
 
 
-def loaded(record: SweepRecord) -> Result:
+def load_result(record: SweepRecord) -> Result:
+    """The sweep's trials as its storage has them now. Raises InputError where it has none."""
     return Result(record, tuple(trials_of(record.storage, record.study)))
 
 
-def as_csv(result: Result) -> str:
-    """A line a trial: values and both ends of their intervals in columns of their own."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    varied = [one.name for one in result.record.spec.space]
-    ends = [f"{goal.name}{end}" for goal in result.shown for end in ("", "_low", "_high")]
-    writer.writerow(["trial", "state", "knee", *varied, *ends, "seconds", "error"])
-    for point in result.points:
-        trial = point.trial
-        values = dict(text.split("=", 1) for text in trial.settings)
-        figures: list[Any] = []
-        for goal in result.shown:
-            found = trial.figures.get(goal.name)
-            figures += ["", "", ""] if found is None else [found.value, found.low, found.high]
-        writer.writerow(
-            [trial.number, point.state, int(point.knee), *(values.get(n, "") for n in varied),
-             *figures, trial.seconds, trial.error.replace("\n", " ")]
-        )  # fmt: skip
-    return out.getvalue()
-
-
-def as_markdown(result: Result) -> str:
-    lines = [f"# {result.record.folder.name}", ""]
-    lines += [f"- {line}" for line in summary(result)]
-    lines += ["", "![the front](front.svg)", ""]
-    lines += _rows([result.headings(), *(result.cells(one) for one in result.points)])
-    failed = [one.trial for one in result.points if one.state == "failed"]
-    if failed:
-        lines += ["", "## Failed", ""]
-        lines += [f"- trial {one.number}: {one.error.replace(chr(10), ' ')}" for one in failed]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(cells: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
-    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
-
-
-def write(result: Result, folder: Path) -> None:
-    """`front.csv`, `.json`, `.md`, `.svg` and `.html`."""
-    from workbench.sweep import page, plot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "front.csv": as_csv(result),
-        "front.md": as_markdown(result),
-        "front.html": page.render(result),
-        "front.svg": plot.picture(result),
-    }
-    for name, text in texts.items():
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
-    write_json(folder / "front.json", result.to_json())
+def settings_of_trial(point: str) -> tuple[Spec, tuple[str, ...]]:
+    """The sweep and the settings of `RUN:TRIAL`. Raises InputError where there is none such."""
+    folder, colon, number = point.rpartition(":")
+    if not colon or not number.isdecimal():
+        raise InputError(
+            f"--from does not understand '{point}'", "", "write RUN:TRIAL, as 'wb front RUN' lists"
+        )
+    record = read(Path(folder))
+    trials = {trial.number: trial for trial in trials_of(record.storage, record.study)}
+    if int(number) not in trials or not trials[int(number)].settings:
+        numbers = ", ".join(str(trial) for trial in trials)
+        raise InputError(f"{folder} has no trial {number}", "", f"it has {numbers or 'none yet'}")
+    return record.spec, trials[int(number)].settings

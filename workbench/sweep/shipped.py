@@ -17,13 +17,13 @@ NAME = "name"  # in the cache's folder: two machines that share it have one
 
 def cache_name() -> str:
     """What tells this machine's cache from another's."""
-    place = Cache().folder / NAME
-    with suppress(FileExistsError), place.open("x", encoding="ascii") as file:
+    path = Cache().folder / NAME
+    with suppress(FileExistsError), path.open("x", encoding="ascii") as file:
         file.write(uuid.uuid4().hex)
-    return place.read_text(encoding="ascii")
+    return path.read_text(encoding="ascii")
 
 
-def sent(keys: Iterable[str], folder: Path) -> bytes:
+def pack_entries(keys: Iterable[str], folder: Path) -> bytes:
     """An archive of the entries and records with these keys."""
     cache = Cache()
     path = folder / "made.tar"
@@ -35,8 +35,8 @@ def sent(keys: Iterable[str], folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def received(archive: bytes) -> None:
-    """Put what `sent` packed into this machine's cache, what is there already excepted.
+def unpack_entries(archive: bytes) -> None:
+    """Put what `pack_entries` packed into this machine's cache, what is there already excepted.
 
     Entries are read with their digests, as all of the cache is: what was damaged is made anew.
     """

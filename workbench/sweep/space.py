@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,10 +18,15 @@ DIGITS = 4  # of a number drawn from a range: what is stored is what a user can 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One option that varies. name: as in --set, `prune.macs`.
+    """One option that varies.
 
-    values: the texts of a list; for a range none, and low and high, both included, step where one
-    was given, log for a logarithmic one, whole for whole numbers.
+    Attributes:
+        name: as in --set, `prune.macs`.
+        values: the texts of a list; none for a range.
+        low, high: the ends of a range, both included.
+        step: of a range that has one.
+        log: whether the range is logarithmic.
+        whole: whether it is of whole numbers.
     """
 
     name: str
@@ -59,13 +64,6 @@ class Dimension:
             return value
         return str(round(value)) if self.whole else f"{value:.{DIGITS}g}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "values": list(self.values)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Dimension:
-        return cls(**{**data, "values": tuple(data["values"])})
-
 
 def parse(texts: Sequence[str], recipe: Recipe) -> tuple[Dimension, ...]:
     """`--vary` texts as dimensions of a recipe, every value tried on the recipe.
@@ -77,22 +75,24 @@ def parse(texts: Sequence[str], recipe: Recipe) -> tuple[Dimension, ...]:
         raise RecipeError(
             "a sweep varies nothing", "", "give --vary STEP.OPTION=A,B or =LOW:HIGH, repeatable"
         )
-    found: list[Dimension] = []
+    dimensions: list[Dimension] = []
     for text in texts:
-        one = _dimension(text, recipe)
-        if any(other.name == one.name for other in found):
-            raise RecipeError(f"--vary {one.name} is given twice", "", "give all its values in one")
-        tried = one.values or (one.text(one.low), one.text(one.high))
-        for value in tried:
-            recipe.with_options([f"{one.name}={value}"])
-        found.append(one)
-    return tuple(found)
+        dimension = _dimension(text, recipe)
+        if any(earlier.name == dimension.name for earlier in dimensions):
+            raise RecipeError(
+                f"--vary {dimension.name} is given twice", "", "give all its values in one"
+            )
+        ends = dimension.values or (dimension.text(dimension.low), dimension.text(dimension.high))
+        for value in ends:
+            recipe.with_options([f"{dimension.name}={value}"])
+        dimensions.append(dimension)
+    return tuple(dimensions)
 
 
 def combinations(space: Sequence[Dimension]) -> Iterator[dict[str, str]]:
     """Every point of a grid, the last dimension fastest."""
-    for texts in product(*(one.grid for one in space)):
-        yield {one.name: text for one, text in zip(space, texts, strict=True)}
+    for texts in product(*(dimension.grid for dimension in space)):
+        yield {dimension.name: text for dimension, text in zip(space, texts, strict=True)}
 
 
 def _dimension(text: str, recipe: Recipe) -> Dimension:
@@ -106,7 +106,7 @@ def _dimension(text: str, recipe: Recipe) -> Dimension:
     if colon and (kind := _number(annotation)) is not None:
         high, _, step = rest.partition(":")
         return _range(name, (low, high, step), kind, annotation)
-    listed = tuple(one.strip() for one in values.split(",") if one.strip())
+    listed = tuple(part.strip() for part in values.split(",") if part.strip())
     return Dimension(name=name, values=tuple(dict.fromkeys(listed)))
 
 
@@ -114,8 +114,10 @@ def _range(name: str, parts: tuple[str, str, str], kind: type, annotation: Any) 
     first, last, step = (part.strip() for part in parts)
     try:
         low, high = float(first), float(last)
-        by = float(step) if step and step != "log" else None
-        if kind is int and any(one is not None and one % 1 for one in (low, high, by)):
+        step_size = float(step) if step and step != "log" else None
+        if kind is int and any(
+            number is not None and number % 1 for number in (low, high, step_size)
+        ):
             raise ValueError
     except ValueError:
         raise RecipeError(
@@ -131,30 +133,32 @@ def _range(name: str, parts: tuple[str, str, str], kind: type, annotation: Any) 
         )
     if step == "log" and low <= 0:
         raise RecipeError(f"--vary {name}: a logarithmic range begins above 0, not at {first}")
-    if by is not None and not 0 < by <= high - low:
+    if step_size is not None and not 0 < step_size <= high - low:
         raise RecipeError(f"--vary {name}: a step of {step} does not fit between the bounds")
-    return Dimension(name=name, low=low, high=high, step=by, log=step == "log", whole=kind is int)
+    return Dimension(
+        name=name, low=low, high=high, step=step_size, log=step == "log", whole=kind is int
+    )
 
 
 def _annotation(name: str, recipe: Recipe) -> Any:
     """The annotation of an option, whose step is named as in --set. Raises RecipeError."""
     path, dot, option = name.rpartition(".")
     located = recipe.located()
-    steps = {key: one.step for one in located for key in (one.id, one.name)}
+    steps = {key: node.step for node in located for key in (node.id, node.name)}
     if not dot or path not in steps:
-        known = {f"{one.id}.{key}" for one in located for key in options_of(type(one.step))}
-        known |= {f"{one.name}.{key}" for one in located for key in options_of(type(one.step))}
-        raise RecipeError(f"no option '{name}' in recipe {recipe.name}", "", _nearest(name, known))
+        names = {f"{node.id}.{key}" for node in located for key in options_of(type(node.step))}
+        names |= {f"{node.name}.{key}" for node in located for key in options_of(type(node.step))}
+        raise RecipeError(f"no option '{name}' in recipe {recipe.name}", "", _nearest(name, names))
     options = options_of(type(steps[path]))
     if option not in options:
         raise RecipeError(f"no option '{option}' in {path}", "", did_you_mean(option, options))
     return options[option]
 
 
-def _nearest(name: str, known: set[str]) -> str:
+def _nearest(name: str, names: set[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else "'wb show RECIPE' lists the options"
 
 
@@ -164,10 +168,12 @@ def _bare(annotation: Any) -> tuple[Any, Between | None]:
     while True:
         origin, args = get_origin(annotation), get_args(annotation)
         if origin is Annotated:
-            bounds = next((one for one in args[1:] if isinstance(one, Between)), bounds)
+            bounds = next(
+                (argument for argument in args[1:] if isinstance(argument, Between)), bounds
+            )
             annotation = args[0]
         elif origin in (Union, types.UnionType) and type(None) in args:
-            rest = [one for one in args if one is not type(None)]
+            rest = [argument for argument in args if argument is not type(None)]
             if len(rest) > 1:
                 return annotation, bounds
             annotation = rest[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.cache import read_json, write_json
+from workbench.codec import from_plain, to_plain
 from workbench.errors import InputError, did_you_mean
 from workbench.run.run_options import STANDARD, RunOptions
 from workbench.sweep.goals import Goal, Limit
@@ -27,8 +28,12 @@ FILE = "sweep.json"
 class Spec:
     """One sweep, as plain values.
 
-    run: what every trial is a run of, before the point's settings. row: the step whose file is a
-    trial's point. search: grid, random, nsga2 or tpe. trials: how many. seed: of the search.
+    Attributes:
+        run: what every trial is a run of, before the point's settings.
+        row: the step whose file is a trial's point.
+        search: grid, random, nsga2 or tpe.
+        trials: how many.
+        seed: of the search.
     """
 
     run: RunOptions
@@ -62,30 +67,16 @@ class Spec:
         return request, replace(plan, only=(self.row,))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "words": _stored_options(self.run),
-            "space": [one.to_json() for one in self.space],
-            "goals": [vars(one) for one in self.goals],
-            "limits": [{**vars(one.goal), "high": one.high} for one in self.limits],
-            "row": self.row,
-            "search": self.search,
-            "trials": self.trials,
-            "seed": self.seed,
-        }
+        """The content of `sweep.json`, in which the run stands as the words of its command."""
+        plain = to_plain(self)
+        del plain["run"]
+        return {"words": _stored_options(self.run), **plain}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Spec:
-        return cls(
-            run=_read_options(data["words"]),
-            space=tuple(Dimension.from_json(one) for one in data["space"]),
-            goals=tuple(Goal(**one) for one in data["goals"]),
-            limits=tuple(Limit(Goal(one["kind"], one["device"]), one["high"])
-                         for one in data["limits"]),
-            row=data["row"],
-            search=data["search"],
-            trials=data["trials"],
-            seed=data["seed"],
-        )  # fmt: skip
+        """A spec from what `to_json` gave. Raises KeyError or ValueError for other data."""
+        plain = {key: value for key, value in data.items() if key != "words"}
+        return from_plain({**plain, "run": to_plain(_read_options(data["words"]))}, cls)
 
 
 # The form of sweep.json, which is kept: a preset is one flag of three, paths are text.
@@ -129,7 +120,12 @@ def _read_options(stored: Mapping[str, Any]) -> RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord:
-    """A sweep's folder: what it is, and where its trials are kept."""
+    """A sweep's folder: what it is, and where its trials are kept.
+
+    Attributes:
+        storage: the URL of Optuna's storage.
+        study: the name of the sweep there.
+    """
 
     folder: Path
     spec: Spec
@@ -141,6 +137,7 @@ class SweepRecord:
         return self.folder / "trials" / f"{number:04}"
 
     def write(self) -> None:
+        """Write `sweep.json`, for its owner alone where a server's URL stands in it."""
         own = self.storage == own_storage(self.folder)
         storage = "" if own else self.storage  # a folder may be moved
         data = {"spec": self.spec.to_json(), "storage": storage, "study": self.study}
@@ -180,20 +177,3 @@ def row_of(recipe: Recipe, branch: str | None) -> str:
             f"recipe {recipe.name} has no branch '{branch}'", "", did_you_mean(branch, ends)
         )
     return ends[branch]
-
-
-def repeated(point: str) -> tuple[Spec, tuple[str, ...]]:
-    """The sweep and the settings of `RUN:TRIAL`. Raises InputError where there is none such."""
-    from workbench.sweep.study import trials_of
-
-    place, colon, number = point.rpartition(":")
-    if not colon or not number.isdecimal():
-        raise InputError(
-            f"--from does not understand '{point}'", "", "write RUN:TRIAL, as 'wb front RUN' lists"
-        )
-    record = read(Path(place))
-    found = {one.number: one for one in trials_of(record.storage, record.study)}
-    if int(number) not in found or not found[int(number)].settings:
-        known = ", ".join(str(one) for one in found)
-        raise InputError(f"{place} has no trial {number}", "", f"it has {known or 'none yet'}")
-    return record.spec, found[int(number)].settings

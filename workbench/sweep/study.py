@@ -1,4 +1,4 @@
-"""The trials of a sweep in Optuna's storage: asked for, told, and found again after a kill."""
+"""The trials of a sweep in Optuna's storage: asked for, told, and still there after a kill."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ if TYPE_CHECKING:
 
 # What a trial keeps beside its values, in Optuna's words user attributes: its options, and all that
 # is told of it, in one: each is written to the disk apart.
-SETTINGS, TOLD = "settings", "told"
+SETTINGS, FACTS = "settings", "told"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point: done, failed or running. settings: as --set takes them.
+    """One point of the space.
 
-    figures: by goal and limit; over: how far each limit is exceeded, 0 or below where it holds.
-    seconds: of its making and measuring.
+    Attributes:
+        number: from 0, in the order in which they were asked for.
+        state: done, failed or running.
+        settings: as --set takes them.
+        figures: by the names of goals and limits, and of what else is of interest.
+        over: how far each limit is exceeded, 0 or below where it holds.
+        error: what a failed one ended with.
+        seconds: of its making and measuring.
     """
 
     number: int
@@ -47,7 +53,8 @@ class Trial:
 
     @property
     def holds(self) -> bool:
-        return all(one <= 0 for one in self.over)
+        """Whether every limit holds."""
+        return all(excess <= 0 for excess in self.over)
 
 
 class Study:
@@ -55,7 +62,7 @@ class Study:
 
     def __init__(self, spec: Spec, storage: str, name: str) -> None:
         self.spec = spec
-        with _answering(storage):
+        with _storage_errors(storage):
             import optuna
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,21 +74,22 @@ class Study:
                 directions=["minimize"] * len(spec.goals),
                 load_if_exists=True,
             )
-            known = self.study.get_trials(deepcopy=False)
+            begun = self.study.get_trials(deepcopy=False)
             # A second process that began with the first one's seed would draw its points again.
-            self.study.sampler = _sampler(spec, len(known))
+            self.study.sampler = _sampler(spec, len(begun))
         self.storage = storage
         self.open: dict[int, Any] = {}
 
     def trials(self) -> list[Trial]:
-        with _answering(self.storage):
-            return [_trial(one) for one in self.study.get_trials(deepcopy=False)]
+        """All trials, in the order in which they were asked for."""
+        with _storage_errors(self.storage):
+            return [_trial(trial) for trial in self.study.get_trials(deepcopy=False)]
 
-    def begun(self) -> Iterator[Trial]:
+    def unfinished(self) -> Iterator[Trial]:
         """Trials that a process began and did not finish: they are to be run, as the same ones."""
         import optuna
 
-        with _answering(self.storage):
+        with _storage_errors(self.storage):
             for frozen in self.study.get_trials(deepcopy=False):
                 if not frozen.state.is_finished():
                     trial = optuna.trial.Trial(self.study, frozen._trial_id)
@@ -89,13 +97,14 @@ class Study:
 
     def ask(self) -> Trial:
         """The next point."""
-        with _answering(self.storage):
+        with _storage_errors(self.storage):
             return self._begin(self.study.ask())
 
     def _begin(self, trial: Any) -> Trial:
         grid = self.spec.search == "grid"
         settings = tuple(
-            f"{one.name}={one.text(_drawn(trial, one, grid))}" for one in self.spec.space
+            f"{dimension.name}={dimension.text(_draw(trial, dimension, grid))}"
+            for dimension in self.spec.space
         )
         trial.set_user_attr(SETTINGS, list(settings))
         self.open[trial.number] = trial
@@ -106,21 +115,21 @@ class Study:
         spec = self.spec
         try:
             figures = {goal.name: goal.of(report, spec.row) for goal in spec.goals}
-            limited = [(one, one.goal.of(report, spec.row)) for one in spec.limits]
+            limited = [(limit, limit.goal.of(report, spec.row)) for limit in spec.limits]
             # Of interest beside what was asked, where it is there.
             shown = _beside(report, spec)
         except WorkbenchError as error:
             return self.fail(number, error, seconds)
-        over = [one.over(found.value) for one, found in limited]
-        figures |= {one.goal.name: found for one, found in limited}
-        with _answering(self.storage):
+        over = [limit.over(figure.value) for limit, figure in limited]
+        figures |= {limit.goal.name: figure for limit, figure in limited}
+        with _storage_errors(self.storage):
             trial = self.open.pop(number)
-            plain = {key: one.to_json() for key, one in {**shown, **figures}.items()}
-            told = {"figures": plain, "over": over, "seconds": round(seconds, 2)}
-            trial.set_user_attr(TOLD, told)
-            for one, beyond in zip(spec.limits, over, strict=True):
-                if one.goal.name not in trial.constraints:  # a killed process may have
-                    trial.set_constraint(one.goal.name, beyond)
+            plain = {name: figure.to_json() for name, figure in {**shown, **figures}.items()}
+            facts = {"figures": plain, "over": over, "seconds": round(seconds, 2)}
+            trial.set_user_attr(FACTS, facts)
+            for limit, excess in zip(spec.limits, over, strict=True):
+                if limit.goal.name not in trial.constraints:  # a killed process may have
+                    trial.set_constraint(limit.goal.name, excess)
             self.study.tell(trial, [figures[goal.name].value for goal in spec.goals])
             return _trial(self.study.get_trials(deepcopy=False)[number])
 
@@ -128,16 +137,16 @@ class Study:
         """Record a trial's error."""
         import optuna
 
-        with _answering(self.storage):
+        with _storage_errors(self.storage):
             trial = self.open.pop(number)
-            trial.set_user_attr(TOLD, {"error": str(error), "seconds": round(seconds, 2)})
+            trial.set_user_attr(FACTS, {"error": str(error), "seconds": round(seconds, 2)})
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return _trial(self.study.get_trials(deepcopy=False)[number])
 
 
 def trials_of(storage: str, name: str) -> list[Trial]:
     """The trials of a study. Raises InputError where its storage does not answer."""
-    with _answering(storage):
+    with _storage_errors(storage):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -145,36 +154,36 @@ def trials_of(storage: str, name: str) -> list[Trial]:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
             raise InputError(
-                f"the storage {_shown(storage)} has no study {name}",
+                f"the storage {_without_password(storage)} has no study {name}",
                 "it was removed there, or the sweep ended before it began",
                 "run the sweep again",
             ) from error
-        return [_trial(one) for one in study.get_trials(deepcopy=False)]
+        return [_trial(trial) for trial in study.get_trials(deepcopy=False)]
 
 
 def _beside(report: Mapping[str, Any], spec: Spec) -> dict[str, Estimate]:
     from workbench.sweep.goals import Goal
 
-    found = {}
+    figures = {}
     for goal in (Goal("size"), Goal("drop")):
         try:
-            found[goal.name] = goal.of(report, spec.row)
+            figures[goal.name] = goal.of(report, spec.row)
         except StepError:
             continue
-    return found
+    return figures
 
 
 def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
-    told = frozen.user_attrs.get(TOLD, {})
+    facts = frozen.user_attrs.get(FACTS, {})
     state = "done" if frozen.state.name == "COMPLETE" else "failed"
     return Trial(
         number=frozen.number,
         state=state if frozen.state.is_finished() else "running",
         settings=tuple(frozen.user_attrs.get(SETTINGS, ())),
-        figures={key: Estimate(**one) for key, one in told.get("figures", {}).items()},
-        over=tuple(told.get("over", ())),
-        error=told.get("error", ""),
-        seconds=told.get("seconds", 0.0),
+        figures={name: Estimate(**figure) for name, figure in facts.get("figures", {}).items()},
+        over=tuple(facts.get("over", ())),
+        error=facts.get("error", ""),
+        seconds=facts.get("seconds", 0.0),
     )
 
 
@@ -212,14 +221,18 @@ def _grid(spec: Spec) -> Any:
     return Grid()
 
 
-def _drawn(trial: optuna.Trial, one: Dimension, grid: bool) -> Any:
+def _draw(trial: optuna.Trial, dimension: Dimension, grid: bool) -> Any:
     """A value for a dimension; of a trial that has one in the storage already, that."""
-    if one.values or grid:
-        return trial.suggest_categorical(one.name, one.grid)
-    if one.whole:
-        step = int(one.step or 1)
-        return trial.suggest_int(one.name, int(one.low), int(one.high), log=one.log, step=step)
-    return trial.suggest_float(one.name, one.low, one.high, log=one.log, step=one.step)
+    if dimension.values or grid:
+        return trial.suggest_categorical(dimension.name, dimension.grid)
+    if dimension.whole:
+        step = int(dimension.step or 1)
+        return trial.suggest_int(
+            dimension.name, int(dimension.low), int(dimension.high), log=dimension.log, step=step
+        )
+    return trial.suggest_float(
+        dimension.name, dimension.low, dimension.high, log=dimension.log, step=dimension.step
+    )
 
 
 def _storage(url: str) -> Any:
@@ -244,13 +257,13 @@ def _storage(url: str) -> Any:
 
 
 @contextmanager
-def _answering(url: str) -> Iterator[None]:
+def _storage_errors(url: str) -> Iterator[None]:
     """What a storage raises, as what a user can do about it."""
     try:
         yield
     except ImportError as error:
         raise DependencyError(
-            f"the storage {_shown(url)} needs a package that is missing",
+            f"the storage {_without_password(url)} needs a package that is missing",
             first_line(error),
             "pip install the database's driver"
             if "optuna" not in str(error)
@@ -261,21 +274,21 @@ def _answering(url: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("sqlalchemy", "optuna")):
             raise
-        said = first_line(error.__cause__ or error)
-        if "full" in said:
+        reason = first_line(error.__cause__ or error)
+        if "full" in reason:
             raise DiskFullError(
-                f"the disk of {_shown(url)} is full",
-                said,
+                f"the disk of {_without_password(url)} is full",
+                reason,
                 "free space, and run again with --resume",
             ) from error
         raise InputError(
-            f"the storage {_shown(url)} does not answer",
-            said,
+            f"the storage {_without_password(url)} does not answer",
+            reason,
             "check the URL and that its server runs; without --storage it is a file",
         ) from error
 
 
-def _shown(url: str) -> str:
+def _without_password(url: str) -> str:
     """A URL without its password."""
     scheme, divider, rest = url.partition("://")
     account, at, host = rest.rpartition("@")

@@ -17,7 +17,7 @@ from workbench.worker_pool import Pool
 _pool: list[Pool] = []  # its workers stay for the process's next trial
 
 
-class _Told(Quiet):
+class _ProgressLine(Quiet):
     """What a run does, as one line of progress."""
 
     def __init__(self, progress: Progress) -> None:
@@ -33,7 +33,7 @@ def make(spec: Mapping[str, Any], settings: tuple[str, ...], progress: Progress)
 
     request, plan = Spec.from_json(spec).request(settings)
     cache = Cache()
-    made(request, plan, cache, _Told(progress), _workers())
+    made(request, plan, cache, _ProgressLine(progress), _workers())
     return sorted(cache.used)
 
 
@@ -46,24 +46,25 @@ def finish(
     """
     from workbench.run.recipe_run import execute
 
-    one = Spec.from_json(spec)
-    request, plan = one.request(settings)
-    done = execute(request, plan, Cache(), _Told(progress), Path(folder), _workers())
+    request, plan = Spec.from_json(spec).request(settings)
+    done = execute(request, plan, Cache(), _ProgressLine(progress), Path(folder), _workers())
     report = read_json(done.folder / "report.json")
     if not isinstance(report, dict):
         raise StepError(f"{done.folder} has no report", "it was removed", "run it again")
-    return _plain(report)
+    return _without_samples(report)
 
 
-def _plain(report: Mapping[str, Any]) -> dict[str, Any]:
+def _without_samples(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report without raw samples, which stay in the run folder."""
     blocks = [
         {
-            "device": one["device"],
-            "error": one["error"],
-            "rows": [{key: row[key] for key in ("key", "error", "figures")} for row in one["rows"]],
+            "device": block["device"],
+            "error": block["error"],
+            "rows": [
+                {key: row[key] for key in ("key", "error", "figures")} for row in block["rows"]
+            ],
         }
-        for one in (report, *report["devices"])
+        for block in (report, *report["devices"])
     ]
     return {**blocks[0], "devices": blocks[1:]}
 
@@ -75,6 +76,6 @@ def _workers() -> Pool:
     return _pool[0]
 
 
-def threaded(count: int) -> dict[str, str]:
+def thread_settings(count: int) -> dict[str, str]:
     """Settings of a process that has so many cores: others have the rest."""
     return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}

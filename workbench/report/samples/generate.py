@@ -8,15 +8,15 @@ TensorFlowLiteSwift; libtorch's `torch/script.h` and `org.pytorch`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.artifact import Format
 from workbench.errors import first_line
 from workbench.report.samples import escapes
-from workbench.report.samples.tensors import Place, UnclearError, places
+from workbench.report.samples.tensors import SampleTensor, UnclearError, sample_tensors
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,11 +31,16 @@ _TEMPLATES = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Language:
-    """One language's file, escapes, and the element types that a runtime has in it."""
+    """A language that samples are written in.
+
+    Attributes:
+        file: the name of a sample's file.
+        escape: gives a text as a string literal.
+    """
 
     file: str
     name: str
-    escape: Any
+    escape: Callable[[str], str]
 
 
 LANGUAGES = (
@@ -70,8 +75,13 @@ _TEMPLATE = {Format.ONNX: "ort", Format.ORT: "ort", Format.TFLITE: "tflite",
 
 
 @dataclass(frozen=True)
-class Written:
-    """An artifact's samples, relative to the run folder, and why a language has none."""
+class WrittenSamples:
+    """An artifact's samples.
+
+    Attributes:
+        files: relative to the run folder.
+        left_out: why a language has none, a sentence each.
+    """
 
     files: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -79,25 +89,27 @@ class Written:
 
 def write_all(
     run: Path, artifacts: Mapping[str, tuple[Artifact, Facts | None]], dataset: DatasetFacts
-) -> dict[str, Written]:
+) -> dict[str, WrittenSamples]:
     """Write `samples/<artifact>/` for each artifact, by its file's name in the run folder.
 
-    The files go below `run`; a README beside them says how
-    they are built, and which could not be written.
+    The files go below `run`; a README beside them says how they are built, and which could not be
+    written.
     """
     environment = _environment()
-    made = {}
+    written = {}
     for name, (artifact, facts) in artifacts.items():
-        made[name] = _write(run, name, artifact, facts, dataset, environment)
+        written[name] = _write(run, name, artifact, facts, dataset, environment)
     if artifacts:
         folder = run / FOLDER
         folder.mkdir(exist_ok=True)
         readme = environment.get_template("README.md.j2").render(
             dataset=dataset.name if dataset.raw else "",
-            left_out={name: one.left_out for name, one in made.items() if one.left_out},
+            left_out={
+                name: samples.left_out for name, samples in written.items() if samples.left_out
+            },
         )
         (folder / "README.md").write_text(readme, encoding="utf-8")
-    return made
+    return written
 
 
 def _write(
@@ -107,18 +119,20 @@ def _write(
     facts: Facts | None,
     dataset: DatasetFacts,
     environment: Environment,
-) -> Written:
+) -> WrittenSamples:
     kind = _TEMPLATE.get(artifact.format)
     if kind is None:
-        return Written((), (_no_runtime(artifact.format),))
+        return WrittenSamples((), (_no_runtime(artifact.format),))
     if facts is None:
-        return Written((), ("none: the file could not be read back",))
+        return WrittenSamples((), ("none: the file could not be read back",))
     try:
-        inputs, outputs = places(artifact, facts, dataset)
+        inputs, outputs = sample_tensors(artifact, facts, dataset)
     except UnclearError as error:
-        return Written((), (f"none: {error}",))
+        return WrittenSamples((), (f"none: {error}",))
     except Exception as error:  # noqa: BLE001 - a fault here must not cost what was made
-        return Written((), (f"none: unexpected {type(error).__name__}: {first_line(error)}",))
+        return WrittenSamples(
+            (), (f"none: unexpected {type(error).__name__}: {first_line(error)}",)
+        )
     files, left_out = [], []
     for language in LANGUAGES:
         why = _unsupported(kind, language, (*inputs, *outputs))
@@ -134,20 +148,20 @@ def _write(
         (run / path).parent.mkdir(parents=True, exist_ok=True)
         (run / path).write_text(text, encoding="utf-8")
         files.append(path.as_posix())
-    return Written(tuple(files), tuple(left_out))
+    return WrittenSamples(tuple(files), tuple(left_out))
 
 
-def _unsupported(kind: str, language: Language, tensors: tuple[Place, ...]) -> str:
+def _unsupported(kind: str, language: Language, tensors: tuple[SampleTensor, ...]) -> str:
     """Why there is no honest code for this file in a language; '' where there is."""
-    known = TYPES[kind, language.name]
-    if not known:
+    supported = TYPES[kind, language.name]
+    if not supported:
         return (
             f"{language.file}: libtorch has no Swift API; build main.cpp into an Objective-C++ "
             "class and call that from Swift"
         )
-    other = sorted({tensor.dtype for tensor in tensors} - known)
-    if other:
-        return f"{language.file}: the runtime's {language.name} API has no {', '.join(other)}"
+    unsupported = sorted({tensor.dtype for tensor in tensors} - supported)
+    if unsupported:
+        return f"{language.file}: the runtime's {language.name} API has no {', '.join(unsupported)}"
     return ""
 
 

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 class Image:
     """How pixels become an input: `raw` of rows, columns, channels; (p / scale - mean) / std.
 
-    raw: uint8 or float32. layout: the file's, NCHW or NHWC. order: of the channels, "" where it is
-    not known. mean, std: one a channel, empty where there is none. steps: what is to be done to the
-    picture before. baked: the file does the arithmetic itself and takes the pixels.
+    Attributes:
+        raw: uint8 or float32.
+        layout: the file's, NCHW or NHWC.
+        order: of the channels, as `RGB`; "" where it is not known.
+        mean, std: a number a channel, empty where there is none.
+        steps: what is to be done to the picture before.
+        baked: the file does the arithmetic itself and takes the pixels.
     """
 
     raw: str
@@ -41,16 +45,21 @@ class Image:
 
     @property
     def arithmetic(self) -> bool:
+        """Whether anything is computed from the pixels."""
         return self.scale is not None or bool(self.mean) or bool(self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A tensor of the file: `shape` with a number for every axis, `free` the axes that are open.
+class SampleTensor:
+    """A tensor of the file, as a sample's code names it.
 
-    canonical: the model's own name of it where the file has another. axes: the model's axes in the
-    file's order, empty where they are the same. quantization: scale and zero point of an integer
-    tensor that stands for real numbers. given: an input, whose open axes the sample gives a size.
+    Attributes:
+        shape: with a number for every axis.
+        free: the axes that are open.
+        quantization: scale and zero point of an integer tensor that stands for real numbers.
+        canonical: the model's own name of it where the file has another.
+        axes: the model's axes in the file's order, empty where they are the same.
+        is_input: an input, whose open axes the sample gives a size.
     """
 
     name: str
@@ -62,10 +71,11 @@ class Place:
     canonical: str = ""
     axes: tuple[int, ...] = ()
     head: str = ""
-    given: bool = True
+    is_input: bool = True
 
     @property
     def elements(self) -> int:
+        """How many numbers it holds, open axes at the sample's sizes."""
         return prod(self.shape)
 
     @property
@@ -82,7 +92,7 @@ class Place:
         def size(axis: int) -> str:
             if axis not in self.free:
                 return str(self.shape[axis])
-            return f"any ({self.shape[axis]} here)" if self.given else "any"
+            return f"any ({self.shape[axis]} here)" if self.is_input else "any"
 
         return f"{self.dtype} [{', '.join(map(size, range(len(self.shape))))}]"
 
@@ -91,24 +101,26 @@ class UnclearError(Exception):
     """What keeps a sample from being written; its text is for the README beside the samples."""
 
 
-def places(
+def sample_tensors(
     artifact: Artifact, facts: Facts | None, dataset: DatasetFacts
-) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+) -> tuple[tuple[SampleTensor, ...], tuple[SampleTensor, ...]]:
     """Inputs and outputs in the artifact's order.
 
     Raises UnclearError where the file is not clear.
     """
-    given = {spec.name: spec for spec in dataset.inputs}
+    specs = {spec.name: spec for spec in dataset.inputs}
     inputs = []
     for spec in artifact.inputs:
-        source = given.get(spec.name)
-        if source is None and len(given) == len(artifact.inputs) == 1:
-            source = next(iter(given.values()))
+        source = specs.get(spec.name)
+        if source is None and len(specs) == len(artifact.inputs) == 1:
+            source = next(iter(specs.values()))
         tensor = _declared(spec, facts.inputs if facts else None)
         image = _image(spec, source, dataset)
-        inputs.append(_place(spec, tensor, _sizes(spec, source), image))
+        inputs.append(_sample_tensor(spec, tensor, _sizes(spec, source), image))
     outputs = [
-        replace(_place(spec, _declared(spec, facts.outputs if facts else None)), given=False)
+        replace(
+            _sample_tensor(spec, _declared(spec, facts.outputs if facts else None)), is_input=False
+        )
         for spec in artifact.outputs
     ]
     return tuple(inputs), tuple(outputs)
@@ -116,7 +128,7 @@ def places(
 
 def _declared(spec: TensorSpec, tensors: Sequence[Tensor] | None) -> Tensor:
     """The file's own word on a tensor; the spec's where the format's files have none."""
-    named = [one for one in tensors or () if one.name == printable(spec.stored_name)]
+    named = [tensor for tensor in tensors or () if tensor.name == printable(spec.stored_name)]
     if len(named) > 1:
         raise UnclearError(f"the file has several tensors called {spec.stored_name!r}")
     if "\0" in spec.stored_name:
@@ -126,18 +138,18 @@ def _declared(spec: TensorSpec, tensors: Sequence[Tensor] | None) -> Tensor:
     return Tensor(name=spec.stored_name, dtype=spec.dtype, shape=spec.stored_shape)
 
 
-def _place(
+def _sample_tensor(
     spec: TensorSpec,
     tensor: Tensor,
     sizes: tuple[int | None, ...] | None = None,
     image: Image | None = None,
-) -> Place:
+) -> SampleTensor:
     shape = []
     for axis, size in enumerate(tensor.shape):
-        known = sizes[axis] if sizes is not None and axis < len(sizes) else None
-        shape.append(size if size is not None else 1 if axis == 0 else (known or 1))
+        expected = sizes[axis] if sizes is not None and axis < len(sizes) else None
+        shape.append(size if size is not None else 1 if axis == 0 else (expected or 1))
     integer = tensor.dtype.startswith(("int", "uint"))
-    return Place(
+    return SampleTensor(
         name=spec.stored_name,
         dtype=tensor.dtype,
         shape=tuple(shape),
@@ -224,9 +236,9 @@ def _baked(spec: TensorSpec, dataset: DatasetFacts) -> Image:
 
 
 def _steps(preprocess: Preprocess) -> tuple[str, ...]:
-    said = []
+    steps = []
     if preprocess.resize is not None:
-        said.append(f"resize its shorter side to {preprocess.resize} pixels, bilinear")
+        steps.append(f"resize its shorter side to {preprocess.resize} pixels, bilinear")
     if preprocess.crop is not None:
-        said.append(f"cut out the centred square of {preprocess.crop} x {preprocess.crop} pixels")
-    return tuple(said)
+        steps.append(f"cut out the centred square of {preprocess.crop} x {preprocess.crop} pixels")
+    return tuple(steps)

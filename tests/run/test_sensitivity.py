@@ -13,8 +13,9 @@ from tests.quantization.search.test_sensitivity import images, network
 from workbench.cli.sensitivity import print_table
 from workbench.display import Quiet
 from workbench.errors import DatasetError, InputError, ModelError, RecipeError
-from workbench.quantization.explain import sensitivity_page, sensitivity_table, sensitivity_text
-from workbench.quantization.explain.sensitivity_table import Table
+from workbench.quantization.explain.sensitivity_table import SensitivityTable
+from workbench.report import sensitivity_page, sensitivity_text
+from workbench.run.sensitivity import measure_sensitivity
 
 LABELLED = """
 source = "numpy"
@@ -35,33 +36,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(folder: Path, name: str = "net.onnx", data: str | None = "data.toml", **more: Any) -> Table:
+def run(
+    folder: Path, name: str = "net.onnx", data: str | None = "data.toml", **more: Any
+) -> SensitivityTable:
     given = {"preset": "fast", "samples": None, "device": "cpu", "out": None} | more
     where = None if data is None else str(folder / data)
-    return sensitivity_table.command(folder / name, where, display=Quiet(), **given)
+    return measure_sensitivity(folder / name, where, display=Quiet(), **given)
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> Table:
+def table(folder: Path) -> SensitivityTable:
     return run(folder, out=folder / "out")
 
 
-def test_layers_stand_in_the_order_of_what_they_cost(found: Table) -> None:
-    noise = [one.found.alone.noise for one in found.layers]
+def test_layers_stand_in_the_order_of_what_they_cost(table: SensitivityTable) -> None:
+    noise = [one.sensitivity.alone.noise for one in table.layers]
     assert noise == sorted(noise, reverse=True)
-    assert {one.found.layer for one in found.layers} == {"first", "wide", "third", "last"}
-    assert {one.found.layer: one.place for one in found.layers}["third"] == 2
-    assert found.samples == (40, 40)
-    assert found.whole.sqnr > 10
-    assert found.scheme in ("u8s8", "u8s8-reduced", "s8s8")
+    assert {one.sensitivity.layer for one in table.layers} == {"first", "wide", "third", "last"}
+    assert {one.sensitivity.layer: one.position for one in table.layers}["third"] == 2
+    assert table.samples == (40, 40)
+    assert table.whole.sqnr > 10
+    assert table.scheme in ("u8s8", "u8s8-reduced", "s8s8")
 
 
-def test_times_are_measured_for_every_layer(found: Table) -> None:
-    for one in found.layers:
+def test_times_are_measured_for_every_layer(table: SensitivityTable) -> None:
+    for one in table.layers:
         assert one.milliseconds is not None
         assert all(value >= 0 for value in one.milliseconds)
         assert one.saved == one.milliseconds[0] - one.milliseconds[1]
-    assert sensitivity_text.total(found).startswith("these layers take ")
+    assert sensitivity_text.total(table).startswith("these layers take ")
 
 
 def test_times_that_fail_leave_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,16 +82,16 @@ def test_times_that_fail_leave_the_table(folder: Path, monkeypatch: pytest.Monke
     assert made.to_json()["layers"][0]["milliseconds"] is None
 
 
-def test_the_page_and_its_json_hold_every_layer(found: Table, folder: Path) -> None:
+def test_the_page_and_its_json_hold_every_layer(table: SensitivityTable, folder: Path) -> None:
     page = (folder / "out" / "sensitivity.html").read_text()
     assert page.count("<rect ") == 4
     assert page.count("<tr><th>") == 1 + 4
     for word in ("script", "http://", "https://"):
         assert word not in page
     read = json.loads((folder / "out" / "sensitivity.json").read_text())
-    # The page was written before the time it took was known to `show`.
-    assert read == found.to_json()
-    assert read["layers"][0]["layer"] == found.layers[0].found.layer
+    # The page was written before the time it took was known to `print_table`.
+    assert read == table.to_json()
+    assert read["layers"][0]["layer"] == table.layers[0].sensitivity.layer
     assert read["layers"][0]["bytes"]["float32"] == 4 * read["layers"][0]["parameters"]
     assert sum(one["share_of_noise"] for one in read["layers"]) == pytest.approx(1)
 
@@ -103,19 +106,19 @@ def test_names_are_escaped_in_the_page(folder: Path) -> None:
 
 
 def test_the_text_has_a_bar_for_what_costs_most(
-    found: Table, capsys: pytest.CaptureFixture[str]
+    table: SensitivityTable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_table(found, as_json=False, out=Path("there"))
+    print_table(table, as_json=False, out=Path("there"))
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert lines[0] == f"net.onnx in INT8 ({found.scheme}, fast), layer by layer"
+    assert lines[0] == f"net.onnx in INT8 ({table.scheme}, fast), layer by layer"
     assert lines[3].split()[:4] == ["layer", "op", "SQNR", "alone"]
-    assert lines[4].startswith(found.layers[0].found.layer)
+    assert lines[4].startswith(table.layers[0].sensitivity.layer)
     assert lines[4].count("█") == sensitivity_text.BAR
     assert "all 4 in INT8: " in text
     assert "there/sensitivity.html" in lines[-1]
-    print_table(found, as_json=True)
-    assert json.loads(capsys.readouterr().out) == found.to_json()
+    print_table(table, as_json=True)
+    assert json.loads(capsys.readouterr().out) == table.to_json()
 
 
 def test_fewer_samples_are_used_where_asked_for(folder: Path) -> None:
@@ -126,7 +129,7 @@ def test_samples_of_another_layout_are_turned(folder: Path) -> None:
     np.save(folder / "last.npy", images(50).transpose(0, 2, 3, 1))
     (folder / "last.toml").write_text(LABELLED.replace("x.npy", "last.npy"))
     one, other = run(folder), run(folder, data="last.toml")
-    assert [x.found.layer for x in one.layers] == [x.found.layer for x in other.layers]
+    assert [x.sensitivity.layer for x in one.layers] == [x.sensitivity.layer for x in other.layers]
     assert other.whole.sqnr == pytest.approx(one.whole.sqnr, abs=1e-2)
 
 
