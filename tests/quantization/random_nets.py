@@ -12,6 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import nets
+
 Array = NDArray[Any]
 Feeds = dict[str, Array]
 Batches = Callable[[int], Iterable[Feeds]]
@@ -317,11 +319,14 @@ def random_net(seed: int) -> Net:
 def run_all(
     model: onnx.ModelProto, feeds: Feeds, fixed: bool = False, optimized: bool = True
 ) -> list[Array]:
-    """A model's outputs in ONNX Runtime, for samples in batches as it takes them."""
+    """A model's outputs in ONNX Runtime, for samples in batches as it takes them.
+
+    As of `nets.run_onnx`: without fusions where INT8 kernels saturate.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    if not optimized:
+    if not optimized or not nets.EXACT:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
