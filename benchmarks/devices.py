@@ -30,7 +30,7 @@ from workbench.device import profile  # noqa: E402
 from workbench.inspect import artifacts as files  # noqa: E402
 from workbench.inspect import read  # noqa: E402
 from workbench.measure.latency import PRESETS, Latency, Preset, ProcessSamples, speedup  # noqa: E402
-from workbench.measure.remote import Found, Wanted, Watch, measure  # noqa: E402
+from workbench.measure.remote import Assignment, DeviceRun, Watch, measure  # noqa: E402
 from workbench.process import Worker  # noqa: E402
 
 # Run in a process of its own: counts the seconds that the command spends inside the runner.
@@ -92,11 +92,11 @@ def overhead(path: Path, runs: int = 5) -> None:
     print(f"overhead: {np.median(walls):.2f} s, {np.median(shares):.0%} of it inside the runner")
 
 
-def wanted(paths: list[Path], preset: Preset) -> Wanted:
+def wanted(paths: list[Path], preset: Preset) -> Assignment:
     artifacts = {one.name: files.open_artifact(one) for one in paths}
     inputs = {label: _inputs(one) for label, one in artifacts.items()}
     facts = {label: read(one.path) for label, one in artifacts.items()}
-    return Wanted(targets=artifacts, facts=facts, timed=inputs, samples={}, preset=preset)
+    return Assignment(targets=artifacts, facts=facts, timed=inputs, samples={}, preset=preset)
 
 
 def _inputs(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -107,12 +107,12 @@ def _inputs(artifact: Artifact) -> dict[str, np.ndarray]:
     }
 
 
-def native(asked: Wanted) -> Found:
+def native(asked: Assignment) -> DeviceRun:
     """One measurement through the native runner."""
     from workbench.device.connection import transport_of
 
     device = profile.load("cpu-native")
-    found = Found(device=device)
+    found = DeviceRun(device=device)
     watch = Watch(
         progress=lambda _fraction, _note: None, message=print, finished=lambda _rounds: None,
         stop=threading.Event(),

@@ -17,7 +17,7 @@ from workbench.device.transport.local import LocalTransport
 from workbench.inspect import artifacts as files
 from workbench.inspect import read
 from workbench.measure.latency import Preset
-from workbench.measure.remote import Found, Wanted, Watch
+from workbench.measure.remote import Assignment, DeviceRun, Watch
 
 BRIEF = Preset("brief", processes=3, warmup=1, runs=3, seconds=0.0)
 
@@ -76,7 +76,9 @@ def linear(path: Path, scale: float = 1.0, classes: int = 4) -> Path:
     return path
 
 
-def wanted(paths: Sequence[Path], samples: int = 6, preset: Preset = BRIEF, **changes) -> Wanted:
+def wanted(
+    paths: Sequence[Path], samples: int = 6, preset: Preset = BRIEF, **changes
+) -> Assignment:
     """The files on seeded samples."""
     artifacts = {path.name: files.open_artifact(path) for path in paths}
     inputs = {"x": np.random.default_rng(0).standard_normal((samples, 8)).astype(np.float32)}
@@ -87,7 +89,7 @@ def wanted(paths: Sequence[Path], samples: int = 6, preset: Preset = BRIEF, **ch
         "samples": dict.fromkeys(artifacts, inputs),
         "preset": preset,
     }
-    return Wanted(**{**known, **changes})
+    return Assignment(**{**known, **changes})
 
 
 class Recorder:
@@ -116,5 +118,5 @@ class Recorder:
         return Quick(**vars(watch))
 
 
-def found(one: Device) -> Found:
-    return Found(device=one)
+def found(one: Device) -> DeviceRun:
+    return DeviceRun(device=one)

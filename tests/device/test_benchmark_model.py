@@ -17,8 +17,8 @@ from workbench.device.benchmark_model import operators, parse_times
 from workbench.device.profile import Library
 from workbench.errors import DeviceError, ProfileError
 from workbench.inspect import artifacts, read
-from workbench.measure.remote import Wanted, measure
-from workbench.report.blocks import operator_times
+from workbench.measure.operator_times import operator_times
+from workbench.measure.remote import Assignment, measure
 
 # The lines of benchmark_tflite_model.cc and benchmark_model.cc, with figures of our own.
 SAID = """\
@@ -160,7 +160,7 @@ def test_a_profile_names_the_tool_by_path_and_digest(tmp_path):
     x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
     artifact = artifacts.open_artifact(inner)
     (name,) = [one.name for one in artifact.inputs]
-    wanted = Wanted(
+    wanted = Assignment(
         targets={"net": artifact}, facts={"net": read(inner)}, timed={"net": {name: x[:1]}},
         samples={"net": {name: x}}, preset=fakes.BRIEF, operators=True,
     )  # fmt: skip

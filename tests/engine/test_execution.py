@@ -18,10 +18,9 @@ from workbench.engine.keys import step_key
 from workbench.engine.outcome import Outcome, StepResult
 from workbench.engine.request import Request
 from workbench.errors import DatasetError, RecipeError, StepError
-from workbench.measure.latency import PRESETS
 from workbench.model import ModelSource
 from workbench.recipe import Recipe
-from workbench.report.build import report_of
+from workbench.run.recipe_targets import baselines_of
 from workbench.steps import (
     Export,
     Float16,
@@ -207,7 +206,7 @@ def test_the_original_has_a_row_of_its_own():
         device=Device(name="cpu"),
     )  # fmt: skip
     untold = replace(outcome, dataset=replace(DATASET, splits={}))
-    assert report_of(request, PRESETS["none"], untold, []).onnx == "original.simplify"
+    assert baselines_of(request, untold).onnx == "original.simplify"
 
 
 def test_what_a_branch_hands_on_as_it_got_it_is_no_row():

@@ -2,58 +2,70 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import nets
 from tests.device.test_placement import chain
-from workbench import recipe as recipes
-from workbench.artifact import Artifact, Format
+from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
+from workbench.dataset.core import random_dataset
 from workbench.dataset.facts import DatasetFacts
 from workbench.device.profile import Device
 from workbench.device.providers import CPU
 from workbench.display import Quiet
-from workbench.engine.facts import ModelFacts
-from workbench.engine.outcome import Outcome, StepResult
-from workbench.engine.request import Request
+from workbench.measure import accuracy
 from workbench.measure.cached import latencies_of, placements_of
 from workbench.measure.latency import PRESETS
+from workbench.measure.measurement import DeviceMeasurements, Measurement
+from workbench.measure.plan import MeasurePlan
+from workbench.measure.target import Bench, MeasureData, MeasureTarget
 from workbench.model import ModelSource
-from workbench.report.build import rows_from
+from workbench.report.blocks import Baselines, Terms, block_of
 from workbench.worker_pool import Pool
+from workbench.workspace import Workspace
 
 
-def request(provider: str, artifact: Artifact) -> Request:
-    return Request(
-        recipe=recipes.load("mobile-int8"), settings=(), data=artifact.inputs,
-        source=ModelSource(spec="net.py:build"), device=Device(name="mine", provider=provider),
-    )  # fmt: skip
-
-
-def outcome(artifact: Artifact) -> Outcome:
-    located = recipes.load("mobile-int8").located()[0]
-    return Outcome(
-        model=ModelFacts(fingerprint="f", bytes=1),
-        dataset=DatasetFacts(name="d"),
-        results=(StepResult(located, artifact),),
+def bench(provider: str, folder: Path, specs: tuple[TensorSpec, ...], pool: Pool) -> Bench:
+    """A device of one provider, on random inputs."""
+    return Bench(
+        Device(name="mine", provider=provider),
+        MeasureData(
+            facts=DatasetFacts(name="random inputs", inputs=specs),
+            load=lambda: random_dataset(specs),
+        ),
+        Workspace(Cache(folder), pool, Quiet()),
     )
+
+
+def target(key: str, subject: Artifact | ModelSource) -> MeasureTarget:
+    identity = subject.sha256 if isinstance(subject, Artifact) else "a model"
+    form = str(subject.format) if isinstance(subject, Artifact) else "torch"
+    return MeasureTarget(key=key, label=key, format=form, subject=subject, identity=identity)
 
 
 @pytest.mark.parametrize("provider", ["cuda", "openvino"])
 def test_a_tflite_file_is_not_timed_as_another_device(tmp_path: Path, provider: str) -> None:
     made = chain(tmp_path / "made.tflite", ["ABS"])
-    asked, found = request(provider, made), outcome(made)
-    key = found.results[0].located.id
-    cache = Cache(tmp_path / "cache")
-    timed, _ = latencies_of(asked, PRESETS["quick"], found, {key: made}, cache, Quiet())
+    with closing(Pool()) as pool:
+        where = bench(provider, tmp_path / "cache", made.inputs, pool)
+        plan = MeasurePlan(devices=(where.device,), preset=PRESETS["quick"])
+        timed, _ = latencies_of({"tflite": target("tflite", made)}, where, plan, {})
     assert timed == {}
-    row = rows_from(asked, found, timed, {}, {}, {})[-1]
+    scores = accuracy.score([np.eye(2)], [np.eye(2)], None)
+    measurement = Measurement(on_cpu=True, scores=scores)
+    (row,) = block_of(
+        (target("tflite", made),),
+        DeviceMeasurements(device=where.device, targets={"tflite": measurement}),
+        Terms(dataset="d", preset="quick", metric="top-1", labelled=False, baselines=Baselines()),
+    ).rows
     assert row.error is None
     assert row.latency is None
-    assert row.notes[-1] == (
-        "LiteRT ran it on the CPU, not on mine: accuracy is the CPU's, latency was not measured"
+    assert row.notes == (
+        "LiteRT ran it on the CPU, not on mine: accuracy is the CPU's, latency was not measured",
     )
 
 
@@ -67,10 +79,11 @@ def test_a_file_that_does_not_load_costs_its_placement_and_no_more(tmp_path: Pat
     bad = Artifact(path=path, format=Format.ONNX, precision="float32", inputs=good.inputs,
                    outputs=good.outputs)  # fmt: skip
     source = ModelSource(spec="net.py:build")
-    targets = {"eager": source, "bad": bad, "good": good}
-    asked, cache, pool = request("cpu", good), Cache(tmp_path / "cache"), Pool()
-    try:
-        found = placements_of(asked, outcome(good), targets, cache, pool)
+    subjects = {"eager": source, "bad": bad, "good": good}
+    targets = {key: target(key, subject) for key, subject in subjects.items()}
+    with closing(Pool()) as pool:
+        where = bench("cpu", tmp_path / "cache", good.inputs, pool)
+        found = placements_of(targets, where)
         assert list(found) == ["bad", "good"]
         assert found["bad"].notes == (
             "where its nodes ran is not known: ONNX Runtime cannot load bad.onnx",
@@ -78,7 +91,5 @@ def test_a_file_that_does_not_load_costs_its_placement_and_no_more(tmp_path: Pat
         assert set(found["good"].nodes) == {CPU}
         records = sorted((tmp_path / "cache" / "records").iterdir())
         assert len(records) == 1  # what failed may pass the next time
-        assert placements_of(asked, outcome(good), targets, cache, pool) == found
+        assert placements_of(targets, where) == found
         assert sorted((tmp_path / "cache" / "records").iterdir()) == records
-    finally:
-        pool.close()

@@ -11,17 +11,14 @@ from onnx import TensorProto, helper
 
 from workbench.artifact import Artifact, Format, TensorSpec
 from workbench.cache import Cache
+from workbench.dataset.core import random_dataset
 from workbench.dataset.facts import DatasetFacts
 from workbench.device.profile import Device
 from workbench.display import Quiet
-from workbench.engine.facts import ModelFacts
-from workbench.engine.outcome import Outcome
-from workbench.engine.request import Request
 from workbench.measure import checks
-from workbench.model import ModelSource
-from workbench.recipe import Recipe
-from workbench.steps import Simplify
+from workbench.measure.target import Bench, MeasureData
 from workbench.worker_pool import Pool
+from workbench.workspace import Workspace
 
 pytestmark = pytest.mark.process
 
@@ -44,20 +41,16 @@ def file(path: Path, operator: str = "Tanh") -> Artifact:
 @pytest.fixture
 def run(tmp_path: Path):
     """`checks_of` for artifacts of a run on random inputs, with one cache."""
-    request = Request(
-        recipe=Recipe(Simplify()), settings=(), source=ModelSource(spec="x.onnx"), data=(SPEC,),
-        device=Device(name="testing"),
-    )  # fmt: skip
-    cache = Cache(tmp_path / "cache")
-    pool = Pool()
+    cache, pool = Cache(tmp_path / "cache"), Pool()
+    data = MeasureData(
+        facts=DatasetFacts(name="random inputs", inputs=(SPEC,)),
+        load=lambda: random_dataset((SPEC,)),
+    )
 
     def find(targets: dict[str, Artifact], start: Artifact) -> tuple[dict, str]:
-        dataset = DatasetFacts(name="random inputs", inputs=(SPEC,))
-        outcome = Outcome(
-            model=ModelFacts(fingerprint="f"), dataset=dataset, results=(), start=start
-        )
         display = Told()
-        return checks.checks_of(request, outcome, targets, cache, pool, display), display.state
+        bench = Bench(Device(name="testing"), data, Workspace(cache, pool, display))
+        return checks.checks_of(targets, start, bench), display.state
 
     yield find
     pool.close()

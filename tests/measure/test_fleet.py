@@ -15,7 +15,7 @@ from workbench.device.quarantine import FAILURES, Quarantine
 from workbench.device.transport.base import Unreachable
 from workbench.display import Quiet
 from workbench.measure import fleet, remote
-from workbench.measure.fleet import profiled
+from workbench.measure.fleet import run_on_devices
 
 pytestmark = pytest.mark.process
 
@@ -55,7 +55,7 @@ def test_one_that_is_lost_leaves_the_others_untouched(tmp_path, models, cache, f
     fars["b"] = Far("b")
     offline(fars["b"])
     devices = [fakes.device(tmp_path, name) for name in "abc"]
-    found = profiled(devices, fakes.wanted(models), cache, Quiet(), resume=False)
+    found = run_on_devices(devices, fakes.wanted(models), cache, Quiet(), resume=False)
     assert list(found) == ["a", "b", "c"]
     assert found["b"].error is not None
     assert found["b"].error.what == "b is offline"
@@ -75,7 +75,7 @@ def test_devices_are_measured_side_by_side(tmp_path, models, cache, fars):
         fars[name] = Far(name)
         fars[name].before = first
     devices = [fakes.device(tmp_path, name) for name in "abc"]
-    found = profiled(devices, fakes.wanted(models), cache, Quiet(), resume=False)
+    found = run_on_devices(devices, fakes.wanted(models), cache, Quiet(), resume=False)
     assert not [one.error for one in found.values() if one.error]  # else the barrier broke
 
 
@@ -92,7 +92,7 @@ def test_one_device_under_two_names_is_measured_in_turns(tmp_path, models, cache
         fars[name] = Far(name)
         fars[name].before = counted
     devices = [fakes.device(tmp_path, name, serial="same") for name in "ab"]
-    found = profiled(devices, fakes.wanted(models), cache, Quiet(), resume=False)
+    found = run_on_devices(devices, fakes.wanted(models), cache, Quiet(), resume=False)
     assert most == [1]
     assert not [one.error for one in found.values() if one.error]
 
@@ -106,7 +106,7 @@ def test_this_machine_comes_after_the_others(tmp_path, models, cache, fars):
         fakes.device(tmp_path, "here", transport="local", serial="", runner="native"),
         fakes.device(tmp_path, "far"),
     ]
-    profiled(devices, fakes.wanted(models), cache, Quiet(), resume=False)
+    run_on_devices(devices, fakes.wanted(models), cache, Quiet(), resume=False)
     assert order == sorted(order)
     assert order
 
@@ -121,26 +121,26 @@ def test_resume_keeps_finished_rounds(tmp_path, models, cache, fars):
     fars["a"].before = lost
     one = [fakes.device(tmp_path, "a")]
     wanted = fakes.wanted(models)
-    first = profiled(one, wanted, cache, Quiet(), resume=False)["a"]
+    first = run_on_devices(one, wanted, cache, Quiet(), resume=False)["a"]
     assert first.error is not None
     assert len(first.rounds) == 2
     fars["a"].before = lambda _number: None
     fars["a"].processes.clear()
-    again = profiled(one, wanted, cache, Quiet(), resume=True)["a"]
+    again = run_on_devices(one, wanted, cache, Quiet(), resume=True)["a"]
     assert again.error is None
     assert again.rounds[:2] == first.rounds
     assert len(again.rounds) == 3
     assert len(fars["a"].processes) == 1 + 1  # the last round, and the outputs
     fars["a"].processes.clear()
-    profiled(one, wanted, cache, Quiet(), resume=False)
+    run_on_devices(one, wanted, cache, Quiet(), resume=False)
     assert len(fars["a"].processes) == 3 + 1
 
 
 def test_another_file_or_setting_resumes_nothing(tmp_path, models, cache, fars):
     wanted = fakes.wanted(models)
-    profiled([fakes.device(tmp_path, "a")], wanted, cache, Quiet(), resume=False)
+    run_on_devices([fakes.device(tmp_path, "a")], wanted, cache, Quiet(), resume=False)
     fars["a"].processes.clear()
-    profiled([fakes.device(tmp_path, "a", threads=2)], wanted, cache, Quiet(), resume=True)
+    run_on_devices([fakes.device(tmp_path, "a", threads=2)], wanted, cache, Quiet(), resume=True)
     assert len(fars["a"].processes) == 3 + 1
 
 
@@ -153,15 +153,15 @@ def test_failure_after_failure_ends_in_quarantine_until_a_probe_succeeds(
     one = fakes.device(tmp_path, "a")
     wanted = fakes.wanted(models)
     for _ in range(FAILURES):
-        profiled([one], wanted, cache, Quiet(), resume=False)
+        run_on_devices([one], wanted, cache, Quiet(), resume=False)
     assert Quarantine(cache.folder).record(one).quarantined
     fars["a"].reconnects = 0
-    found = profiled([one], wanted, cache, Quiet(), resume=False)["a"]
+    found = run_on_devices([one], wanted, cache, Quiet(), resume=False)["a"]
     assert "in quarantine" in found.error.what
     assert "failed runs since" in found.error.why
     assert fars["a"].reconnects == 0  # one probe, and no second try
     fars["a"].run = good
-    assert profiled([one], wanted, cache, Quiet(), resume=False)["a"].error is None
+    assert run_on_devices([one], wanted, cache, Quiet(), resume=False)["a"].error is None
     assert not Quarantine(cache.folder).record(one).quarantined
 
 
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_every_device_and_clears_up(tmp_path, models, cache, fars, m
     began = time.monotonic()
     devices = [fakes.device(tmp_path, name) for name in "ab"]
     with pytest.raises(KeyboardInterrupt):
-        profiled(devices, fakes.wanted(models), cache, Quiet(), resume=False)
+        run_on_devices(devices, fakes.wanted(models), cache, Quiet(), resume=False)
     assert time.monotonic() - began < 15
     assert fars["a"].resumed
     assert not private(tmp_path / "a")
@@ -201,8 +201,10 @@ def test_an_error_that_is_no_devices_is_not_hidden(tmp_path, models, cache, fars
 
     fars["a"].before = broken
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        profiled([fakes.device(tmp_path, "a")], fakes.wanted(models), cache, Quiet(), resume=False)
+        run_on_devices(
+            [fakes.device(tmp_path, "a")], fakes.wanted(models), cache, Quiet(), resume=False
+        )
 
 
 def test_no_device_is_no_work(cache):
-    assert profiled([], None, cache, Quiet(), resume=False) == {}
+    assert run_on_devices([], None, cache, Quiet(), resume=False) == {}

@@ -230,7 +230,7 @@ def test_the_end_of_the_run_ends_it_and_clears_up(tmp_path, models, far):
 
 
 def test_operators_are_asked_of_the_runtime(tmp_path, models, far):
-    from workbench.report.blocks import operator_times
+    from workbench.measure.operator_times import operator_times
 
     wanted = fakes.wanted(models[:1], operators=True)
     found = run(tmp_path, models, far, wanted=wanted)

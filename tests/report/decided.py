@@ -12,8 +12,7 @@ from workbench.artifact import Format
 from workbench.inspect import Facts, Tensor
 from workbench.measure.checks import Checks
 from workbench.measure.robustness import Batching, Misuse, Robustness
-from workbench.report.checklist import Verified
-from workbench.report.data import Report
+from workbench.report.data import Report, Verified
 
 REFUSED = tuple(
     Misuse(case=case, outcome="refused", said="InvalidArgument: no")
@@ -66,9 +65,9 @@ def report(**changes: Any) -> Report:
         )
         if row.path
         else row
-        for row in normal.rows
+        for row in normal.first.rows
     )
-    return replace(normal, rows=rows, verified=Verified(files=7), **changes)
+    return reports.changed(normal, rows=rows, verified=Verified(files=7), **changes)
 
 
 def with_checks(key: str, **changes: Any) -> Report:
@@ -76,12 +75,12 @@ def with_checks(key: str, **changes: Any) -> Report:
     found = report()
     rows = tuple(
         replace(row, checks=replace(row.checks, **changes)) if row.key == key else row
-        for row in found.rows
+        for row in found.first.rows
     )
-    return replace(found, rows=rows)
+    return reports.changed(found, rows=rows)
 
 
 def with_row(key: str, **changes: Any) -> Report:
     found = report()
-    rows = tuple(replace(row, **changes) if row.key == key else row for row in found.rows)
-    return replace(found, rows=rows)
+    rows = tuple(replace(row, **changes) if row.key == key else row for row in found.first.rows)
+    return reports.changed(found, rows=rows)

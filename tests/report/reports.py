@@ -10,7 +10,7 @@ import numpy as np
 from workbench.errors import StepError
 from workbench.measure.accuracy import Scores
 from workbench.measure.latency import Latency, ProcessSamples
-from workbench.report.data import Report, Row
+from workbench.report.data import Block, Report, Row
 
 SAMPLES = 500
 # How the processes of every artifact differ: by up to 4 %, alike in each round.
@@ -76,9 +76,7 @@ ROWS = (
 
 def normal(**changes: Any) -> Report:
     """All six rows: INT8 is faster, as fast, and one FP32 file is slower than FP32 ONNX."""
-    report = Report(
-        recipe="mobile-int8",
-        model="mobilenet_v3.pt",
+    block = Block(
         dataset="digits",
         device="cpu",
         threads=1,
@@ -92,13 +90,25 @@ def normal(**changes: Any) -> Report:
         reference="simplify",
         host={"cpu": "Some CPU @ 2.0 GHz", "cores": 2, "isa": ["avx2", "avx512_vnni"],
               "memory_gib": 7.8, "system": "Linux 6.1"},
+        notes=("calibration is min-max",),
+    )  # fmt: skip
+    report = Report(
+        recipe="mobile-int8",
+        model="mobilenet_v3.pt",
+        blocks=(block,),
         versions={"onnxruntime": "1.23.0", "torch": "2.9.0"},
         created="2025-01-02 03:04",
         measured="2025-01-02 03:01",
         seconds=83.0,
-        notes=("calibration is min-max",),
-    )  # fmt: skip
-    return replace(report, **changes)
+    )
+    return changed(report, **changes)
+
+
+def changed(report: Report, **changes: Any) -> Report:
+    """A report of one device with fields of its own or of its block changed."""
+    own = {name: value for name, value in changes.items() if hasattr(report, name)}
+    block = replace(report.first, **{k: v for k, v in changes.items() if k not in own})
+    return replace(report, **{"blocks": (block, *report.blocks[1:]), **own})
 
 
 def with_row(key: str, **changes: Any) -> Report:

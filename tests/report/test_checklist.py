@@ -11,14 +11,19 @@ from tests.report import decided, reports
 from workbench.errors import StepError
 from workbench.measure.robustness import Batching, Misuse, Robustness
 from workbench.report import checklist
-from workbench.report.checklist import ChecklistLine, Finding, Verified
-from workbench.report.data import Report
+from workbench.report.checklist import ChecklistLine, Finding
+from workbench.report.data import Report, Verified
+from workbench.report.report_json import report_json
 
 NAMES = ("exports", "outputs match", "optimized", "batching", "error handling", "files verified")
 
 
+def lines(report: Report) -> tuple[ChecklistLine, ...]:
+    return checklist.lines(report.first, report.verified)
+
+
 def line(report: Report, name: str) -> ChecklistLine:
-    return next(one for one in checklist.lines(report) if one.name == name)
+    return next(one for one in lines(report) if one.name == name)
 
 
 def finding(report: Report, name: str, label: str) -> Finding:
@@ -26,26 +31,26 @@ def finding(report: Report, name: str, label: str) -> Finding:
 
 
 def test_every_line_is_there_in_order_with_evidence():
-    found = checklist.lines(decided.report())
+    found = lines(decided.report())
     assert tuple(one.name for one in found) == NAMES
     assert all(one.evidence and one.asks for one in found)
-    artifacts = [row.label for row in decided.report().rows if row.path]
+    artifacts = [row.label for row in decided.report().first.rows if row.path]
     for one in found[:-1]:
         assert [part.label for part in one.findings] == artifacts
         assert all(part.evidence for part in one.findings)
-    read = json.loads(json.dumps(decided.report().to_json(), allow_nan=False))["checklist"]
+    read = json.loads(json.dumps(report_json(decided.report()), allow_nan=False))["checklist"]
     assert [one["name"] for one in read] == list(NAMES)
     assert read[0]["artifacts"][0]["verdict"] == "yes"
 
 
 def test_without_anything_measured_it_says_so_and_claims_nothing():
     """Latency and scores were not measured, nothing was opened, nothing read back."""
-    rows = tuple(replace(row, latency=None, scores=None) for row in reports.normal().rows)
+    rows = tuple(replace(row, latency=None, scores=None) for row in reports.normal().first.rows)
     report = reports.normal(rows=rows, samples=0)
-    for one in checklist.lines(report):
+    for one in lines(report):
         assert one.verdict == "not measured", one.name
         assert all(part.verdict == "not measured" for part in one.findings)
-    assert checklist.attention(report) == ()
+    assert checklist.attention(report.first, report.verified) == ()
 
 
 def test_exports_name_the_steps_and_what_was_read_back():
@@ -62,9 +67,10 @@ def test_a_branch_that_failed_wants_attention_and_all_of_them_are_a_no():
     assert line(report, "exports").verdict == "attention"
     assert finding(report, "exports", "INT8 TFLite").evidence == "the converter died"
     rows = tuple(
-        replace(row, path="", error=error) if row.path else row for row in decided.report().rows
+        replace(row, path="", error=error) if row.path else row
+        for row in decided.report().first.rows
     )
-    assert line(replace(report, rows=rows), "exports").verdict == "no"
+    assert line(reports.changed(report, rows=rows), "exports").verdict == "no"
 
 
 def test_a_file_that_could_not_be_read_back_is_not_measured():
@@ -220,5 +226,6 @@ def test_files_that_differ_are_a_no():
 
 
 def test_the_terminal_is_told_of_what_wants_attention_and_of_nothing_else():
-    said = checklist.attention(decided.report())
+    report = decided.report()
+    said = checklist.attention(report.first, report.verified)
     assert said == ("outputs match: attention (INT8 TFLite)", "optimized: no (FP32 TFLite)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -30,11 +29,11 @@ def printed(report, width: int = 200) -> str:
 def test_markdown_has_each_line_with_each_artifacts_evidence():
     report = decided.report()
     text = markdown.render(report)
-    for line in checklist.lines(report):
+    for line in checklist.lines(report.first, report.verified):
         assert f"| {line.name} | {line.verdict} |" in text
         for one in line.findings:
             assert f"- {one.label}: **{one.verdict}**: {one.evidence[:30]}" in text
-    for entry in formats.entries(report):
+    for entry in formats.entries(report.first, report.versions):
         assert f"| {entry.label} | {entry.portability} | {entry.size} | {entry.speed} |" in text
     assert "samples `samples/simplify #1/main.cpp`" in text
 
@@ -43,16 +42,18 @@ def test_html_has_them_and_opens_what_is_not_in_order():
     report = decided.report()
     found = page(report)
     assert not found.open  # every tag was closed
-    for line in checklist.lines(report):
+    for line in checklist.lines(report.first, report.verified):
         for text in (line.name, line.asks, line.evidence):
             assert text in found.text
         for one in line.findings:
             assert one.evidence in found.text
-    for entry in formats.entries(report):
+    for entry in formats.entries(report.first, report.versions):
         assert all(part in found.text for part in (entry.portability, *entry.requires))
     opened = [attributes for tag, attributes in found.tags if tag == "details"]
     assert ["open" in one for one in opened] == [
-        line.verdict in ("attention", "no") for line in checklist.lines(report) if line.findings
+        line.verdict in ("attention", "no")
+        for line in checklist.lines(report.first, report.verified)
+        if line.findings
     ]
 
 
@@ -87,9 +88,9 @@ def test_the_terminal_has_one_line_where_something_is_not_in_order():
     said = " ".join(printed(decided.report()).split())
     assert said.count("Checklist") == 1
     assert "outputs match: attention (INT8 TFLite); optimized: no (FP32 TFLite)." in said
-    rows = tuple(row for row in decided.report().rows if row.label not in
+    rows = tuple(row for row in decided.report().first.rows if row.label not in
                  ("FP32 TFLite", "INT8 TFLite"))  # fmt: skip
-    assert "Checklist" not in printed(replace(decided.report(), rows=rows))
+    assert "Checklist" not in printed(reports.changed(decided.report(), rows=rows))
 
 
 def test_no_width_cuts_the_line_off():

@@ -79,9 +79,9 @@ EVERY = pytest.mark.parametrize("report", reports.EVERY, ids=lambda one: one.__n
 @EVERY
 def test_the_table_has_a_cell_for_every_column(report):
     (_, names), *rows = page(report()).rows
-    assert len(names) == 11 + bool(report().eager) + bool(report().onnx)
+    assert len(names) == 11 + bool(report().first.eager) + bool(report().first.onnx)
     rows = [row for kind, row in rows if kind != "reason"]
-    assert [len(row) for row in rows] == [len(names)] * len(report().rows)
+    assert [len(row) for row in rows] == [len(names)] * len(report().first.rows)
     assert all(cell.text for row in rows for cell in row)
 
 
@@ -165,7 +165,7 @@ def test_an_error_without_a_remedy_has_no_empty_lines():
 def test_findings_come_before_the_table():
     report = reports.normal()
     text = page(report).text
-    for finding in report.findings:
+    for finding in report.first.findings:
         assert 0 < text.index(finding) < text.index("× smaller")
 
 
@@ -235,6 +235,6 @@ def test_the_page_is_for_light_dark_and_paper():
 
 
 def test_a_run_without_latency_says_so_and_claims_no_processes():
-    page = html.render(replace(reports.normal(), preset="none"))
+    page = html.render(reports.normal(preset="none"))
     assert "--no-latency was given" in page
     assert "0 fresh processes" not in page

@@ -11,6 +11,7 @@ from tests.report import reports
 from workbench.errors import StepError
 from workbench.report import html, markdown
 from workbench.report.data import Report
+from workbench.report.report_json import report_json
 
 
 def table(report: Report) -> list[list[str]]:
@@ -27,10 +28,10 @@ def figures(report: Report, label: str) -> dict[str, str]:
 @pytest.mark.parametrize("report", reports.EVERY, ids=lambda one: one.__name__)
 def test_every_row_has_a_cell_for_every_column(report):
     names, rule, *rows = table(report())
-    assert len(names) == 11 + bool(report().eager) + bool(report().onnx)
+    assert len(names) == 11 + bool(report().first.eager) + bool(report().first.onnx)
     assert {len(row) for row in (rule, *rows)} == {len(names)}
     assert all(cell for row in rows for cell in row)
-    assert len(rows) == len(report().rows)
+    assert len(rows) == len(report().first.rows)
 
 
 def test_the_figures_stand_under_their_names():
@@ -52,7 +53,7 @@ def test_the_figures_stand_under_their_names():
 
 
 def test_without_onnx_no_column_compares_with_it():
-    names = markdown.headings(reports.without_onnx())
+    names = markdown.headings(reports.without_onnx().first)
     assert [name for name in names if name.startswith("× faster")] == ["× faster than eager"]
 
 
@@ -75,21 +76,21 @@ def test_a_users_metric_names_its_columns():
 
 
 def test_the_caption_says_on_what():
-    said = markdown.caption(reports.normal())
+    said = markdown.caption(reports.normal().first)
     assert said == (
         "cpu, 1 thread; batch 1; preset standard; 500 evaluation samples of digits. Intervals are "
         "95 %, by bootstrap over 6 fresh processes. × smaller is against PyTorch eager. Delta, "
         "agreement and SQNR are against FP32 ONNX."
     )
-    assert "no labels" in markdown.caption(reports.unlabelled())
-    assert "× smaller is against FP32 ONNX" in markdown.caption(reports.without_eager())
-    assert "accuracy was not measured" in markdown.caption(reports.without_data())
+    assert "no labels" in markdown.caption(reports.unlabelled().first)
+    assert "× smaller is against FP32 ONNX" in markdown.caption(reports.without_eager().first)
+    assert "accuracy was not measured" in markdown.caption(reports.without_data().first)
 
 
 def test_findings_notes_host_and_versions_are_there():
     report = reports.normal()
     text = markdown.render(report)
-    assert all(f"- {finding}" in text for finding in report.findings)
+    assert all(f"- {finding}" in text for finding in report.first.findings)
     for expected in ("`ort/to_ort/model.int8.ort`", "CoreML: not usable", "opset 17",
                      "calibration is min-max", "isa: avx2, avx512_vnni", "memory (GiB): 7.8",
                      "onnxruntime 1.23.0", "2025-01-02 03:04"):  # fmt: skip
@@ -132,5 +133,5 @@ def test_every_form_says_where_an_artifact_ran():
     said = "CUDAExecutionProvider: 41 nodes, CPUExecutionProvider: 3 nodes (Softmax ×2, TopK)"
     assert f"ran on {said}" in markdown.render(report)
     assert said in html.render(report)
-    (row,) = [one for one in report.to_json()["rows"] if one["key"] == "ort.quantize"]
+    (row,) = [one for one in report_json(report)["rows"] if one["key"] == "ort.quantize"]
     assert row["placement"] == {"nodes": nodes, "left": {"Softmax": 2, "TopK": 1}}

@@ -25,8 +25,8 @@ def test_nothing_is_cut_off_at_any_width(make, width):
     said = printed(report, width)
     assert "…" not in said
     assert max(len(line) for line in said.splitlines()) <= width
-    for row in report.rows:
-        figures = report.figures[row.key]
+    for row in report.first.rows:
+        figures = report.first.figures[row.key]
         assert row.label in said
         if row.error is None:
             cells = [words.size(figures.bytes), words.milliseconds_interval(figures.median),
@@ -38,13 +38,13 @@ def test_nothing_is_cut_off_at_any_width(make, width):
 def test_a_failed_row_says_what_why_and_fix():
     report = reports.failed()
     said = " ".join(printed(report, 200).split())
-    for row in report.failed:
+    for row in report.first.failed:
         for text in (row.error.what, row.error.why, row.error.fix):
             assert " ".join(text.split()) in said
 
 
 def test_brackets_in_names_are_not_markup():
-    report = replace(reports.normal(), dataset="[/x] [red]")
+    report = reports.normal(dataset="[/x] [red]")
     assert "[/x] [red]" in printed(report, 200)
 
 
@@ -55,10 +55,9 @@ def test_without_samples_there_is_no_accuracy_table():
 
 def test_the_baseline_is_called_what_it_is_and_eager_only_named_where_it_ran():
     first = replace(reports.ROWS[2], label="a.onnx")
-    report = replace(
-        reports.normal(rows=(first, *reports.ROWS[3:])),
-        eager="", onnx=first.key, reference=first.key,
-    )  # fmt: skip
+    report = reports.normal(
+        rows=(first, *reports.ROWS[3:]), eager="", onnx=first.key, reference=first.key
+    )
     said = printed(report, 200)
     assert "than a.onnx" in said
     assert "eager" not in said

@@ -20,7 +20,7 @@ from workbench.artifact import (
     stored_input,
 )
 from workbench.errors import DeviceError, ModelError
-from workbench.run.align import aligned, described, input_mappings, onto_data
+from workbench.run.align import align_artifact, input_mappings, mapping_lines, onto_data
 
 
 def spec(name: str, *shape: int | None, dtype: str = "float32") -> TensorSpec:
@@ -63,7 +63,7 @@ def test_an_image_fits_as_nhwc_where_its_shape_does_and_only_so() -> None:
     (one,) = made.inputs
     assert (one.name, one.stored, one.permutation) == ("image", "x", (0, 2, 3, 1))
     assert one.shape == (1, 3, 24, 40)
-    assert described(made, file) == (
+    assert mapping_lines(made, file) == (
         "input 'image' is 'x' with its axis 1 last (NCHW as NHWC)",
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ EXPECTED = [2 * SAMPLES["a"] - SAMPLES["b"]]
 def test_outputs_tell_which_input_is_which() -> None:
     file = artifact([spec("u", None, 6), spec("v", None, 6)], [spec("o", None, 6)])
     run = runs(lambda u, v: [2 * v - u], SAMPLES)
-    found = aligned(file, AB, [spec("y", None, 6)], EXPECTED, run)
+    found = align_artifact(file, AB, [spec("y", None, 6)], EXPECTED, run)
     assert [(one.name, one.stored) for one in found.artifact.inputs] == [("b", "u"), ("a", "v")]
     assert found.sqnr == float("inf")
     assert found.artifact.outputs[0].stored == "o"
@@ -128,7 +128,7 @@ def test_where_no_mapping_gives_the_outputs_and_two_are_as_bad_nothing_is_guesse
     file = artifact([spec("u", None, 6), spec("v", None, 6)], [spec("o", None, 6)])
     run = runs(lambda u, v: [np.cos(40 * u) + np.cos(40 * v)], SAMPLES)
     with pytest.raises(ModelError, match="cannot be told") as caught:
-        aligned(file, AB, [spec("y", None, 6)], EXPECTED, run)
+        align_artifact(file, AB, [spec("y", None, 6)], EXPECTED, run)
     assert "--data" in caught.value.fix
 
 
@@ -141,13 +141,16 @@ def test_a_mapping_that_the_runtime_refuses_is_passed_over_and_told_if_all_are()
             raise DeviceError("refused")
         return good(trial)
 
-    assert aligned(file, AB, [spec("y", None, 6)], EXPECTED, picky).artifact.inputs[0].name == "b"
+    assert (
+        align_artifact(file, AB, [spec("y", None, 6)], EXPECTED, picky).artifact.inputs[0].name
+        == "b"
+    )
 
     def never(trial: Artifact) -> list[Array]:
         raise DeviceError("refused")
 
     with pytest.raises(DeviceError, match="refused"):
-        aligned(file, AB, [spec("y", None, 6)], EXPECTED, never)
+        align_artifact(file, AB, [spec("y", None, 6)], EXPECTED, never)
 
 
 def test_outputs_in_another_order_layout_and_name_become_the_references() -> None:
@@ -155,7 +158,7 @@ def test_outputs_in_another_order_layout_and_name_become_the_references() -> Non
     outputs = [spec("p", None, 5), spec("q", None, 8, 10, 3), spec("r", None, 5)]
     file = artifact([spec("x", None, 6)], outputs)
     made = [normal(4, 5, seed=2), image.transpose(0, 2, 3, 1), scores]
-    found = aligned(
+    found = align_artifact(
         file, [spec("x", None, 6)], [spec("image", None, 3, 8, 10), spec("scores", None, 5)],
         [image, scores], lambda trial: made,
     )  # fmt: skip
@@ -170,13 +173,15 @@ def test_an_output_that_one_file_lacks_is_left_out() -> None:
     scores = normal(4, 5)
     wanted = [spec("boxes", None, 4), spec("scores", None, 5)]
     file = artifact([spec("x", None, 6)], [spec("out", None, 5)])
-    found = aligned(
+    found = align_artifact(
         file, [spec("x", None, 6)], wanted, [normal(4, 4), scores], lambda trial: [scores]
     )
     assert found.kept == (1,)
     assert [one.name for one in found.artifact.outputs] == ["scores"]
     with pytest.raises(ModelError, match="none of its outputs"):
-        aligned(file, [spec("x", None, 6)], wanted[:1], [normal(4, 4)], lambda trial: [scores])
+        align_artifact(
+            file, [spec("x", None, 6)], wanted[:1], [normal(4, 4)], lambda trial: [scores]
+        )
 
 
 def test_softmax_and_argmax_at_the_end_are_seen() -> None:
@@ -185,22 +190,22 @@ def test_softmax_and_argmax_at_the_end_are_seen() -> None:
     heads = {"softmax": powers / powers.sum(1, keepdims=True), "argmax": logits.argmax(1)}
     for head, made in heads.items():
         file = artifact([spec("x", None, 6)], [spec("y", None, 5)])
-        found = aligned(
+        found = align_artifact(
             file, [spec("x", None, 6)], [spec("logits", None, 5)], [logits],
             lambda trial, made=made: [made],
         )  # fmt: skip
         assert found.artifact.outputs[0].head == head
-        assert f"after {head}" in described(found.artifact, file)[-1]
+        assert f"after {head}" in mapping_lines(found.artifact, file)[-1]
     # What is merely near probabilities, as of small logits all are, is none of them.
     quarter = np.full((4, 5), 0.25, np.float32)
     file = artifact([spec("x", None, 6)], [spec("y", None, 5)])
-    found = aligned(
+    found = align_artifact(
         file, [spec("x", None, 6)], [spec("logits", None, 5)], [logits / 100],
         lambda trial: [quarter],
     )  # fmt: skip
     assert found.artifact.outputs[0].head == ""
     # What is merely near the logits has no head.
-    found = aligned(
+    found = align_artifact(
         file, [spec("x", None, 6)], [spec("logits", None, 5)], [logits], lambda trial: [logits + 1]
     )
     assert found.artifact.outputs[0].head == ""
@@ -211,10 +216,10 @@ def test_pytorchs_outputs_go_by_their_place() -> None:
     outputs = [spec("output_0", None, 5), spec("output_1", None, 5)]
     file = artifact([spec("x", None, 6)], outputs, Format.TORCHSCRIPT)
     wanted = [spec("a", None, 5), spec("b", None, 5)]
-    found = aligned(
+    found = align_artifact(
         file, [spec("x", None, 6)], wanted, [one, other], lambda trial: [other, one]
     )  # fmt: skip
     assert [each.stored for each in found.artifact.outputs] == ["#1", "#0"]
-    assert described(found.artifact, file) == (
+    assert mapping_lines(found.artifact, file) == (
         "output 'a' is 'output_1'", "output 'b' is 'output_0'"
     )  # fmt: skip

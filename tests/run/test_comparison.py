@@ -33,13 +33,13 @@ def compared(folder: Path, one: str, other: str, data: str = "", preset: str = "
 
 def test_a_file_and_itself_differ_in_nothing(files: Path) -> None:
     found = compared(files, "conv.onnx", "conv.onnx")
-    assert [row.label for row in found.report.rows] == ["conv.onnx", "conv.onnx (2)"]
+    assert [row.label for row in found.report.first.rows] == ["conv.onnx", "conv.onnx (2)"]
     (output,) = found.outputs
     assert (output.largest, output.sqnr) == (0, math.inf)
     assert found.mapping == ()
     assert found.layers is not None
     assert found.layers.first is None
-    assert found.report.figures["conv.onnx (2)"].agreement == 100
+    assert found.report.first.figures["conv.onnx (2)"].agreement == 100
 
 
 def test_the_layer_that_was_changed_is_found(files: Path) -> None:
@@ -48,8 +48,8 @@ def test_the_layer_that_was_changed_is_found(files: Path) -> None:
     assert found.layers.first is not None
     assert found.layers.first.node == (files / "broken.txt").read_text()
     assert found.layers.worst(1)[0] == found.layers.first
-    assert found.report.figures["broken.onnx"].delta is not None
-    assert found.report.samples == 16
+    assert found.report.first.figures["broken.onnx"].delta is not None
+    assert found.report.first.samples == 16
 
 
 def test_the_figures_of_the_outputs_are_those_of_the_files(files: Path) -> None:
@@ -138,7 +138,7 @@ def test_files_that_have_nothing_in_common_are_refused(files: Path) -> None:
 
 def test_a_file_that_does_not_run_is_an_error_row(files: Path) -> None:
     found = compared(files, "conv.onnx", "magic.onnx")
-    assert [row.error is None for row in found.report.rows] == [True, False]
+    assert [row.error is None for row in found.report.first.rows] == [True, False]
     assert found.outputs == ()
     assert found.why == "magic.onnx does not run"
 
@@ -149,7 +149,7 @@ def test_the_command_gives_latency_with_its_ratio_and_exits_with_0_though_files_
     short = Preset("quick", processes=2, warmup=0, runs=2, seconds=0.0)
     monkeypatch.setitem(PRESETS, "quick", short)
     found = compared(files, "conv.onnx", "broken.onnx", preset="quick")
-    ratio = found.report.figures["broken.onnx"].than_onnx
+    ratio = found.report.first.figures["broken.onnx"].than_onnx
     assert ratio is not None
     assert ratio.low <= ratio.value <= ratio.high
     print_comparison(found, as_json=True)
@@ -179,5 +179,5 @@ def test_a_difference_of_classes_is_told_by_agreement(files: Path, tmp_path: Pat
     (tmp_path / "conv.onnx").write_bytes((files / "conv.onnx").read_bytes())
     found = compared(tmp_path, "conv.onnx", "argmax.onnx")
     assert found.head == "argmax"
-    assert found.report.figures["argmax.onnx"].agreement == 100
+    assert found.report.first.figures["argmax.onnx"].agreement == 100
     assert found.outputs[0].sqnr is None

@@ -13,6 +13,7 @@ from workbench.display import Quiet
 from workbench.errors import DeviceError, InputError, ModelError
 from workbench.measure.latency import PRESETS, Preset
 from workbench.report.data import Report
+from workbench.report.report_json import report_json
 from workbench.run import files_profile
 
 pytestmark = pytest.mark.process
@@ -35,30 +36,64 @@ def measured(folder: Path, *names: str, data: str = "", out: Path | None = None,
 
 def test_every_file_is_measured_and_held_against_the_first(files: Path) -> None:
     report = measured(files, "conv.onnx", "nhwc.onnx", "broken.onnx", data="images.toml")
-    assert [row.label for row in report.rows] == ["conv.onnx", "nhwc.onnx", "broken.onnx"]
-    assert (report.onnx, report.reference, report.eager) == ("conv.onnx", "conv.onnx", "")
-    assert (report.samples, report.labelled) == (16, True)
-    assert not report.failed
-    for row in report.rows:
-        figures = report.figures[row.key]
+    assert [row.label for row in report.first.rows] == ["conv.onnx", "nhwc.onnx", "broken.onnx"]
+    assert (report.first.onnx, report.first.reference, report.first.eager) == (
+        "conv.onnx",
+        "conv.onnx",
+        "",
+    )
+    assert (report.first.samples, report.first.labelled) == (16, True)
+    assert not report.first.failed
+    for row in report.first.rows:
+        figures = report.first.figures[row.key]
         assert row.latency is not None
         assert len(row.latency.processes) == 2
         assert figures.bytes == (files / row.label).stat().st_size
         assert figures.load_ms is not None
         assert figures.accuracy is not None
-    nhwc, broken = report.figures["nhwc.onnx"], report.figures["broken.onnx"]
+    nhwc, broken = report.first.figures["nhwc.onnx"], report.first.figures["broken.onnx"]
     assert nhwc.agreement == 100
     assert nhwc.sqnr is not None
     assert nhwc.sqnr > 100
     assert broken.sqnr is not None
     assert broken.sqnr < 20
-    assert report.figures["conv.onnx"].than_onnx is None
+    assert report.first.figures["conv.onnx"].than_onnx is None
     assert nhwc.than_onnx is not None
 
 
 def test_the_form_of_the_report_stays(files: Path) -> None:
     report = measured(files, "conv.onnx", "magic.onnx", "nhwc.onnx", data="images.toml")
-    report_form.check(json.loads(json.dumps(report.to_json())), "profile_of_files")
+    report_form.check(json.loads(json.dumps(report_json(report))), "profile_of_files")
+
+
+class Told(Quiet):
+    """Keeps how each task ended."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+
+    def done(self, task: str, state: str = "done") -> None:
+        self.states[task] = state
+
+
+def test_scores_are_kept_and_latency_is_measured_anew(files: Path) -> None:
+    reports = []
+    for _ in range(2):
+        display = Told()
+        reports.append(
+            files_profile.command(
+                [files / "conv.onnx", files / "nhwc.onnx"], str(files / "images.toml"), [], ["cpu"],
+                {"quick": True}, display,
+            ).first
+        )  # fmt: skip
+    assert display.states["accuracy"] == "cached"
+    assert display.states["latency"] == "done"
+    first, second = reports
+    for one, other in zip(first.rows, second.rows, strict=True):
+        assert one.latency != other.latency
+        for name in ("accuracy", "agreement", "sqnr"):
+            figures = first.figures[one.key], second.figures[other.key]
+            assert getattr(figures[0], name) == getattr(figures[1], name)
 
 
 def test_accuracy_is_that_of_the_labels(files: Path) -> None:
@@ -73,23 +108,23 @@ def test_accuracy_is_that_of_the_labels(files: Path) -> None:
     (batch,) = split.batches(16)
     (logits,) = run_onnx(files / "conv.onnx", next(iter(batch.inputs.values())))
     expected = 100 * float(np.mean(logits.argmax(1) == split.labels))
-    assert report.figures["conv.onnx"].accuracy == pytest.approx(expected)
+    assert report.first.figures["conv.onnx"].accuracy == pytest.approx(expected)
 
 
 def test_without_data_each_file_runs_on_its_own_random_inputs(files: Path) -> None:
     report = measured(files, "conv.onnx", "outputs.onnx", "conv.pt", inputs=("image:1x3x32x32",))
-    assert not report.failed
-    assert all(row.latency is not None and row.scores is None for row in report.rows)
-    assert (report.samples, report.dataset) == (0, "random inputs")
+    assert not report.first.failed
+    assert all(row.latency is not None and row.scores is None for row in report.first.rows)
+    assert (report.first.samples, report.first.dataset) == (0, "random inputs")
 
 
 def test_a_file_that_does_not_run_is_an_error_row_and_the_next_the_baseline(files: Path) -> None:
     report = measured(files, "magic.onnx", "conv.onnx")
-    magic, conv = report.rows
+    magic, conv = report.first.rows
     assert isinstance(magic.error, DeviceError)
     assert conv.error is None
     assert conv.latency is not None
-    assert report.onnx == "conv.onnx"
+    assert report.first.onnx == "conv.onnx"
 
 
 def test_wrong_words_are_refused_before_anything_is_measured(files: Path) -> None:
@@ -112,7 +147,7 @@ def test_a_report_is_written_where_it_is_asked_for_and_never_over_the_files(
         "report.html", "report.md", "report.json", "manifest.json"
     }  # fmt: skip
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["profiled"] == {str(files / "conv.onnx"): report.rows[0].sha256}
+    assert manifest["profiled"] == {str(files / "conv.onnx"): report.first.rows[0].sha256}
     verify_folder(out).require_whole()
     text = (out / "report.md").read_text()
     assert "conv.onnx" in text

@@ -20,6 +20,7 @@ from workbench.engine.request import Request
 from workbench.model import ModelSource
 from workbench.recipe import Recipe
 from workbench.report.data import Report, Row
+from workbench.report.report_json import report_json
 from workbench.run import folder as rundir
 from workbench.steps import Simplify
 
@@ -66,7 +67,7 @@ def write(folder: Path, made: tuple[Request, Outcome, Report]) -> tuple[Path, di
     prepared = rundir.prepare(request, datetime.now().astimezone(), folder)
     placed, finished = rundir.write(prepared, report, request, outcome, replace=True)
     written = json.loads((placed / "report.json").read_text())
-    assert written["checklist"] == finished.to_json()["checklist"]
+    assert written["checklist"] == report_json(finished)["checklist"]
     return placed, written
 
 

@@ -8,7 +8,7 @@ import pytest
 from workbench import dataset as datasets
 from workbench.device import profile
 from workbench.errors import DeviceError, ModelError
-from workbench.run.subjects import Subject, fitted, labels, opened
+from workbench.run.subjects import Subject, fit_files, labels, open_files
 from workbench.worker_pool import Pool
 
 pytestmark = pytest.mark.process
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.process
 
 def fit(folder: Path, data: str, *names: str) -> list[Subject]:
     with closing(Pool()) as pool:
-        return fitted(
-            opened([folder / name for name in names]),
+        return fit_files(
+            open_files([folder / name for name in names]),
             datasets.load(str(folder / data)), profile.load("cpu"), pool,
         )  # fmt: skip
 
@@ -67,4 +67,4 @@ def test_a_file_that_does_not_run_or_fit_has_the_error_and_others_stand(files: P
 def test_files_that_cannot_be_read_are_refused(files: Path) -> None:
     for name in ("cut.onnx", "random.tflite", "absent.onnx"):
         with pytest.raises(ModelError, match=name):
-            opened([files / "conv.onnx", files / name])
+            open_files([files / "conv.onnx", files / name])

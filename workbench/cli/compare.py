@@ -60,7 +60,7 @@ def print_comparison(comparison: Comparison, as_json: bool) -> None:
     for line in comparison_text.titles(comparison):
         print(line)
     print()
-    table.show(report, table_console(), quality=report.labelled)
+    table.show(report, table_console(), quality=report.first.labelled)
     for line in comparison_text.details(comparison):
         print(line)
     print(f"\n({report.seconds:.1f} s)")

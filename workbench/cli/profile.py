@@ -60,15 +60,17 @@ def profile(
 
 def _print_profile(report: Report, as_json: bool, out: Path | None) -> None:
     if as_json:
-        print_json(report.to_json())
+        from workbench.report.report_json import report_json
+
+        print_json(report_json(report))
         return
     from workbench.report import table
 
     table.show(report, table_console())
-    for row in report.rows:
+    for row in report.first.rows:
         for note in row.notes:
             print(f"  {row.label}: {note}")
-    for block in report.blocks if report.away or report.others else ():
+    for block in report.blocks if report.several else ():
         for note in block.notes:
             print(f"  {block.device}: {note}")
     page = "" if out is None else f"{out}/report.html  "

@@ -125,7 +125,9 @@ def _print_plan(request: Request, plan: MeasurePlan, cache: Cache, as_json: bool
 def _print_report(finished: Finished, as_json: bool) -> None:
     """The table in a terminal, or the report as JSON."""
     if as_json:
-        print_json({"folder": str(finished.folder), **finished.report.to_json()})
+        from workbench.report.report_json import report_json
+
+        print_json({"folder": str(finished.folder), **report_json(finished.report)})
         return
     from workbench.report import table
 

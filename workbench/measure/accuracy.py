@@ -48,6 +48,7 @@ class Scores:
 
     @property
     def top5_accuracy(self) -> float | None:
+        """In percent; None without labels or with fewer than five classes."""
         return None if self.top5 is None else 100 * float(self.top5.mean())
 
     @property
@@ -71,6 +72,8 @@ class Scores:
         return paired_difference(baseline.top1, self.top1)
 
     def to_json(self) -> dict[str, Any]:
+        """As the cache keeps them: one number a sample."""
+
         def bits(array: Array | None) -> list[int] | None:
             return None if array is None else array.astype(int).tolist()
 
@@ -87,6 +90,8 @@ class Scores:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Scores:
+        """What `to_json` gave."""
+
         def bits(values: list[int] | None) -> Array | None:
             return None if values is None else np.asarray(values, bool)
 
@@ -119,11 +124,11 @@ def score(
     count = len(reference[0])
     reference = apply_head(reference, "" if reference_head else head)
     signal, noise = np.zeros(count), np.zeros(count)
-    for wanted, found in zip(reference, outputs, strict=True):
+    for expected_output, output in zip(reference, outputs, strict=True):
         # Boolean outputs (masks) count as 0 and 1.
-        expected = wanted.astype(np.float64).reshape(count, -1)
+        expected = expected_output.astype(np.float64).reshape(count, -1)
         signal += (expected**2).sum(axis=1)
-        noise += ((found.astype(np.float64).reshape(count, -1) - expected) ** 2).sum(axis=1)
+        noise += ((output.astype(np.float64).reshape(count, -1) - expected) ** 2).sum(axis=1)
     if reference[0].ndim != 2 or reference[0].shape[1] < 2:
         return Scores(None, None, None, signal, noise, head=head)
     # As float64, for the negative of an unsigned or a boolean is not its opposite.

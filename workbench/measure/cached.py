@@ -1,196 +1,248 @@
-"""Measuring what is not measured yet: latencies and scores, from the cache where they are there."""
+"""Targets measured by this package's own processes: from the cache what is there, the rest now."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Artifact
-from workbench.cache import Cache, key_of
+from workbench.cache import key_of
 from workbench.codec import from_plain, to_plain
 from workbench.device import probe
 from workbench.device.placement import Placement
 from workbench.device.providers import runs_on_cpu
-from workbench.display import Display
-from workbench.engine.outcome import Outcome
-from workbench.engine.request import Request
 from workbench.errors import DatasetError, WorkbenchError
-from workbench.measure.latency import Latency, Preset
+from workbench.measure.checks import checks_of
+from workbench.measure.latency import Latency
+from workbench.measure.measurement import DeviceMeasurements, Measurement
+from workbench.measure.target import runnable, subjects_of
 
 if TYPE_CHECKING:
-    from workbench.measure.host import Target
-    from workbench.worker_pool import Pool
+    from numpy.typing import NDArray
 
-EAGER = "eager"
+    from workbench.measure.accuracy import Scores
+    from workbench.measure.checks import Checks
+    from workbench.measure.plan import MeasurePlan
+    from workbench.measure.target import Bench, MeasureTarget
+
+    # Sees the outputs [n, ...] of every batch, by target.
+    Observe = Callable[[Mapping[str, list[NDArray[Any]]]], None]
+    Targets = Mapping[str, MeasureTarget]
+
 RUNTIMES = ("torch", "onnxruntime", "ai-edge-litert")
 
 
-def targets_of(request: Request, outcome: Outcome) -> dict[str, Target]:
-    """What is measured, by row key: PyTorch eager first, then every artifact of the table."""
-    targets: dict[str, Target] = {}
-    if outcome.start is None:
-        targets[EAGER] = request.source
-    for result in outcome.table:
-        if result.artifact is not None:
-            targets[result.located.id] = result.artifact
-    return targets
+def measure_here(
+    targets: tuple[MeasureTarget, ...],
+    bench: Bench,
+    plan: MeasurePlan,
+    exported: Artifact | None = None,
+    observe: Observe | None = None,
+) -> DeviceMeasurements:
+    """Latency, placement, scores and checks of every target that can be run.
+
+    exported: the ONNX graph whose nodes a recipe's files are compared with. observe: sees every
+    target's outputs, so that all are inferred.
+    """
+    running, device, data = runnable(targets), bench.device, bench.data
+    timing = {key: target for key, target in running.items() if not plan.only or key in plan.only}
+    seconds: dict[str, float] = {}
+    timed, measured = latencies_of(timing, bench, plan, seconds)
+    placements: Mapping[str, Placement] = {}
+    if not plan.users_files or device.provider != "cpu":
+        placements = placements_of(running, bench)
+    scored = scores_of(running, bench, seconds, observe)
+    checks: Mapping[str, Checks] = {}
+    if not plan.users_files:
+        checks = checks_of(subjects_of(running), exported, bench)
+    evaluation = data.facts.evaluation
+    return DeviceMeasurements(
+        device=device,
+        targets={
+            key: _measurement(
+                timed.get(key),
+                scored.get(key),
+                placement=placements.get(key, Placement()),
+                checks=checks.get(key),
+                on_cpu=_on_cpu(target, bench),
+            )
+            for key, target in running.items()
+        },
+        samples=evaluation.samples if evaluation is not None and running else 0,
+        host={**probe.host(device.provider), "INT8": device.quantization},
+        measured=measured,
+        seconds=seconds,
+    )
 
 
-def _identity(key: str, target: Target, outcome: Outcome) -> str:
-    return target.sha256 if isinstance(target, Artifact) else outcome.model.fingerprint
+def _measurement(
+    latency: Latency | WorkbenchError | None, scores: Scores | WorkbenchError | None, **more: Any
+) -> Measurement:
+    errors = [result for result in (latency, scores) if isinstance(result, WorkbenchError)]
+    return Measurement(
+        latency=latency if isinstance(latency, Latency) else None,
+        scores=None if isinstance(scores, WorkbenchError) else scores,
+        error=errors[0] if errors else None,
+        **more,
+    )
+
+
+def _on_cpu(target: MeasureTarget, bench: Bench) -> bool:
+    assert target.subject is not None
+    return runs_on_cpu(bench.device, target.subject)
 
 
 def latencies_of(
-    request: Request,
-    preset: Preset,
-    outcome: Outcome,
-    targets: dict[str, Target],
-    cache: Cache,
-    display: Display,
+    targets: Targets, bench: Bench, plan: MeasurePlan, seconds: dict[str, float]
 ) -> tuple[dict[str, Latency | WorkbenchError], str]:
     """Latency of every target that runs on the device, and when it was measured.
 
-    Kept as one record: rounds pair the targets, so figures of two sessions do not mix.
+    Kept as one record: rounds pair the targets, so figures of two sessions do not mix. What it took
+    is noted in `seconds`.
     """
-    if not preset.processes:
+    device, preset = bench.device, plan.preset
+    cache, display = bench.workspace.cache, bench.workspace.display
+    targets = {key: target for key, target in targets.items() if not _on_cpu(target, bench)}
+    if not preset.processes or (plan.users_files and not targets):
         display.done("latency", "skipped")
         return {}, ""
-    targets = {key: one for key, one in targets.items() if not runs_on_cpu(request.device, one)}
-    identities = {key: _identity(key, target, outcome) for key, target in targets.items()}
     key = key_of(
-        "latency", identities, dataclasses.asdict(preset), request.device.to_json(),
-        probe.host(request.device.provider), probe.versions(RUNTIMES),
-        outcome.dataset.inputs, code=("workbench.measure.host",),
+        "latency", {key: target.identity for key, target in targets.items()},
+        dataclasses.asdict(preset), device.to_json(), probe.host(device.provider),
+        probe.versions(RUNTIMES), bench.data.facts.inputs,
+        code=("workbench.measure.host",),
     )  # fmt: skip
-    found = cache.record(key)
-    if found is not None:
+    # Who gives files asks how fast they are now: an earlier figure would be no answer.
+    record = None if plan.users_files else cache.record(key)
+    if record is not None:
         display.done("latency", "cached")
-        timed = {name: Latency.from_json(one) for name, one in found["latencies"].items()}
-        return dict(timed), found["measured"]
-    from workbench.dataset.loading import load_dataset
+        kept = {name: Latency.from_json(latency) for name, latency in record["latencies"].items()}
+        return dict(kept), record["measured"]
     from workbench.measure.host import latencies
 
     display.update("latency", 0.0)
-    inputs = load_dataset(request.data).examples(1, request.source.seed)
+    own = {key: target.inputs for key, target in targets.items() if target.inputs is not None}
+    inputs = bench.data.examples(1) if len(own) < len(targets) else {}
     # Two runs at once would measure each other.
     with cache.locked(
-        request.device.lock,
-        lambda: display.message(f"{request.device.name} is being measured by another run: waiting"),
+        device.lock,
+        lambda: display.message(f"{device.name} is being measured by another run: waiting"),
     ):
         began = time.perf_counter()
-        made = latencies(
-            targets, inputs, request.device, preset,
-            lambda fraction, note: display.update("latency", fraction, note),
+        timed = latencies(
+            subjects_of(targets), inputs, device, preset,
+            lambda fraction, note: display.update("latency", fraction, note), own,
         )  # fmt: skip
-        outcome.timings["latency"] = time.perf_counter() - began
-    when = datetime.now().astimezone().isoformat(timespec="seconds")
-    good = {name: one.to_json() for name, one in made.items() if isinstance(one, Latency)}
-    if len(good) == len(made):  # a crash may have been a passing one: try it again next time
-        cache.store(key, {"latencies": good, "measured": when})
+        seconds["latency"] = time.perf_counter() - began
+    measured = datetime.now().astimezone().isoformat(timespec="seconds")
+    good = {
+        name: latency.to_json() for name, latency in timed.items() if isinstance(latency, Latency)
+    }
+    # A crash may have been a passing one: try it again next time.
+    if len(good) == len(timed) and not plan.users_files:
+        cache.store(key, {"latencies": good, "measured": measured})
     display.done("latency")
-    return made, when
+    return timed, measured
 
 
 def scores_of(
-    request: Request,
-    outcome: Outcome,
-    targets: dict[str, Target],
-    cache: Cache,
-    pool: Pool,
-    display: Display,
-) -> dict[str, Any]:
-    """Scores of every target that has none in the cache; empty without an evaluation split."""
+    targets: Targets, bench: Bench, seconds: dict[str, float], observe: Observe | None = None
+) -> dict[str, Scores | WorkbenchError]:
+    """Scores of every target that has none in the cache; empty without an evaluation split.
+
+    They are against the first target's. What it took is noted in `seconds`.
+    """
     from workbench.measure.accuracy import Scores
 
-    evaluation = outcome.dataset.evaluation
-    if evaluation is None:
-        display.done("accuracy")
+    device, data = bench.device, bench.data
+    cache, display = bench.workspace.cache, bench.workspace.display
+    evaluation = data.facts.evaluation
+    if evaluation is None or not targets:
+        display.done("accuracy", "skipped")
         return {}
     reference = next(iter(targets))
     against = (
-        _identity(reference, targets[reference], outcome), evaluation.fingerprint,
-        request.device.runtime, probe.versions(RUNTIMES),
+        targets[reference].identity, evaluation.fingerprint, device.runtime,
+        probe.versions(RUNTIMES),
     )  # fmt: skip
 
     def key_for(name: str) -> str:
         return key_of(
-            "scores", _identity(name, targets[name], outcome), against,
-            outcome.dataset.metric, outcome.dataset.metric_digest,
+            "scores", targets[name].identity, against, data.facts.metric, data.facts.metric_digest,
             code=("workbench.measure.host",),
         )  # fmt: skip
 
-    found: dict[str, Any] = {}
-    for name in targets:
+    kept_scores: dict[str, Scores | WorkbenchError] = {}
+    for name in targets if observe is None else ():
         record = cache.record(key_for(name))
         if record is not None:
-            found[name] = Scores.from_json(record)
-    missing = {name: one for name, one in targets.items() if name not in found}
+            kept_scores[name] = Scores.from_json(record)
+    missing = {name: target for name, target in targets.items() if name not in kept_scores}
     if not missing:
         display.done("accuracy", "cached")
-        return found
-    from workbench.dataset.loading import load_dataset
-    from workbench.measure.host import BATCH, accuracies
+        return kept_scores
+    from workbench.measure.host import accuracies
     from workbench.measure.recorded import Recorded, Recording, save
 
     display.update("accuracy", 0.0)
     began = time.perf_counter()
     outputs = key_of("outputs", against, code=("workbench.measure.host",))
     recording = Recording(reference)
-    known = cache.entry(outputs)
+    kept = cache.entry(outputs) if observe is None else None
     try:
-        made = accuracies(
-            {reference: targets[reference], **missing}, reference, load_dataset(request.data),
-            pool,
+        scored = accuracies(
+            subjects_of({reference: targets[reference], **missing}), reference, data.load(),
+            bench.workspace.pool,
             lambda fraction, note: display.update("accuracy", fraction, note),
-            request.device,
-            observe=None if known else recording,
-            size=1 if outcome.model.mixes_samples else BATCH,
-            known=Recorded(*known) if known else None,
+            device,
+            observe=observe or (None if kept else recording),
+            size=data.batch,
+            known=Recorded(*kept) if kept else None,
         )  # fmt: skip
     except DatasetError:
         raise
     except WorkbenchError as error:  # the reference's own: nothing can be scored against it
-        made = {reference: error}
-    outcome.timings["accuracy"] = time.perf_counter() - began
-    for name, scores in made.items():
+        scored = {reference: error}
+    seconds["accuracy"] = time.perf_counter() - began
+    for name, scores in scored.items():
         if isinstance(scores, Scores):
             cache.store(key_for(name), scores.to_json())
     if arrays := recording.arrays(evaluation.samples):
         cache.make(outputs, lambda folder: save(folder, arrays))
     cache.used.discard(outputs)  # who has the scores needs no outputs
     display.done("accuracy")
-    return {**found, **made}
+    return {**kept_scores, **scored}
 
 
-def placements_of(
-    request: Request, outcome: Outcome, targets: dict[str, Target], cache: Cache, pool: Pool
-) -> dict[str, Placement]:
+def placements_of(targets: Targets, bench: Bench) -> dict[str, Placement]:
     """Where the nodes of every target ran. One that cannot be told has a note that says why."""
+    device, cache, pool = bench.device, bench.workspace.cache, bench.workspace.pool
     found: dict[str, Placement] = {}
     worker = None
     inputs = None
     for name, target in targets.items():
-        if not isinstance(target, Artifact) and request.device.provider == "cpu":
+        if not isinstance(target.subject, Artifact) and device.provider == "cpu":
             continue  # PyTorch has one place there, and no nodes to count
         key = key_of(
-            "placement", _identity(name, target, outcome), request.device.to_json(),
-            probe.host(request.device.provider), probe.versions(RUNTIMES),
-            outcome.dataset.inputs, code=("workbench.device.placement",),
+            "placement", target.identity, device.to_json(), probe.host(device.provider),
+            probe.versions(RUNTIMES), bench.data.facts.inputs,
+            code=("workbench.device.placement",),
         )  # fmt: skip
         known = cache.record(key)
         if known is not None:
             found[name] = from_plain(known, Placement)
             continue
-        if inputs is None:
-            from workbench.dataset.loading import load_dataset
-
-            inputs = dict(load_dataset(request.data).examples(1, request.source.seed))
+        if inputs is None and target.inputs is None:
+            inputs = bench.data.examples(1)
         # A step's worker has imported what is asked here, for the files; it is asked for all.
         worker = worker or pool.take("step")
         try:
-            found[name] = worker.call("placement", target, inputs, request.device)
+            found[name] = worker.call(
+                "placement", target.subject, dict(target.inputs or inputs or {}), device
+            )
         except WorkbenchError as error:
             found[name] = Placement(notes=(f"where its nodes ran is not known: {error.what}",))
             worker.close()

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Artifact, Format
-from workbench.cache import Cache, key_of
+from workbench.cache import key_of
 from workbench.codec import from_plain, to_plain
 from workbench.device import probe
 from workbench.errors import DatasetError, WorkbenchError
 from workbench.measure.robustness import BATCH, Robustness, robustness
 
 if TYPE_CHECKING:
-    from workbench.display import Display
-    from workbench.engine.outcome import Outcome
-    from workbench.engine.request import Request
     from workbench.inspect.facts import Facts
     from workbench.measure.host import Target
-    from workbench.worker_pool import Pool, RenewedWorker
+    from workbench.measure.target import Bench
+    from workbench.worker_pool import RenewedWorker
 
 RUNTIMES = ("torch", "onnx", "onnxruntime", "ai-edge-litert")
 
@@ -44,37 +42,30 @@ class Checks:
 
 
 def checks_of(
-    request: Request,
-    outcome: Outcome,
-    targets: Mapping[str, Target],
-    cache: Cache,
-    pool: Pool,
-    display: Display,
+    targets: Mapping[str, Target], exported: Artifact | None, bench: Bench
 ) -> dict[str, Checks]:
     """Checks of every artifact among the targets; what is missing is found, and kept.
 
-    What a file may crash runs in one of two workers of the pool, begun anew only after a crash.
-    No error ends a row: it is said where the figure would stand.
+    exported: the ONNX graph as it was exported or given, whose nodes are counted. What a file may
+    crash runs in one of two workers of the pool, begun anew only after a crash. No error ends a
+    row: it is said where the figure would stand.
     """
+    display = bench.workspace.display
     artifacts = {
         name: artifact for name, artifact in targets.items() if isinstance(artifact, Artifact)
     }
-    first = outcome.start or next(
-        (r.artifact for r in outcome.results if r.artifact and r.artifact.format is Format.ONNX),
-        None,
-    )
-    findings = _Found(request, outcome, cache)
-    inspected = list(artifacts.values()) + ([first] if first is not None else [])
+    findings = _Found(bench)
+    inspected = list(artifacts.values()) + ([exported] if exported is not None else [])
     if not any(findings.missing(artifact) for artifact in inspected):
         display.done("checks", "cached")
     else:
         display.update("checks", 0.0)
     checks_by_name: dict[str, Checks] = {}
-    before = findings.facts(first)[0] if first is not None else None
+    before = findings.facts(exported)[0] if exported is not None else None
     nodes = sum(before.operators.values()) if before is not None else None
 
     def checks_in_a_worker(artifact: Artifact) -> Checks:
-        with pool.lend() as worker:
+        with bench.workspace.pool.lend() as worker:
             return findings.checks(artifact, worker)
 
     with ThreadPoolExecutor(2) as threads:
@@ -90,17 +81,15 @@ def checks_of(
 class _Found:
     """Facts and robustness of artifacts, from the cache where they are there."""
 
-    def __init__(self, request: Request, outcome: Outcome, cache: Cache) -> None:
-        self.request = request
-        self.inputs = outcome.dataset.inputs
-        self.cache = cache
+    def __init__(self, bench: Bench) -> None:
+        self.device = bench.device
+        self.data = bench.data
+        self.cache = bench.workspace.cache
         self.measured = False
 
     @cached_property
     def examples(self) -> Mapping[str, Any]:
-        from workbench.dataset.loading import load_dataset
-
-        return load_dataset(self.request.data).examples(BATCH, self.request.source.seed)
+        return self.data.examples(BATCH)
 
     def missing(self, artifact: Artifact) -> bool:
         keys = self._facts_key(artifact), self._robustness_key(artifact)
@@ -145,7 +134,7 @@ class _Found:
             return Robustness.from_json(record), ""
         self.measured = True
         try:
-            robust = robustness(artifact, self.examples, self.request.device, worker)
+            robust = robustness(artifact, self.examples, self.device, worker)
         except DatasetError:
             raise
         except WorkbenchError as error:
@@ -161,8 +150,8 @@ class _Found:
 
     def _robustness_key(self, artifact: Artifact) -> str:
         return key_of(
-            "robustness", artifact.sha256, artifact.to_json(), self.inputs,
-            self.request.device.to_json(), probe.versions(RUNTIMES),
+            "robustness", artifact.sha256, artifact.to_json(), self.data.facts.inputs,
+            self.device.to_json(), probe.versions(RUNTIMES),
             code=("workbench.measure.robustness",),
         )  # fmt: skip
 

@@ -37,7 +37,7 @@ class EvaluationSamples:
         return batch_size(self.inputs)
 
 
-def chosen(dataset: Dataset, count: int) -> EvaluationSamples | None:
+def choose_samples(dataset: Dataset, count: int) -> EvaluationSamples | None:
     """Evenly spread evaluation samples, as many as there are at most; None without any."""
     split = dataset.evaluation
     if split is None or not count:
@@ -59,31 +59,31 @@ def host_outputs(
 
     whole: all inputs are one run, whose first axis need not be the samples'.
     """
-    found: dict[str, list[Array] | WorkbenchError] = {}
+    outputs: dict[str, list[Array] | WorkbenchError] = {}
     for label, target in targets.items():
-        given = inputs[label]
-        count = batch_size(given)
+        target_inputs = inputs[label]
+        count = batch_size(target_inputs)
         size = count if whole else BATCH
         worker = pool.take("open" if isinstance(target, Artifact) else "describe_model")
         try:
-            first = {name: array[:1] for name, array in given.items()}
-            worker.call("open", target, host.threads, given if whole else first, host)
+            first = {name: array[:1] for name, array in target_inputs.items()}
+            worker.call("open", target, host.threads, target_inputs if whole else first, host)
             parts = [
-                worker.call("infer", {k: v[at : at + size] for k, v in given.items()})
+                worker.call("infer", {k: v[at : at + size] for k, v in target_inputs.items()})
                 if not whole
-                else worker.call("infer", dict(given))
+                else worker.call("infer", dict(target_inputs))
                 for at in range(0, count, size)
             ]
-            found[label] = concatenate(parts)
+            outputs[label] = concatenate(parts)
         except WorkbenchError as error:
             worker.close()
-            found[label] = error
+            outputs[label] = error
             continue
         except BaseException:
             worker.close()
             raise
         pool.give(worker)
-    return found
+    return outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Scored:
     fidelity: Scores | None = None
 
 
-def scored(
+def score_outputs(
     outputs: Mapping[str, Sequence[Array]],
     here: Mapping[str, list[Array] | WorkbenchError],
     heads: Mapping[str, str],
@@ -109,27 +109,37 @@ def scored(
     here: this machine's; heads: what each applies to the original's first output. reference: the
     label of the original, in `here`. Where a device's outputs have other shapes, DeviceError.
     """
-    found: dict[str, Scored | WorkbenchError] = {}
+    by_label: dict[str, Scored | WorkbenchError] = {}
     original = here.get(reference)
-    for label, made in outputs.items():
-        mine = here.get(label)
-        if mine is None or isinstance(mine, WorkbenchError):
+    for label, device_outputs in outputs.items():
+        host_output_arrays = here.get(label)
+        if host_output_arrays is None or isinstance(host_output_arrays, WorkbenchError):
             continue
-        shapes = [one.shape for one in made], [one.shape for one in mine]
+        shapes = (
+            [array.shape for array in device_outputs],
+            [array.shape for array in host_output_arrays],
+        )
         if shapes[0] != shapes[1]:
-            found[label] = DeviceError(
+            by_label[label] = DeviceError(
                 "the device gave outputs of other shapes than this machine",
                 f"{shapes[0]} instead of {shapes[1]}",
                 "its runner or its runtime is not what the profile says: build it anew",
             )
             continue
         head = heads.get(label, "")
-        one = Scored(fidelity=accuracy.score(made, mine, None, head, head))
+        device_scores = Scored(
+            fidelity=accuracy.score(device_outputs, host_output_arrays, None, head, head)
+        )
         if samples is not None and original is not None and not isinstance(original, Exception):
-            scores = accuracy.score(made, original, samples.labels, head, heads.get(reference, ""))
-            one = replace(one, scores=_with_metric(scores, made, original, samples, dataset))
-        found[label] = one
-    return found
+            scores = accuracy.score(
+                device_outputs, original, samples.labels, head, heads.get(reference, "")
+            )
+            device_scores = replace(
+                device_scores,
+                scores=_with_metric(scores, device_outputs, original, samples, dataset),
+            )
+        by_label[label] = device_scores
+    return by_label
 
 
 def reference_scores(
@@ -142,13 +152,13 @@ def reference_scores(
 
 def _with_metric(
     scores: Scores,
-    made: Sequence[Array],
+    outputs: Sequence[Array],
     original: Sequence[Array],
     samples: EvaluationSamples,
     dataset: Dataset | None,
 ) -> Scores:
     if dataset is None or dataset.metric is None or samples.labels is None:
         return scores
-    value = float(dataset.metric(made[0], samples.labels))
-    delta = paired_metric_difference(dataset.metric, original[0], made[0], samples.labels)
+    value = float(dataset.metric(outputs[0], samples.labels))
+    delta = paired_metric_difference(dataset.metric, original[0], outputs[0], samples.labels)
     return replace(scores, metric=value, metric_delta=delta)

@@ -22,7 +22,7 @@ class _Sums:
     same: int = 0
     largest: float = 0.0
     signal: float = 0.0
-    found: float = 0.0
+    power: float = 0.0
     product: float = 0.0
     noise: float = 0.0
 
@@ -31,10 +31,14 @@ class _Sums:
 class Difference:
     """One output of two files, over all samples.
 
-    largest: the largest absolute difference; `scale`, the largest absolute value of the reference,
-    says what that means. same: the share of equal elements. sqnr: in dB, infinite where equal.
-    cosine: of the two as one vector each, None where one is all zeros or not finite. Of whole
-    numbers, such as classes, neither means anything: both are None.
+    Attributes:
+        name: of the output.
+        largest: the largest absolute difference.
+        scale: the largest absolute value of the reference, which says what that means.
+        same: the share of equal elements.
+        sqnr: in dB, infinite where equal; None of whole numbers, such as classes.
+        cosine: of the two as one vector each; None of whole numbers, and where one is all zeros or
+            not finite.
     """
 
     name: str
@@ -57,24 +61,27 @@ class Differences:
     def add(self, reference: Sequence[Array], outputs: Sequence[Array]) -> None:
         """One batch of both, lists of outputs [N, ...]; the reference's get the other's head."""
         pairs = zip(self._sums, apply_head(reference, self.head), outputs, strict=True)
-        for place, (sums, wanted, found) in enumerate(pairs):
-            left = wanted.astype(np.float64)
-            right = found.astype(np.float64)
+        for position, (sums, expected, output) in enumerate(pairs):
+            left = expected.astype(np.float64)
+            right = output.astype(np.float64)
             difference = np.abs(right - left)
-            sums.whole = wanted.dtype.kind != "f" or (place == 0 and self.head == "argmax")
+            sums.whole = expected.dtype.kind != "f" or (position == 0 and self.head == "argmax")
             sums.elements += left.size
             sums.same += int((left == right).sum())
-            self._scales[place] = max(self._scales[place], float(np.abs(left).max(initial=0.0)))
+            self._scales[position] = max(
+                self._scales[position], float(np.abs(left).max(initial=0.0))
+            )
             if not np.isfinite(difference).all():
                 sums.largest = sums.noise = math.inf
                 continue
             sums.largest = max(sums.largest, float(difference.max(initial=0.0)))
             sums.signal += float((left**2).sum())
-            sums.found += float((right**2).sum())
+            sums.power += float((right**2).sum())
             sums.product += float((left * right).sum())
             sums.noise += float((difference**2).sum())
 
-    def found(self) -> tuple[Difference, ...]:
+    def differences(self) -> tuple[Difference, ...]:
+        """Of each output, over all batches added so far."""
         return tuple(
             Difference(
                 name=name,
@@ -93,7 +100,7 @@ def _decibels(sums: _Sums) -> float:
 
 
 def _cosine(sums: _Sums) -> float | None:
-    lengths = math.sqrt(sums.signal * sums.found)
+    lengths = math.sqrt(sums.signal * sums.power)
     if not math.isfinite(sums.noise) or lengths == 0:
         return None
     return min(1.0, max(-1.0, sums.product / lengths))

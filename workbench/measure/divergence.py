@@ -59,6 +59,7 @@ class TensorDivergence:
 
     @property
     def title(self) -> str:
+        """The layer that makes it, as tables name it."""
         if not self.operator:
             return f"input {self.tensor}"
         return f"{self.operator} {self.node}".rstrip()
@@ -101,12 +102,19 @@ def layers(
     not known by what an equalized graph was scaled.
     """
     with tempfile.TemporaryDirectory(prefix="wb-layers-") as folder:
-        one = Layered(reference, Path(folder) / "reference")
-        other = Layered(candidate, Path(folder) / "candidate")
-        pairs = [(one.own[name], other.own[name]) for name in one.own if name in other.own]
-        one_session, other_session = one.session(one.order), other.session([b for _, b in pairs])
-        pairs = [(a, b) for a, b in pairs if one_session.is_float(a) and other_session.is_float(b)]
-        ends = {*one.inputs, *one.outputs}
+        graph = Layered(reference, Path(folder) / "reference")
+        candidate_graph = Layered(candidate, Path(folder) / "candidate")
+        pairs = [
+            (graph.own[name], candidate_graph.own[name])
+            for name in graph.own
+            if name in candidate_graph.own
+        ]
+        session, candidate_session = (
+            graph.session(graph.order),
+            candidate_graph.session([b for _, b in pairs]),
+        )
+        pairs = [(a, b) for a, b in pairs if session.is_float(a) and candidate_session.is_float(b)]
+        ends = {*graph.inputs, *graph.outputs}
         sums = {a: np.zeros(3) for a, _ in pairs}
         samples = batch_size(inputs)
         chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
@@ -114,16 +122,16 @@ def layers(
             sample = {name: array[number : number + 1] for name, array in inputs.items()}
             for at, chunk in enumerate(chunks):
                 progress((number + at / len(chunks)) / samples, f"{number}/{samples}")
-                wanted = one_session.run([a for a, _ in chunk], sample)
-                found = other_session.run([b for _, b in chunk], sample)
-                for (a, b), left, right in zip(chunk, wanted, found, strict=True):
-                    _add(sums, a, one.unscaled(a, left), other.unscaled(b, right))
-        bits = min(one.bits, other.bits)
-        compared = tuple(_layers(one, other, dict(pairs), sums, BEST[bits]))
+                expected = session.run([a for a, _ in chunk], sample)
+                tensors = candidate_session.run([b for _, b in chunk], sample)
+                for (a, b), left, right in zip(chunk, expected, tensors, strict=True):
+                    _add(sums, a, graph.unscaled(a, left), candidate_graph.unscaled(b, right))
+        bits = min(graph.bits, candidate_graph.bits)
+        compared = tuple(_layers(graph, candidate_graph, dict(pairs), sums, BEST[bits]))
         return Divergence(
             layers=compared,
             inside=sum(layer.tensor not in ends for layer in compared),
-            of=sum(one_session.is_float(name) for name in one.order if name not in ends),
+            of=sum(session.is_float(name) for name in graph.order if name not in ends),
             threshold=QUANTIZED if bits == 8 else FLOAT,
             samples=samples,
         )
@@ -136,10 +144,10 @@ def _add(sums: dict[str, Array], name: str, left: Array, right: Array) -> None:
     if left.shape != right.shape:
         del sums[name]
         return
-    wanted = left.astype(np.float64)
+    expected = left.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity less infinity: such elements are told apart
-        difference = right.astype(np.float64) - wanted
-    both = np.isfinite(wanted) & np.isfinite(difference)
+        difference = right.astype(np.float64) - expected
+    both = np.isfinite(expected) & np.isfinite(difference)
     # Masks hold infinities on purpose: where both have the same, there is no difference. Masked
     # scores that are finite (-1e4, -1e9) would drown the others in their own power.
     masked = (left == right) | ((left <= MASKED) & (right <= MASKED))
@@ -147,7 +155,7 @@ def _add(sums: dict[str, Array], name: str, left: Array, right: Array) -> None:
         sums[name][:] = sums[name][0], math.inf, math.inf
         return
     both &= left > MASKED
-    sums[name][0] += float((wanted[both] ** 2).sum())
+    sums[name][0] += float((expected[both] ** 2).sum())
     sums[name][1] += float((difference[both] ** 2).sum())
     sums[name][2] = max(sums[name][2], float(np.abs(difference[both]).max(initial=0.0)))
 
@@ -166,7 +174,7 @@ def _layers(
         node = graph.makers.get(name)
         if node is not None and node.op_type == "DequantizeLinear":
             node = other.makers.get(pairs[name], node)  # which layer's output it is
-        before = min((quality[one] for one in graph.sources(name, quality)), default=math.inf)
+        before = min((quality[source] for source in graph.sources(name, quality)), default=math.inf)
         yield TensorDivergence(
             tensor=name,
             node=node.name if node is not None else "",

@@ -16,35 +16,41 @@ from workbench.device.quarantine import Quarantine
 from workbench.device.transport.base import Interrupted, Unreachable
 from workbench.errors import DeviceError, WorkbenchError
 from workbench.measure.latency import ProcessSamples
-from workbench.measure.remote import Found, Round, Wanted, Watch, measure
+from workbench.measure.remote import Assignment, DeviceRun, Round, Watch, measure
 
 if TYPE_CHECKING:
     from workbench.device.transport.base import Transport
     from workbench.display import Display
 
 
-def profiled(
-    devices: Sequence[Device], wanted: Wanted, cache: Cache, display: Display, *, resume: bool
-) -> dict[str, Found]:
-    """What every device gave, by its profile's name; what ended one is its `error`.
+def run_on_devices(
+    devices: Sequence[Device],
+    assignment: Assignment,
+    cache: Cache,
+    display: Display,
+    *,
+    resume: bool,
+) -> dict[str, DeviceRun]:
+    """What every device gave, by its profile's name; what ended a device is its run's `error`.
 
     Devices are measured side by side, but for those that are this machine: one after another, once
     the rest are done, for what runs here would be measured with them. resume: rounds that an
     earlier run finished are taken from the cache. On Ctrl-C what was set on the devices is restored
     before it goes on.
     """
-    away = [one for one in devices if one.transport != "local"]
-    here = [one for one in devices if one.transport == "local"]
-    fleet = _Fleet(wanted, cache, display, resume)
-    found = fleet.together(away)
-    for one in here:
-        found |= fleet.together([one])
-    return {one.name: found[one.name] for one in devices}
+    fleet = _Fleet(assignment, cache, display, resume)
+    runs = fleet.together([device for device in devices if device.transport != "local"])
+    for device in devices:
+        if device.transport == "local":
+            runs |= fleet.together([device])
+    return {device.name: runs[device.name] for device in devices}
 
 
 class _Fleet:
-    def __init__(self, wanted: Wanted, cache: Cache, display: Display, resume: bool) -> None:
-        self.wanted = wanted
+    def __init__(
+        self, assignment: Assignment, cache: Cache, display: Display, resume: bool
+    ) -> None:
+        self.assignment = assignment
         self.cache = cache
         self.display = display
         self.resume = resume
@@ -52,11 +58,12 @@ class _Fleet:
         self.transports: list[Transport] = []
         self.quarantine = Quarantine(cache.folder)
 
-    def together(self, devices: Sequence[Device]) -> dict[str, Found]:
+    def together(self, devices: Sequence[Device]) -> dict[str, DeviceRun]:
+        """Run on several devices at once, each in a thread of its own."""
         if not devices:
             return {}
         with ThreadPoolExecutor(len(devices), thread_name_prefix="device") as threads:
-            futures = {one.name: threads.submit(self._one, one) for one in devices}
+            futures = {device.name: threads.submit(self._run, device) for device in devices}
             try:
                 # In short waits: a signal is seen between two of them.
                 while wait(futures.values(), 0.2, FIRST_EXCEPTION).not_done:
@@ -68,34 +75,34 @@ class _Fleet:
                 raise  # after the threads, which restore what they set
         return {name: future.result() for name, future in futures.items()}
 
-    def _one(self, device: Device) -> Found:
+    def _run(self, device: Device) -> DeviceRun:
         """A device under its lock. Its WorkbenchError is in what it gave, never raised."""
-        found = Found(device=device)
+        run = DeviceRun(device=device)
         task = f"device {device.name}"
         self.display.update(task, 0.0)
         try:
             with self._locked(device):
-                self._measured(device, found, task)
+                self._measured(device, run, task)
         except WorkbenchError as error:
-            found.error = error
-        self.display.done(task, "failed" if found.error else "done")
-        return found
+            run.error = error
+        self.display.done(task, "failed" if run.error else "done")
+        return run
 
-    def _measured(self, device: Device, found: Found, task: str) -> None:
+    def _measured(self, device: Device, run: DeviceRun, task: str) -> None:
         transport = transport_of(device)
         self.transports.append(transport)
         try:
             self._probe(device, transport)
             key = self._key(device)
             if self.resume:
-                found.rounds = _rounds(self.cache.record(key))
+                run.rounds = _rounds(self.cache.record(key))
             watch = Watch(
                 progress=lambda fraction, note: self.display.update(task, fraction, note),
                 message=self.display.message,
                 finished=lambda rounds: self.cache.store(key, {"rounds": _plain(rounds)}),
                 stop=self.stop,
             )
-            measure(transport, found, self.wanted, watch)
+            measure(transport, run, self.assignment, watch)
         except Interrupted:
             raise
         except DeviceError as error:
@@ -128,15 +135,15 @@ class _Fleet:
 
     def _key(self, device: Device) -> str:
         """Of everything that decides the figures of a device."""
-        wanted = self.wanted
+        assignment = self.assignment
         return key_of(
             "rounds",
-            {label: one.sha256 for label, one in wanted.targets.items()},
-            vars(wanted.preset),
+            {label: file.sha256 for label, file in assignment.targets.items()},
+            vars(assignment.preset),
             device.to_json(),
-            {name: vars(one) for name, one in device.libraries.items()},
-            {label: {name: _digest(array) for name, array in one.items()}
-             for label, one in wanted.timed.items()},
+            {name: vars(library) for name, library in device.libraries.items()},
+            {label: {name: _digest(array) for name, array in inputs.items()}
+             for label, inputs in assignment.timed.items()},
             code=("workbench.measure.fleet",),
         )  # fmt: skip
 
@@ -148,9 +155,12 @@ def _digest(array: Any) -> str:
 
 
 def _plain(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    return [{label: one.to_json() for label, one in each.items()} for each in rounds]
+    return [{label: samples.to_json() for label, samples in each.items()} for each in rounds]
 
 
 def _rounds(record: dict[str, Any] | None) -> list[Round]:
-    found = record["rounds"] if record else []
-    return [{label: ProcessSamples.from_json(one) for label, one in each.items()} for each in found]
+    rounds = record["rounds"] if record else []
+    return [
+        {label: ProcessSamples.from_json(samples) for label, samples in each.items()}
+        for each in rounds
+    ]

@@ -52,6 +52,7 @@ class ProcessSamples:
     summary: bool = False
 
     def to_json(self) -> dict[str, Any]:
+        """As report.json has it."""
         plain = {
             "load_ns": self.load_ns,
             "first_ns": self.first_ns,
@@ -62,6 +63,7 @@ class ProcessSamples:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ProcessSamples:
+        """What `to_json` gave."""
         return cls(
             data["load_ns"], data["first_ns"], tuple(data["samples_ns"]), data["peak_bytes"],
             data.get("summary", False),
@@ -69,10 +71,12 @@ class ProcessSamples:
 
     @property
     def median_ms(self) -> float:
+        """Milliseconds: the median of the timed runs."""
         return float(np.median(self.samples_ns)) / 1e6
 
     @property
     def p90_ms(self) -> float:
+        """Milliseconds: the 90th percentile of the timed runs."""
         return float(np.quantile(self.samples_ns, 0.9)) / 1e6
 
 
@@ -96,10 +100,12 @@ class Latency:
 
     @property
     def load_ms(self) -> float:
+        """Milliseconds: the median over processes."""
         return float(np.median([process.load_ns for process in self.processes])) / 1e6
 
     @property
     def first_ms(self) -> float:
+        """Milliseconds of the first inference: the median over processes."""
         return float(np.median([process.first_ns for process in self.processes])) / 1e6
 
     @property
@@ -116,14 +122,17 @@ class Latency:
 
     @property
     def unstable(self) -> bool:
+        """Whether the machine was not quiet."""
         return self.spread > UNSTABLE
 
     def to_json(self) -> dict[str, Any]:
+        """As report.json has it."""
         return {"processes": [process.to_json() for process in self.processes]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Latency:
-        return cls(tuple(ProcessSamples.from_json(process) for process in data["processes"]))
+        """What `to_json` gave."""
+        return cls(tuple(ProcessSamples.from_json(samples) for samples in data["processes"]))
 
 
 def speedup(baseline: Latency, candidate: Latency) -> Estimate:

@@ -48,8 +48,8 @@ class Layered:
         self.inputs = [value.name for value in walk.inputs(self.model.graph)]
         self.outputs = walk.output_names(self.model.graph)
         constant = _constants(nodes, weights)
-        made = [name for node in nodes for name in node.output if name and name not in constant]
-        self.order = [*self.inputs, *made]
+        computed = [name for node in nodes for name in node.output if name and name not in constant]
+        self.order = [*self.inputs, *computed]
         # What has been through 8 bits stands for the tensor, not what goes in; of what was put
         # before an input or behind an output, the inner side. Sorted last, these stay.
         self.own = {
@@ -73,22 +73,22 @@ class Layered:
         axis = channel_axis(value.ndim)
         if scales is None or value.ndim < 2 or value.shape[axis] != len(scales):
             return value
-        shape = [-1 if place == axis else 1 for place in range(value.ndim)]
-        found: Array = value * scales.reshape(shape).astype(value.dtype)
-        return found
+        shape = [-1 if position == axis else 1 for position in range(value.ndim)]
+        unscaled_value: Array = value * scales.reshape(shape).astype(value.dtype)
+        return unscaled_value
 
-    def sources(self, name: str, known: Mapping[str, Any]) -> set[str]:
+    def sources(self, name: str, compared: Mapping[str, Any]) -> set[str]:
         """The nearest tensors before this one that are known, on every path."""
-        found, seen = set(), set()
+        origins, seen = set(), set()
         waiting = list(self.makers[name].input) if name in self.makers else []
         while waiting:
-            one = waiting.pop()
-            if one in known:
-                found.add(one)
-            elif one not in seen and one in self.makers:
-                seen.add(one)
-                waiting += self.makers[one].input
-        return found
+            tensor = waiting.pop()
+            if tensor in compared:
+                origins.add(tensor)
+            elif tensor not in seen and tensor in self.makers:
+                seen.add(tensor)
+                waiting += self.makers[tensor].input
+        return origins
 
     def session(self, names: Sequence[str]) -> LayerSession:
         """A session that gives these tensors, on a copy of the file."""
@@ -123,21 +123,22 @@ class LayerSession:
         self.inputs = set(graph.inputs)
 
     def is_float(self, name: str) -> bool:
+        """Whether a tensor holds floating-point numbers."""
         return self.kinds.get(name) in ("tensor(float)", "tensor(float16)", "tensor(double)")
 
     def run(self, names: Sequence[str], sample: Mapping[str, Array]) -> list[Array]:
         """The named tensors for one canonical sample [1, ...]."""
-        given = feed(self.artifact.inputs, sample)
+        matched = feed(self.artifact.inputs, sample)
         fed = {}
         for spec in self.artifact.inputs:
             kind = self.kinds[spec.stored_name]
             dtype = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(
                 kind, kind.removeprefix("tensor(").removesuffix(")")
             )
-            fed[spec.stored_name] = stored_input(spec, given[spec.name]).astype(dtype)
+            fed[spec.stored_name] = stored_input(spec, matched[spec.name]).astype(dtype)
         asked = [name for name in names if name not in self.inputs]
-        found = dict(zip(asked, self.session.run(asked, fed) if asked else [], strict=True))
-        return [found[name] if name in found else fed[name] for name in names]
+        tensors = dict(zip(asked, self.session.run(asked, fed) if asked else [], strict=True))
+        return [tensors[name] if name in tensors else fed[name] for name in names]
 
 
 def _original(name: str) -> str:
@@ -150,12 +151,12 @@ def _original(name: str) -> str:
 
 def _scales(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
     """By what the channels of equalized tensors were divided, from the figures beside the file."""
-    if not any(one.key == EQUALIZED for one in model.metadata_props):
+    if not any(entry.key == EQUALIZED for entry in model.metadata_props):
         return {}
     for beside in (path.with_name(f"{path.name}.{EVIDENCE}"), path.with_name(EVIDENCE)):
         if beside.is_file():
-            found = json.loads(beside.read_text(encoding="utf-8"))
-            return {name: np.array(one) for name, one in found["scales"].items()}
+            evidence = json.loads(beside.read_text(encoding="utf-8"))
+            return {name: np.array(scale) for name, scale in evidence["scales"].items()}
     raise StepError(
         f"the layers of {path.name} cannot be compared",
         f"its channels are equalized, and {path.name}.{EVIDENCE} is not beside it",
@@ -164,8 +165,8 @@ def _scales(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
 
 def _constants(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> set[str]:
     """Tensors that rest on weights alone: dequantized ones, shapes."""
-    found = set(weights)
+    constants = set(weights)
     for node in nodes:
-        if all(name in found or not name for name in node.input):
-            found.update(node.output)
-    return found
+        if all(name in constants or not name for name in node.input):
+            constants.update(node.output)
+    return constants

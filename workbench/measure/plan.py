@@ -1,4 +1,4 @@
-"""`MeasurePlan`: how the files that a run made are measured."""
+"""`MeasurePlan`: how files are measured."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class MeasurePlan:
         samples: how many evaluation samples are run on devices with a runner, for their outputs.
         operators: whether to time each operator, as `wb profile --op-profile` does.
         only: the rows whose latency is measured, beside the baseline's; all where it is empty.
+        resume: whether rounds that an interrupted run finished on a device are kept.
+        users_files: whether the files are a user's, who asks for their figures of now: latency is
+            measured anew, though it is in the cache, and a file that a device cannot run is an
+            error. A recipe's files are looked into besides: where their nodes ran, and what an app
+            must know of them.
     """
 
     devices: tuple[Device, ...]
@@ -27,3 +32,5 @@ class MeasurePlan:
     samples: int = 64
     operators: bool = False
     only: tuple[str, ...] = ()
+    resume: bool = True
+    users_files: bool = False

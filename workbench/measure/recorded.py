@@ -25,7 +25,7 @@ class Recording:
 
     def __call__(self, outputs: Mapping[str, Sequence[Array]]) -> None:
         """Add a batch's outputs, by target."""
-        self._bytes += sum(one.nbytes for one in outputs[self.name])
+        self._bytes += sum(array.nbytes for array in outputs[self.name])
         if self._bytes <= LIMIT:
             self._batches.append(outputs[self.name])
         else:
@@ -35,18 +35,18 @@ class Recording:
         """The outputs of all `count` samples [N, ...]; none where they are too many bytes, or not
         of one shape a sample.
         """
-        found = []
+        whole = []
         for parts in zip(*self._batches, strict=True):
             if len({part.shape[1:] for part in parts}) > 1 or not all(part.ndim for part in parts):
                 return []
-            found.append(np.concatenate(parts))
-        return found if all(len(one) == count for one in found) else []
+            whole.append(np.concatenate(parts))
+        return whole if all(len(array) == count for array in whole) else []
 
 
 def save(folder: Path, arrays: Sequence[Array]) -> dict[str, Any]:
     """Write outputs as files of `folder`; what `Recorded` must know of them."""
-    for at, one in enumerate(arrays):
-        np.save(folder / f"{at}.npy", one, allow_pickle=False)
+    for at, array in enumerate(arrays):
+        np.save(folder / f"{at}.npy", array, allow_pickle=False)
     return {"outputs": len(arrays)}
 
 
@@ -61,4 +61,4 @@ class Recorded:
 
     def __call__(self, batch: Batch) -> list[Array]:
         """The outputs [n, ...] of a batch of n samples."""
-        return [one[batch.start : batch.start + len(batch)] for one in self._arrays]
+        return [array[batch.start : batch.start + len(batch)] for array in self._arrays]

@@ -37,13 +37,16 @@ BYTES = 32 << 20  # of inputs that one process gets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Assignment:
     """What is measured, the same on every device.
 
-    targets, facts: artifacts by label, and what their files hold. timed: canonical inputs of one
-    run, by label. samples: canonical inputs [N, ...] whose outputs come back, by label; none where
-    it is empty. operators: whether the time of each operator is asked for. whole: the samples are
-    one run, whose first axis need not be theirs.
+    Attributes:
+        targets, facts: artifacts by label, and what their files hold.
+        timed: canonical inputs of one run, by label.
+        samples: canonical inputs [N, ...] whose outputs come back, by label; none where empty.
+        preset: how many processes, runs and seconds.
+        operators: whether the time of each operator is asked for.
+        whole: the samples are one run, whose first axis need not be theirs.
     """
 
     targets: Mapping[str, Artifact]
@@ -56,12 +59,19 @@ class Wanted:
 
 
 @dataclass(kw_only=True)
-class Found:
-    """What one device gave. What is here stays when the device is lost.
+class DeviceRun:
+    """What one device gave so far. It stays when the device is lost.
 
-    device: its profile with what was probed. rounds: complete ones, in which every artifact ran
-    once that did not fail. failed: what ended an artifact there. error: what ended the device.
-    before, after: its health around all of it.
+    Attributes:
+        device: its profile with what was probed.
+        identity: what it says of itself; None before it answered.
+        rounds: complete ones, in which every artifact ran once that did not fail.
+        outputs: of the samples [N, ...], by label.
+        operators: the runtime's own profile as it wrote it, by label.
+        failed: what ended an artifact there, by label.
+        before, after: its health around all of it.
+        notes: what happened meanwhile.
+        error: what ended the device.
     """
 
     device: Device
@@ -79,12 +89,13 @@ class Found:
         """Latency by label, of the artifacts that ran in every round."""
         labels = self.rounds[0] if self.rounds else {}
         return {
-            label: Latency(tuple(one[label] for one in self.rounds))
+            label: Latency(tuple(samples[label] for samples in self.rounds))
             for label in labels
-            if all(label in one for one in self.rounds)
+            if all(label in samples for samples in self.rounds)
         }
 
     def note(self, text: str) -> None:
+        """Keep a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -93,8 +104,11 @@ class Found:
 class Watch:
     """What a measurement tells while it goes on, and asks.
 
-    progress: the fraction done, and a note. message: what the user should know now. finished: is
-    called after every round. stop: is set when the run is to end.
+    Attributes:
+        progress: takes the fraction done, and a note.
+        message: takes what the user should know now.
+        finished: is called after every round, with all of them.
+        stop: is set when the run is to end.
     """
 
     progress: Callable[[float, str], None]
@@ -108,28 +122,28 @@ class Watch:
             raise Interrupted("the run was ended")
 
 
-def measure(transport: Transport, found: Found, wanted: Wanted, watch: Watch) -> None:
-    """Fill `found` with what is wanted and not there yet.
+def measure(transport: Transport, run: DeviceRun, assignment: Assignment, watch: Watch) -> None:
+    """Do of an assignment what the device's run has not yet.
 
     A device that is lost is looked for again, `limits.retries` times with growing pauses; an
     artifact that fails is left out, and the others go on. Raises DeviceError where the device
     cannot be used, Unreachable where it stays away.
     """
-    device = found.device
+    device = run.device
     lost = 0
     while True:
-        done = len(found.rounds), len(found.outputs)
+        done = len(run.rounds), len(run.outputs)
         try:
-            _session(transport, found, wanted, watch)
+            _session(transport, run, assignment, watch)
         except Unreachable as error:
-            if (len(found.rounds), len(found.outputs)) != done:
+            if (len(run.rounds), len(run.outputs)) != done:
                 lost = 0  # it came back, and did something
             if lost == device.limits.retries:
                 raise
             pause = BACKOFF * 2**lost
             lost += 1
             watch.message(f"{device.name}: {error.what}; trying again in {pause:.0f} s")
-            found.note(f"the connection was lost and came back: {error.what}")
+            run.note(f"the connection was lost and came back: {error.what}")
             watch.sleep(pause)
             _reconnect(transport)
         else:
@@ -143,28 +157,28 @@ def _reconnect(transport: Transport) -> None:
         return  # the next command says so, and counts
 
 
-def _session(transport: Transport, found: Found, wanted: Wanted, watch: Watch) -> None:
+def _session(transport: Transport, run: DeviceRun, assignment: Assignment, watch: Watch) -> None:
     identity = identify(transport)
-    _same(found, identity)
-    found.device = resolve_device(found.device, identity)
-    left = {label: one for label, one in wanted.targets.items() if label not in found.failed}
-    runtimes = sorted({_runtime(one) for one in left.values()} - {""})
-    with connect(found.device, transport, identity, runtimes) as place:
-        for text in place.notes:
-            found.note(text)
-        with_inputs = _Bundles(place.here, wanted)
-        if wanted.preset.processes > len(found.rounds):
-            _time(place, found, wanted, with_inputs, watch)
+    _same(run, identity)
+    run.device = resolve_device(run.device, identity)
+    left = {label: file for label, file in assignment.targets.items() if label not in run.failed}
+    runtimes = sorted({_runtime(file) for file in left.values()} - {""})
+    with connect(run.device, transport, identity, runtimes) as connection:
+        for text in connection.notes:
+            run.note(text)
+        with_inputs = _Bundles(connection.here, assignment)
+        if assignment.preset.processes > len(run.rounds):
+            _time(connection, run, assignment, with_inputs, watch)
         for label in left:
-            if label in found.failed or label not in wanted.samples or label in found.outputs:
+            if label in run.failed or label not in assignment.samples or label in run.outputs:
                 continue
             watch.progress(0.9, f"outputs of {label}")
-            _guarded(found, label, partial(_outputs, place, found, with_inputs, label))
-        for label in left if wanted.operators else ():
-            if label not in found.failed and label not in found.operators:
+            _guarded(run, label, partial(_outputs, connection, run, with_inputs, label))
+        for label in left if assignment.operators else ():
+            if label not in run.failed and label not in run.operators:
                 watch.progress(0.95, f"operators of {label}")
-                _guarded(found, label, partial(_operators, place, found, with_inputs, label))
-        found.after = place.health()
+                _guarded(run, label, partial(_operators, connection, run, with_inputs, label))
+        run.after = connection.health()
     watch.progress(1.0, "")
 
 
@@ -174,27 +188,27 @@ def _runtime(artifact: Artifact) -> str:
     return RUNTIMES.get(artifact.format, "")
 
 
-def _same(found: Found, identity: Identity) -> None:
+def _same(run: DeviceRun, identity: Identity) -> None:
     """What comes back under an address must be the device that was there."""
-    before = found.identity
+    before = run.identity
     # Not by its cores: a hot phone takes some of them offline.
     if before is not None and (before.model, before.soc) != (identity.model, identity.soc):
         raise DeviceError(
-            f"{found.device.name} is another device than before",
+            f"{run.device.name} is another device than before",
             f"it was {before.model}, and is {identity.model}",
             "give the profile the serial or host of one device",
         )
-    found.identity = identity
+    run.identity = identity
 
 
-def _guarded(found: Found, label: str, act: Callable[[], None]) -> None:
+def _guarded(run: DeviceRun, label: str, act: Callable[[], None]) -> None:
     """Do something about one artifact; what it fails of is its own, but for a lost device."""
     try:
         act()
     except (Unreachable, Interrupted):
         raise
     except WorkbenchError as error:
-        found.failed[label] = error
+        run.failed[label] = error
 
 
 @dataclass
@@ -202,15 +216,16 @@ class _Bundles:
     """Bundles of the artifacts, made when they are asked for."""
 
     here: Path
-    wanted: Wanted
+    assignment: Assignment
 
     def timed(self, label: str) -> Bundle:
-        return self._bundle(label, self.wanted.timed[label], 1)
+        """An artifact with the inputs of one timed run."""
+        return self._bundle(label, self.assignment.timed[label], 1)
 
     def chunks(self, label: str) -> Sequence[Bundle]:
         """The samples in parts that one process gets."""
-        samples = self.wanted.samples[label]
-        if self.wanted.whole:
+        samples = self.assignment.samples[label]
+        if self.assignment.whole:
             return [self._bundle(label, samples, 1)]
         count = batch_size(samples)
         each = max(1, sum(array.nbytes for array in samples.values()) // count)
@@ -226,93 +241,100 @@ class _Bundles:
 
     def _bundle(self, label: str, inputs: Mapping[str, Array], samples: int) -> Bundle:
         return bundle(
-            self.wanted.targets[label], self.wanted.facts[label], inputs, samples, self.here
+            self.assignment.targets[label], self.assignment.facts[label], inputs, samples, self.here
         )
 
     def name(self, label: str) -> str:
         """A file name that no other artifact has."""
-        return f"a{list(self.wanted.targets).index(label)}"
+        return f"a{list(self.assignment.targets).index(label)}"
 
 
-def _time(place: Connection, found: Found, wanted: Wanted, bundles: _Bundles, watch: Watch) -> None:
+def _time(
+    connection: Connection, run: DeviceRun, assignment: Assignment, bundles: _Bundles, watch: Watch
+) -> None:
     """Rounds until there are as many as the preset asks; each runs every artifact once."""
     jobs: dict[str, Job] = {}
 
     def load(label: str) -> None:
-        jobs[label] = place.job(bundles.name(label), bundles.timed(label), wanted.preset)
+        jobs[label] = connection.job(bundles.name(label), bundles.timed(label), assignment.preset)
 
-    for label in wanted.targets:
-        if label not in found.failed:
+    for label in assignment.targets:
+        if label not in run.failed:
             watch.progress(0.0, f"sending {label}")
-            _guarded(found, label, partial(load, label))
+            _guarded(run, label, partial(load, label))
     repeated = 0
-    limits = place.device.limits
-    while len(found.rounds) < wanted.preset.processes and set(jobs) - set(found.failed):
-        before = _until_ready(place, watch)
-        found.before = found.before or before
-        one = _round(place, found, wanted, jobs, watch)
-        if set(jobs) <= set(found.failed):
+    limits = connection.device.limits
+    while len(run.rounds) < assignment.preset.processes and set(jobs) - set(run.failed):
+        before = _until_ready(connection, watch)
+        run.before = run.before or before
+        samples = _round(connection, run, assignment, jobs, watch)
+        if set(jobs) <= set(run.failed):
             break
-        wrong = problem(before, place.health(), limits)
+        wrong = problem(before, connection.health(), limits)
         if wrong and repeated < limits.retries:
             repeated += 1
-            watch.message(f"{place.device.name}: a round is repeated: {wrong}")
-            found.note(f"a round was repeated: {wrong}")
+            watch.message(f"{connection.device.name}: a round is repeated: {wrong}")
+            run.note(f"a round was repeated: {wrong}")
             watch.sleep(max(COOLING, limits.cool_down))
             continue
         if wrong:
-            found.note(f"THROTTLED: {wrong}; it was repeated {repeated} times, the figures stand")
-        found.rounds.append(one)
-        watch.finished(found.rounds)
+            run.note(f"THROTTLED: {wrong}; it was repeated {repeated} times, the figures stand")
+        run.rounds.append(samples)
+        watch.finished(run.rounds)
 
 
 def _round(
-    place: Connection, found: Found, wanted: Wanted, jobs: Mapping[str, Job], watch: Watch
+    connection: Connection,
+    run: DeviceRun,
+    assignment: Assignment,
+    jobs: Mapping[str, Job],
+    watch: Watch,
 ) -> Round:
-    made: Round = {}
+    samples: Round = {}
     for at, (label, job) in enumerate(jobs.items()):
-        if label in found.failed:
+        if label in run.failed:
             continue
-        done = len(found.rounds) + at / len(jobs)
-        watch.progress(0.9 * done / wanted.preset.processes, label)
-        _guarded(found, label, partial(_process, job, made, label))
-        watch.sleep(place.device.limits.cool_down)
-    return made
+        done = len(run.rounds) + at / len(jobs)
+        watch.progress(0.9 * done / assignment.preset.processes, label)
+        _guarded(run, label, partial(_process, job, samples, label))
+        watch.sleep(connection.device.limits.cool_down)
+    return samples
 
 
-def _process(job: Job, made: Round, label: str) -> None:
-    ran = job.time()
-    made[label] = ProcessSamples(
-        ran.load_ns, ran.first_ns, ran.samples_ns, ran.peak_bytes, ran.summary
+def _process(job: Job, samples: Round, label: str) -> None:
+    times = job.time()
+    samples[label] = ProcessSamples(
+        times.load_ns, times.first_ns, times.samples_ns, times.peak_bytes, times.summary
     )
 
 
-def _until_ready(place: Connection, watch: Watch) -> Health:
+def _until_ready(connection: Connection, watch: Watch) -> Health:
     """The device's health once it is ready. Raises DeviceError where it does not become so."""
-    limits = place.device.limits
+    limits = connection.device.limits
     waited = 0.0
-    while why := ready(now := place.health(), limits.temperature, limits.battery):
+    while why := ready(now := connection.health(), limits.temperature, limits.battery):
         if waited >= limits.wait:
             raise DeviceError(
-                f"{place.device.name} is not ready to be measured",
+                f"{connection.device.name} is not ready to be measured",
                 why,
                 "let it cool, charge it, or change limits in its profile",
             )
-        watch.message(f"{place.device.name}: waiting, {why}")
+        watch.message(f"{connection.device.name}: waiting, {why}")
         watch.sleep(POLL)
         waited += POLL
     return now
 
 
-def _outputs(place: Connection, found: Found, bundles: _Bundles, label: str) -> None:
-
+def _outputs(connection: Connection, run: DeviceRun, bundles: _Bundles, label: str) -> None:
     parts = []
-    for at, one in enumerate(bundles.chunks(label)):
+    for at, chunk in enumerate(bundles.chunks(label)):
         name = f"{bundles.name(label)}.{at}"
-        parts.append(place.job(name, one, bundles.wanted.preset).outputs())
-    found.outputs[label] = concatenate(parts)
+        parts.append(connection.job(name, chunk, bundles.assignment.preset).outputs())
+    run.outputs[label] = concatenate(parts)
 
 
-def _operators(place: Connection, found: Found, bundles: _Bundles, label: str) -> None:
-    job = place.job(f"{bundles.name(label)}.o", bundles.timed(label), bundles.wanted.preset)
-    found.operators[label] = job.operators()
+def _operators(connection: Connection, run: DeviceRun, bundles: _Bundles, label: str) -> None:
+    job = connection.job(
+        f"{bundles.name(label)}.o", bundles.timed(label), bundles.assignment.preset
+    )
+    run.operators[label] = job.operators()

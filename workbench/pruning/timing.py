@@ -142,12 +142,12 @@ class Stopwatch:
 
     def _time_away(self, files: dict[str, Artifact]) -> dict[str, Latency]:
         from workbench import inspect
-        from workbench.measure.fleet import profiled
-        from workbench.measure.remote import Wanted
+        from workbench.measure.fleet import run_on_devices
+        from workbench.measure.remote import Assignment
 
         context = self.context
         example = context.dataset.examples(1, context.seed)
-        request = Wanted(
+        request = Assignment(
             targets=files,
             facts={name: inspect.read(artifact.path) for name, artifact in files.items()},
             timed=dict.fromkeys(files, example),
@@ -155,7 +155,7 @@ class Stopwatch:
             preset=PRESETS["quick"],
         )
         with closing(Cache()) as cache:
-            results = profiled([context.device], request, cache, Quiet(), resume=False)
+            results = run_on_devices([context.device], request, cache, Quiet(), resume=False)
         result = results[context.device.name]
         error = result.error or next(iter(result.failed.values()), None)
         if error is not None:

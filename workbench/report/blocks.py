@@ -1,154 +1,132 @@
-"""A report's artifacts on another device: a block of its own, beside the first."""
+"""A device's block: its rows from what was measured there, and its heading."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from workbench.errors import WorkbenchError
-from workbench.report.data import Report
+from workbench.report.data import Block, Row
 
 if TYPE_CHECKING:
-    from workbench.measure.accuracy import Scores
-    from workbench.measure.device_scores import Scored
-    from workbench.measure.remote import Found
+    from workbench.device.profile import Device
+    from workbench.measure.measurement import DeviceMeasurements, Measurement
+    from workbench.measure.target import MeasureTarget
 
 
-def block(
-    report: Report,
-    found: Found,
-    scored: Mapping[str, Scored | WorkbenchError],
-    samples: int,
-    original: Scores | None,
-) -> Report:
-    """The report with what a device gave in place of what this machine did.
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Keys of the rows that others are compared with, '' where there is none; see `Block`."""
 
-    samples: how many were scored there. original: the reference row's scores on them, where that is
-    no file.
+    eager: str = ""
+    onnx: str = ""
+    reference: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What all rows of a table were measured with.
+
+    Attributes:
+        dataset, preset, metric: names.
+        labelled: whether the dataset's samples have labels.
+        baselines: what is compared with what.
+        notes: what a reader must know of all rows.
     """
-    timed = found.latencies()
-    device = found.device
-    rows = []
-    for row in report.rows:
-        one = scored.get(row.key)
-        failed = found.failed.get(row.key)
-        if failed is None and isinstance(one, WorkbenchError):
-            failed = one
-        good = one if one is not None and not isinstance(one, WorkbenchError) else None
-        scores = good.scores if good else None
-        if row.key == report.reference and row.key == report.eager:
-            scores = original
-        rows.append(
-            replace(
-                row,
-                latency=timed.get(row.key),
-                scores=scores,
-                fidelity=good.fidelity if good else None,
-                operators=operator_times(found.operators.get(row.key, "")),
-                error=row.error or failed,
-                placement={},
-                left={},
-            )
-        )
-    identity = found.identity
-    notes = list(found.notes)
-    for word, state in (("before", found.before), ("after", found.after)):
-        if state is not None and (said := _state(state)):
-            notes.append(f"{word} the measurement: {said}")
-    return replace(
-        report,
+
+    dataset: str
+    preset: str
+    metric: str
+    labelled: bool
+    baselines: Baselines
+    notes: tuple[str, ...] = ()
+
+
+def block_of(
+    targets: Sequence[MeasureTarget], measurements: DeviceMeasurements, terms: Terms
+) -> Block:
+    """A row for each target, with what the device gave of it."""
+    device = measurements.device
+    samples = measurements.samples
+    return Block(
         device=device.name,
         threads=device.threads,
-        rows=tuple(rows),
+        dataset=terms.dataset,
+        preset=terms.preset,
+        metric=terms.metric,
         samples=samples,
-        labelled=report.labelled and samples > 0,
-        host=facts(device, identity) if identity else {},
-        notes=(*report.notes, *notes),
-        emulated=device.emulated,
-        away=True,
-        error=found.error,
-        others=(),
+        labelled=terms.labelled and (samples > 0 or not device.remote),
+        rows=tuple(
+            _row(target, measurements.targets.get(target.key), device) for target in targets
+        ),
+        eager=terms.baselines.eager,
+        onnx=terms.baselines.onnx,
+        reference=terms.baselines.reference,
+        host=measurements.host,
+        notes=(*terms.notes, *measurements.notes),
+        emulated=device.remote and device.emulated,
+        away=device.remote,
+        error=measurements.error,
     )
 
 
-def beside(report: Report) -> Report:
-    """A block that stands beside the first: what the files are was said there."""
-    rows = tuple(replace(row, checks=None, samples=(), quantization=None) for row in report.rows)
-    return replace(report, rows=rows, others=())
-
-
-def facts(device: Any, identity: Any) -> dict[str, Any]:
-    """A device as a report names it. No serial numbers."""
-    parts = ", ".join(
-        f"{count}× {name}" + (f" at {speed} MHz" if speed else "")
-        for name, count, speed in identity.cpus
+def _row(target: MeasureTarget, measurement: Measurement | None, device: Device) -> Row:
+    row = Row(
+        key=target.key,
+        label=target.label,
+        format=target.format,
+        precision=target.precision,
+        path=target.path,
+        bytes=target.bytes,
+        sha256=target.sha256,
+        error=target.error,
+        notes=target.notes,
+        head=target.head,
+        quantization=target.quantization,
     )
-    said = {
-        "device": identity.model,
-        "soc": identity.soc,
-        "cpu": parts,
-        "cores": identity.cores,
-        "architecture": identity.architecture,
-        "isa": list(device.isa),
-        "memory_gib": round(identity.memory_bytes / 2**30, 1),
-        "system": f"{identity.system} {identity.release}",
-        "runner": f"{device.runner} over {device.transport}",
-        "INT8": device.quantization,
-        "emulated": identity.emulator or ("the profile says so" if device.emulated else ""),
-    }
-    return {key: value for key, value in said.items() if value}
+    return row if measurement is None else _measured(row, measurement, device)
 
 
-def _state(state: Any) -> str:
-    parts = []
-    if state.temperature_c is not None:
-        parts.append(f"{state.temperature_c:.0f} °C")
-    if state.throttling is not None:
-        parts.append(f"thermal status {state.throttling}")
-    if state.battery_percent is not None:
-        charging = ", charging" if state.charging else ""
-        parts.append(f"battery {state.battery_percent:.0f} %{charging}")
-    if state.load_1min is not None:
-        parts.append(f"load {state.load_1min:.1f}")
-    return ", ".join(parts)
+def _measured(row: Row, measurement: Measurement, device: Device) -> Row:
+    error = row.error or measurement.error
+    placement = measurement.placement
+    # What ended the row says why nothing is known of its nodes too.
+    notes = [*row.notes, *(() if error else placement.notes)]
+    if measurement.on_cpu:
+        notes.append(_on_cpu(row, measurement, device))
+    return replace(
+        row,
+        latency=measurement.latency,
+        scores=measurement.scores,
+        fidelity=measurement.fidelity,
+        error=error,
+        notes=tuple(notes),
+        placement=placement.nodes,
+        left=placement.left,
+        checks=measurement.checks,
+        operators=measurement.operators,
+    )
 
 
-def title(report: Report) -> str:
+def _on_cpu(row: Row, measurement: Measurement, device: Device) -> str:
+    if measurement.scores is None:
+        return f"its runtime knows nothing of {device.name}: latency was not measured"
+    runtime = "LiteRT" if row.format == "tflite" else "PyTorch"
+    return (
+        f"{runtime} ran it on the CPU, not on {device.name}: accuracy is the CPU's, "
+        "latency was not measured"
+    )
+
+
+def title(block: Block) -> str:
     """A block's heading: the device, and what it is."""
-    known = report.host
-    parts = [report.device, str(known.get("device") or ""), str(known.get("soc") or "")]
-    parts.append(f"{report.threads} {'thread' if report.threads == 1 else 'threads'}")
-    if scheme := known.get("INT8"):
+    host = block.host
+    parts = [block.device, str(host.get("device") or ""), str(host.get("soc") or "")]
+    parts.append(f"{block.threads} {'thread' if block.threads == 1 else 'threads'}")
+    if scheme := host.get("INT8"):
         parts.append(f"INT8 as {scheme}")
-    if report.emulated:
+    if block.emulated:
         parts.append("EMULATED")
-    if report.samples:
-        parts.append(f"{report.samples} samples")
+    if block.samples:
+        parts.append(f"{block.samples} samples")
     return " · ".join(part for part in dict.fromkeys(parts) if part)
-
-
-def operator_times(text: str) -> dict[str, float]:
-    """Milliseconds of one run by operator, from what ONNX Runtime or LiteRT wrote of several."""
-    import json
-
-    try:
-        events = json.loads(text) if text else []
-    except ValueError:
-        return {}
-    if isinstance(events, dict):  # LiteRT's, by the native runner
-        events = events.get("operators", [])
-    sums: dict[str, float] = {}
-    runs = 0
-    for one in events if isinstance(events, list) else []:
-        if not isinstance(one, dict):
-            continue
-        if one.get("name") == "model_run":
-            runs += 1
-        about = one.get("args") or {}
-        if one.get("cat") == "Node" and str(one.get("name", "")).endswith("_kernel_time"):
-            name = str(about.get("op_name", "?"))
-            sums[name] = sums.get(name, 0.0) + float(one.get("dur", 0)) / 1e3
-        elif "op" in one and "ms" in one:
-            sums[str(one["op"])] = sums.get(str(one["op"]), 0.0) + float(one["ms"])
-    return {name: spent / max(1, runs) for name, spent in sums.items()}

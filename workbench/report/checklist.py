@@ -17,10 +17,10 @@ from workbench.report.formats import NOT_MEASURED, few, opset_of
 from workbench.report.verdicts import ATTENTION, NO, YES
 
 if TYPE_CHECKING:
-    from workbench.report.data import Report, Row
+    from workbench.report.data import Block, Row, Verified
 
-Judge = Callable[["Report", "Row"], tuple[str, str]]
-Headline = Callable[["Report", "list[Row]"], str]
+Judge = Callable[["Block", "Row"], tuple[str, str]]
+Headline = Callable[["Block", "list[Row]"], str]
 _ORDER = {YES: 0, ATTENTION: 1, NO: 2}
 
 
@@ -44,6 +44,7 @@ class ChecklistLine:
     findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """As report.json has it."""
         return {
             "name": self.name,
             "asks": self.asks,
@@ -53,27 +54,18 @@ class ChecklistLine:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """Files of the run folder read back after writing.
+def lines(block: Block, verified: Verified | None) -> tuple[ChecklistLine, ...]:
+    """The checklist of a run, in the order in which one would go through it.
 
-    files: how many artifacts and files beside them were compared with the digests of what the
-    steps made. differing: those that were not equal.
+    verified: what was found of the folder's files, None where none were read back.
     """
-
-    files: int
-    differing: tuple[str, ...] = ()
-
-
-def lines(report: Report) -> tuple[ChecklistLine, ...]:
-    """The checklist of a run, in the order in which one would go through it."""
-    rows = [row for row in report.rows if row.path]
+    rows = [row for row in block.rows if row.path]
 
     def line(name: str, asks: str, judge: Judge, headline: Headline) -> ChecklistLine:
-        return _line(name, asks, report, rows, judge, headline)
+        return _line(name, asks, block, rows, judge, headline)
 
     return (
-        _exports(report),
+        _exports(block),
         line("outputs match", "are each file's outputs the original's?",
              verdicts.matches, verdicts.least_sqnr),
         line("optimized", "is no file larger or slower for it?",
@@ -82,19 +74,21 @@ def lines(report: Report) -> tuple[ChecklistLine, ...]:
              verdicts.batched, verdicts.kinds_of_batches),
         line("error handling", "does the runtime refuse wrong inputs?",
              verdicts.handles, verdicts.kinds_of_handling),
-        _verified(report),
+        _verified(verified),
     )  # fmt: skip
 
 
-def attention(report: Report) -> tuple[str, ...]:
+def attention(block: Block, verified: Verified | None) -> tuple[str, ...]:
     """A phrase for each line that is not in order, for the terminal."""
-    said = []
-    for line in lines(report):
+    phrases = []
+    for line in lines(block, verified):
         if line.verdict in (ATTENTION, NO):
-            labels = [one.label for one in line.findings if one.verdict in (ATTENTION, NO)]
+            labels = [
+                finding.label for finding in line.findings if finding.verdict in (ATTENTION, NO)
+            ]
             which = f" ({few(labels)})" if labels else ""
-            said.append(f"{line.name}: {line.verdict}{which}")
-    return tuple(said)
+            phrases.append(f"{line.name}: {line.verdict}{which}")
+    return tuple(phrases)
 
 
 def method() -> Iterator[tuple[str, str]]:
@@ -120,20 +114,20 @@ def method() -> Iterator[tuple[str, str]]:
 
 
 def _line(
-    name: str, asks: str, report: Report, rows: list[Row], judge: Judge, headline: Headline
+    name: str, asks: str, block: Block, rows: list[Row], judge: Judge, headline: Headline
 ) -> ChecklistLine:
     findings = []
     for row in rows:
-        verdict, evidence = judge(report, row)
+        verdict, evidence = judge(block, row)
         findings.append(Finding(label=row.label, verdict=verdict, evidence=evidence))
-    known = [one.verdict for one in findings if one.verdict in _ORDER]
-    verdict = max(known, key=_ORDER.__getitem__) if known else NOT_MEASURED
-    said = [_counts(findings), headline(report, rows)]
+    judged = [finding.verdict for finding in findings if finding.verdict in _ORDER]
+    verdict = max(judged, key=_ORDER.__getitem__) if judged else NOT_MEASURED
+    parts = [_counts(findings), headline(block, rows)]
     return ChecklistLine(
         name=name,
         asks=asks,
         verdict=verdict,
-        evidence="; ".join(part for part in said if part),
+        evidence="; ".join(part for part in parts if part),
         findings=tuple(findings),
     )
 
@@ -145,7 +139,7 @@ def _counts(findings: list[Finding]) -> str:
     total = len(findings)
     parts = []
     for verdict in (YES, ATTENTION, NO, NOT_MEASURED):
-        count = sum(one.verdict == verdict for one in findings)
+        count = sum(finding.verdict == verdict for finding in findings)
         if count == total:
             return f"all {total} artifacts" if total > 1 else findings[0].label
         if count:
@@ -153,9 +147,9 @@ def _counts(findings: list[Finding]) -> str:
     return f"of {total} artifacts {', '.join(parts)}"
 
 
-def _exports(report: Report) -> ChecklistLine:
+def _exports(block: Block) -> ChecklistLine:
     findings = []
-    for row in report.rows:
+    for row in block.rows:
         if row.path:
             checks = row.checks
             if checks is None or checks.facts is None:
@@ -173,32 +167,31 @@ def _exports(report: Report) -> ChecklistLine:
             )
         elif row.error is not None and row.format != "torch":
             findings.append(Finding(label=row.label, verdict=NO, evidence=row.error.what))
-    failed = [one for one in findings if one.verdict == NO]
-    made = [one for one in findings if one.verdict == YES]
-    verdict = (ATTENTION if made else NO) if failed else (YES if made else NOT_MEASURED)
+    failed = [finding for finding in findings if finding.verdict == NO]
+    written = [finding for finding in findings if finding.verdict == YES]
+    verdict = (ATTENTION if written else NO) if failed else (YES if written else NOT_MEASURED)
     return ChecklistLine(
         name="exports",
         asks="did every step write a file that reads back?",
         verdict=verdict,
-        evidence=f"{_counts(findings)}; {len(made)} files were written and read back",
+        evidence=f"{_counts(findings)}; {len(written)} files were written and read back",
         findings=tuple(findings),
     )
 
 
-def _verified(report: Report) -> ChecklistLine:
-    found = report.verified
+def _verified(verified: Verified | None) -> ChecklistLine:
     name, asks = "files verified", "are the files in the folder those that were made?"
-    if found is None:
+    if verified is None:
         return ChecklistLine(
             name=name, asks=asks, verdict=NOT_MEASURED, evidence="nothing was read back"
         )
-    if found.differing:
-        evidence = f"{few(list(found.differing))}: not what was written"
+    if verified.differing:
+        evidence = f"{few(list(verified.differing))}: not what was written"
         return ChecklistLine(name=name, asks=asks, verdict=NO, evidence=evidence)
     return ChecklistLine(
         name=name,
         asks=asks,
         verdict=YES,
-        evidence=f"{found.files} files read back, their SHA-256 that of what the steps made; "
+        evidence=f"{verified.files} files read back, their SHA-256 that of what the steps made; "
         "wb verify compares them again with manifest.json",
     )

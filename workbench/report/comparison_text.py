@@ -19,21 +19,21 @@ WORST = 5  # layers in the table
 
 def titles(comparison: Comparison) -> Iterator[str]:
     """The two files, as A and B."""
-    for letter, row in zip("AB", comparison.report.rows, strict=True):
+    for letter, row in zip("AB", comparison.report.first.rows, strict=True):
         precision = PRECISION.get(row.precision, row.precision)
         yield f"{letter}  {row.path}  ({precision} {FORMAT.get(row.format, row.format)})"
 
 
 def details(comparison: Comparison) -> Iterator[str]:
     """Each output's difference, what goes by other names, and the layers that diverge."""
-    report = comparison.report
+    block = comparison.report.first
     if comparison.outputs:
-        yield f"\nEach output · {report.samples} samples of {report.dataset}"
+        yield f"\nEach output · {block.samples} samples of {block.dataset}"
         width = max(len(output.name) for output in comparison.outputs)
         for output in comparison.outputs:
             yield f"  {output.name:{width}}  {_distance(output, comparison.head)}"
     for name in comparison.alone:
-        yield f"  {name}: {report.rows[1].label} has no such output"
+        yield f"  {name}: {block.rows[1].label} has no such output"
     if comparison.mapping:
         yield "\nNames and layouts"
         for line in comparison.mapping:

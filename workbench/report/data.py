@@ -1,4 +1,4 @@
-"""`Report`: rows of (artifact, latency, scores), and every figure derived from them.
+"""`Report`: a block for each device, of rows (artifact, latency, scores), and what follows of them.
 
 Deltas and ratios are computed here, against named baseline rows, and nowhere else.
 """
@@ -19,8 +19,6 @@ from workbench.measure.latency import Latency, speedup
 
 if TYPE_CHECKING:
     from workbench.measure.checks import Checks
-    from workbench.recipe import Located
-    from workbench.report.checklist import Verified
 
 PRECISION = {
     "float32": "FP32", "float16": "FP16", "int8": "INT8", "dynamic-int8": "dynamic INT8",
@@ -35,17 +33,30 @@ FORMAT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. `key` is unique: `eager`, or the id of the step that made the file.
+    """One line of the table.
 
-    path: relative to the run folder, empty for PyTorch eager, whose `bytes` are those of its
-    parameters and buffers. error: what ended this row; the others stand. head: what the file
-    applies to the original's outputs, "softmax" or "argmax". placement: how many nodes ran on each
-    execution provider, for TFLite on XNNPACK and on LiteRT's own kernels. left: the operators that
-    what should accelerate the file left to the CPU's kernels, with counts. checks: what the
-    decision tables rest on, None where nothing was found. samples: files of code that loads the
-    artifact, relative to the run folder. quantization: what the engine did, on the first row of its
-    branch (see `quantization.evidence`). fidelity: of a device's outputs to this machine's, of the
-    same file. operators: milliseconds of a run by operator, as the runtime's own profile has them.
+    Attributes:
+        key: `eager`, the id of the step that made the file, or a given file's label; unique.
+        label: what readers call it.
+        format, precision: of the file.
+        path: relative to the run folder, empty for PyTorch eager.
+        bytes: of the file; of PyTorch eager, those of its parameters and buffers.
+        sha256: of the file; of PyTorch eager, its fingerprint.
+        latency: raw samples of every process.
+        scores: of its outputs, against the labels and the reference's.
+        error: what ended this row; the others stand.
+        notes: what a reader must know of it.
+        head: what the file applies to the original's outputs, "softmax" or "argmax".
+        placement: how many nodes ran on each execution provider, for TFLite on XNNPACK and on
+            LiteRT's own kernels.
+        left: the operators that what should accelerate the file left to the CPU's kernels, with
+            counts.
+        checks: what the decision tables rest on, None where nothing was looked into.
+        samples: files of code that loads the artifact, relative to the run folder.
+        quantization: what the engine did, on the first row of its branch (see
+            `quantization.explain.evidence`).
+        fidelity: of a device's outputs to this machine's, of the same file.
+        operators: milliseconds of a run by operator, as the runtime's own profile has them.
     """
 
     key: str
@@ -70,6 +81,7 @@ class Row:
 
 
 def label_of(artifact: Artifact) -> str:
+    """What readers call a file: precision, format, and what is in it beside the network."""
     precision = PRECISION.get(artifact.precision, artifact.precision)
     parts = ["baked"] if any(spec.pixels for spec in artifact.inputs) else []
     parts += [precision, FORMAT.get(artifact.format, artifact.format)]
@@ -77,20 +89,17 @@ def label_of(artifact: Artifact) -> str:
     return " ".join(parts)
 
 
-def label_of_step(located: Located) -> str:
-    """What a step would have made, for the row that says why it did not."""
-    precision = located.step.precision
-    words = [PRECISION.get(precision, precision), FORMAT.get(located.step.gives, "")]
-    return " ".join(word for word in words if word) or located.id
-
-
 @dataclass(frozen=True)
 class Figures:
-    """What a row says, None where it was not measured.
+    """What a row says, None where it was not measured. Times are in milliseconds.
 
-    smaller, than_eager, than_onnx: ratios to the baselines, above 1 is better. delta: of the
-    accuracy, in points (or the metric's unit). unit of times: milliseconds. like_host,
-    like_host_sqnr: agreement in percent and SQNR of a device's outputs to this machine's.
+    Attributes:
+        smaller, than_eager, than_onnx: ratios to the baselines, above 1 is better.
+        accuracy, top5, agreement: in percent; accuracy in the unit of a user's metric.
+        delta: of the accuracy, in points or in the metric's unit.
+        sqnr: in dB.
+        like_host, like_host_sqnr: agreement in percent and SQNR of a device's outputs to this
+            machine's.
     """
 
     bytes: int | None
@@ -110,11 +119,9 @@ class Figures:
     like_host: float | None = None
     like_host_sqnr: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {key: plain(value) for key, value in vars(self).items()}
-
 
 def plain(value: Any) -> Any:
+    """A figure in what JSON has: infinities and NaN as their text."""
     if isinstance(value, Estimate):
         return {key: plain(number) for key, number in value.to_json().items()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -123,21 +130,31 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything a run found. `eager`, `onnx` and `reference` are keys of baseline rows, or ''.
+class Block:
+    """The rows of one device, and what they were measured with.
 
-    `onnx` is FP32 ONNX, in a profile or comparison the first file that ran. `reference` is
-    the row that accuracy deltas, agreement and SQNR are taken against. `others` are the same
-    artifacts on further devices. `away`: a runner measured them, see `Device.remote`. `emulated`:
-    the times say nothing and are compared with nothing. `error`: what ended the whole device; its
-    rows have what it gave before.
+    Attributes:
+        device: its profile's name.
+        threads: that a run has there.
+        dataset: the name of what was run.
+        preset: the name of how much was measured.
+        metric: the name of the accuracy.
+        samples: how many were scored.
+        labelled: whether they have labels.
+        rows: one for each artifact.
+        eager, onnx, reference: keys of baseline rows, or ''. `onnx` is FP32 ONNX, in a profile or
+            comparison the first file that ran. `reference` is the row that accuracy deltas,
+            agreement and SQNR are taken against.
+        host: facts of the machine, by name.
+        notes: what a reader must know of all rows.
+        emulated: the times say nothing and are compared with nothing.
+        away: a runner measured it, see `Device.remote`.
+        error: what ended the whole device; its rows have what it gave before.
     """
 
-    recipe: str
-    model: str
-    dataset: str
     device: str
     threads: int
+    dataset: str
     preset: str
     metric: str
     samples: int
@@ -147,23 +164,13 @@ class Report:
     onnx: str
     reference: str
     host: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    created: str = ""
-    measured: str = ""
-    seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    verified: Verified | None = None
-    others: tuple[Report, ...] = ()
     emulated: bool = False
     away: bool = False
     error: WorkbenchError | None = None
 
-    @property
-    def blocks(self) -> tuple[Report, ...]:
-        """One report a device."""
-        return (self, *self.others)
-
     def row(self, key: str) -> Row | None:
+        """The row of a key, None where there is none."""
         return next((row for row in self.rows if row.key == key), None)
 
     @property
@@ -179,16 +186,15 @@ class Report:
 
     @property
     def failed(self) -> tuple[Row, ...]:
+        """The rows that an error ended."""
         return tuple(row for row in self.rows if row.error is not None)
 
-    @property
-    def exit_code(self) -> int:
-        """0, 3 where an artifact failed, 5 where a device did."""
-        errors = [one.error for one in self.blocks if one.error is not None]
-        if errors:
-            return errors[0].exit_code
-        away = [one for one in self.blocks if one.failed and one.away]
-        return 5 if away else 3 if any(one.failed for one in self.blocks) else 0
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """What the table says, in sentences, the unwelcome ones too."""
+        from workbench.report.findings import findings
+
+        return findings(self)
 
     def _figures(self, row: Row) -> Figures:
         base = self.row(self.eager) or self.row(self.onnx)
@@ -226,62 +232,65 @@ class Report:
             return None
         return speedup(base.latency, row.latency)
 
-    @cached_property
-    def findings(self) -> tuple[str, ...]:
-        """What the table says, in sentences, the unwelcome ones too."""
-        from workbench.report.findings import findings
 
-        return findings(self)
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Files of the run folder read back after writing.
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values: figures, and the raw latencies that they are derived from."""
-        from workbench.report import checklist, formats
+    Attributes:
+        files: how many artifacts and files beside them were compared with the digests of what the
+            steps made.
+        differing: those that were not equal.
+    """
 
-        return {
-            "recipe": self.recipe,
-            "model": self.model,
-            "dataset": self.dataset,
-            "device": self.device,
-            "threads": self.threads,
-            "preset": self.preset,
-            "metric": self.metric,
-            "samples": self.samples,
-            "labelled": self.labelled,
-            "baselines": {"eager": self.eager, "onnx": self.onnx, "reference": self.reference},
-            "created": self.created,
-            "measured": self.measured,
-            "seconds": self.seconds,
-            "host": dict(self.host),
-            "versions": dict(self.versions),
-            "notes": list(self.notes),
-            "findings": list(self.findings),
-            "rows": [self._row_json(row) for row in self.rows],
-            "emulated": self.emulated,
-            "error": _error_json(self.error),
-            "devices": [one.to_json() for one in self.others],
-            "formats": [entry.to_json() for entry in formats.entries(self)],
-            "checklist": [line.to_json() for line in checklist.lines(self)],
-        }
-
-    def _row_json(self, row: Row) -> dict[str, Any]:
-        return {
-            "key": row.key,
-            "label": row.label,
-            "format": row.format,
-            "precision": row.precision,
-            "path": row.path,
-            "head": row.head,
-            "sha256": row.sha256,
-            "notes": list(row.notes),
-            "samples": list(row.samples),
-            "placement": {"nodes": dict(row.placement), "left": dict(row.left)},
-            "error": _error_json(row.error),
-            "operators": dict(row.operators),
-            "figures": self.figures[row.key].to_json(),
-            "latency": row.latency.to_json() if row.latency else None,
-            "quantization": row.quantization,
-        }
+    files: int
+    differing: tuple[str, ...] = ()
 
 
-def _error_json(error: WorkbenchError | None) -> dict[str, str] | None:
-    return {"what": error.what, "why": error.why, "fix": error.fix} if error else None
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a run found: the same artifacts on one device after another.
+
+    Attributes:
+        recipe: its name; `profile` or `compare` where files were given.
+        model: the name of what the artifacts were made of.
+        blocks: one for each device, in the order asked for; at least one.
+        versions: of the packages that had a part in it.
+        created, measured: ISO dates; `measured` is '' where no latency was.
+        seconds: that the run took.
+        verified: None where no files were copied.
+    """
+
+    recipe: str
+    model: str
+    blocks: tuple[Block, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    measured: str = ""
+    seconds: float = 0.0
+    verified: Verified | None = None
+
+    @property
+    def first(self) -> Block:
+        """The block of the device that was asked for first, where the files are told of."""
+        return self.blocks[0]
+
+    @property
+    def several(self) -> bool:
+        """Whether a reader must be told which device each figure is of."""
+        return len(self.blocks) > 1 or self.first.away
+
+    @property
+    def failed(self) -> bool:
+        """Whether an artifact failed, on any device."""
+        return any(block.failed for block in self.blocks)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 where an artifact failed, 5 where a device did."""
+        errors = [block.error for block in self.blocks if block.error is not None]
+        if errors:
+            return errors[0].exit_code
+        if any(block.failed and block.away for block in self.blocks):
+            return 5
+        return 3 if self.failed else 0

@@ -16,14 +16,14 @@ document:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from workbench.report import words
 
 if TYPE_CHECKING:
     from workbench.inspect.facts import Facts
-    from workbench.report.data import Report, Row
+    from workbench.report.data import Block, Row
 
 NOT_MEASURED = "not measured"
 
@@ -47,22 +47,22 @@ class Entry:
     speed: str
     requires: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"requires": list(self.requires)}
+
+def entries(block: Block, versions: Mapping[str, str]) -> tuple[Entry, ...]:
+    """An entry for every artifact of the run, failed rows without a file left out.
+
+    versions: of the packages that made and ran the files.
+    """
+    return tuple(_entry(block, row, versions) for row in block.rows if row.path)
 
 
-def entries(report: Report) -> tuple[Entry, ...]:
-    """An entry for every artifact of the run, failed rows without a file left out."""
-    return tuple(_entry(report, row) for row in report.rows if row.path)
-
-
-def _entry(report: Report, row: Row) -> Entry:
-    figures = report.figures[row.key]
+def _entry(block: Block, row: Row, versions: Mapping[str, str]) -> Entry:
+    figures = block.figures[row.key]
     speed = words.faster(figures.than_eager) if figures.than_eager else NOT_MEASURED
     return Entry(
         label=row.label,
         file=row.path,
-        portability=portability(row, report.versions),
+        portability=portability(row, versions),
         size=words.size(figures.bytes),
         speed=f"SLOWER {speed}" if words.slower(figures.than_eager) else speed,
         requires=tuple(requirements(row)),
@@ -182,6 +182,7 @@ def _tensors(facts: Facts) -> Iterator[str]:
 
 
 def few(names: list[str], most: int = 6) -> str:
+    """Names in a line: each once, and how many there are beyond `most`."""
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - most} more" if len(unique) > most else ""
     return ", ".join(unique[:most]) + more

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workbench.measure.latency import PRESETS, UNSTABLE
 from workbench.report import blocks, checklist, formats, plots, quantized, words
-from workbench.report.data import PRECISION, Report, Row
+from workbench.report.data import PRECISION, Block, Report, Row
 from workbench.report.drawing import label_svg
 from workbench.report.markdown import FORMATS, caption, cells, headings, named
 from workbench.report.pages import render_page
@@ -35,11 +35,11 @@ class ReportLine:
 
 
 @dataclass(frozen=True)
-class Block:
-    """The same artifacts on another device."""
+class ShownBlock:
+    """A device's block as the page shows it."""
 
     title: str
-    report: Report
+    block: Block
     headings: list[tuple[str, str]]
     lines: list[ReportLine]
     caption: str
@@ -58,60 +58,58 @@ class Plot:
 
 def render(report: Report) -> str:
     """The whole page."""
+    first, *others = map(_shown, report.blocks)
     return render_page(
         TEMPLATE,
         title=f"{report.recipe} on {report.model}",
         report=report,
-        headings=[_split(heading) for heading in headings(report)],
-        caption=caption(report),
-        lines=[_line(report, row) for row in report.rows],
-        others=[_block(other) for other in report.others],
-        alone=blocks.title(report) if report.away or report.others else "",
-        plots=list(_plots(report)),
-        quantized=[(section, _picture(section)) for section in quantized.sections(report)],
+        first=first,
+        others=others,
+        several=report.several,
+        plots=list(_plots(first.block)),
+        quantized=[(section, _picture(section)) for section in quantized.sections(first.block)],
         layer_headings=quantized.HEADINGS,
-        method=list(_method(report)),
-        host=named(report.host),
+        method=list(_method(first.block)),
         nothing=words.NOTHING,
-        decided=any(row.checks for row in report.rows),
-        checklist=checklist.lines(report),
-        formats=formats.entries(report),
+        decided=any(row.checks for row in first.block.rows),
+        checklist=checklist.lines(first.block, report.verified),
+        formats=formats.entries(first.block, report.versions),
         format_headings=FORMATS,
     )
 
 
-def _block(report: Report) -> Block:
-    return Block(
-        blocks.title(report),
-        report,
-        [_split(heading) for heading in headings(report)],
-        [_line(report, row) for row in report.rows],
-        caption(report),
-        named(report.host),
+def _shown(block: Block) -> ShownBlock:
+    return ShownBlock(
+        blocks.title(block),
+        block,
+        [_split(heading) for heading in headings(block)],
+        [_line(block, row) for row in block.rows],
+        caption(block),
+        named(block.host),
     )
 
 
-def _line(report: Report, row: Row) -> ReportLine:
-    figures = report.figures[row.key]
-    names = headings(report)
+def _line(block: Block, row: Row) -> ReportLine:
+    figures = block.figures[row.key]
+    names = headings(block)
     kinds = [""] * len(names)
     speed_columns = [column for column, name in enumerate(names) if name.startswith("× faster")]
     ratios = (
-        *((figures.than_eager,) if report.eager else ()),
-        *((figures.than_onnx,) if report.onnx else ()),
+        *((figures.than_eager,) if block.eager else ()),
+        *((figures.than_onnx,) if block.onnx else ()),
     )
     for column, ratio in zip(speed_columns, ratios, strict=True):
         if ratio is not None and words.known(ratio) and not ratio.excludes(1):
             kinds[column] = "same"
-        elif words.slower(ratio) and row.key != report.eager:
+        elif words.slower(ratio) and row.key != block.eager:
             kinds[column] = "worse"
     delta_column = next(column for column, name in enumerate(names) if " delta" in name)
     if figures.delta is not None and not figures.delta.excludes(0):
         kinds[delta_column] = "same"
-    elif figures.delta is not None and figures.delta.value < 0 and report.metric == "top-1":
+    elif figures.delta is not None and figures.delta.value < 0 and block.metric == "top-1":
         kinds[delta_column] = "worse"  # of a user's metric, who knows which way is better
     shown = []
-    for text, kind in zip(cells(report, row), kinds, strict=True):
+    for text, kind in zip(cells(block, row), kinds, strict=True):
         value, interval = _split(text)
         shown.append(Cell(value, interval, "nothing" if text == words.NOTHING else kind))
     shown[0] = Cell(row.label, "", "")
@@ -135,8 +133,8 @@ def _split(text: str) -> tuple[str, str]:
     return value, bracket.strip() + rest
 
 
-def _plots(report: Report) -> Iterator[Plot]:
-    shown = plots.quality(report)
+def _plots(block: Block) -> Iterator[Plot]:
+    shown = plots.quality(block)
     kind = "" if shown is None else shown.kind[0].upper() + shown.kind[1:]
     instead = "" if kind == "Accuracy" else f" There is no accuracy to show: {kind} stands for it."
     # Which way is better in a user's metric, who knows.
@@ -144,14 +142,14 @@ def _plots(report: Report) -> Iterator[Plot]:
     key = "Colour tells the precision, the marker the format."
     for title, text, svg, wide in (
         (f"{kind} against size", f"{better} is better. {key}{instead}",
-         plots.accuracy_size(report), False),
+         plots.accuracy_size(block), False),
         (f"{kind} against latency",
          f"{better} is better. Bars: 95 % intervals of the median. {key}{instead}",
-         plots.accuracy_latency(report), False),
+         plots.accuracy_latency(block), False),
         ("Latency distributions",
-         "Line: 5th to 95th percentile of all runs; band: the middle half; tick: median. "
+         "ReportLine: 5th to 95th percentile of all runs; band: the middle half; tick: median. "
          "Dots above: the median of each fresh process, the first round on top.",
-         plots.latency_distributions(report), True),
+         plots.latency_distributions(block), True),
     ):  # fmt: skip
         if svg:
             yield _plot(title, text, svg, wide, "The figures are in the table.")
@@ -169,21 +167,21 @@ def _plot(title: str, text: str, svg: str, wide: bool, figures: str) -> Plot:
     return Plot(title, text, label_svg(svg, f"{title}. {text} {figures}"), wide)
 
 
-def _method(report: Report) -> Iterator[tuple[str, str]]:
+def _method(block: Block) -> Iterator[tuple[str, str]]:
     """What was done and what each figure means, as names and sentences."""
-    if report.preset == "none":
+    if block.preset == "none":
         yield "Latency", "Not measured: --no-latency was given."
     else:
-        yield from _latency_method(report)
-    yield from _accuracy_method(report)
-    if any(row.quantization for row in report.rows):
+        yield from _latency_method(block)
+    yield from _accuracy_method(block)
+    if any(row.quantization for row in block.rows):
         yield from quantized.method()
-    if any(row.checks for row in report.rows):
+    if any(row.checks for row in block.rows):
         yield from checklist.method()
 
 
-def _latency_method(report: Report) -> Iterator[tuple[str, str]]:
-    preset = PRESETS.get(report.preset)
+def _latency_method(block: Block) -> Iterator[tuple[str, str]]:
+    preset = PRESETS.get(block.preset)
     if preset is not None:
         yield (
             f"Preset {preset.name}",
@@ -192,7 +190,7 @@ def _latency_method(report: Report) -> Iterator[tuple[str, str]]:
             f"{preset.seconds:g} s.",
         )
     else:
-        yield f"Preset {report.preset}", "Fresh processes for each artifact, in turns."
+        yield f"Preset {block.preset}", "Fresh processes for each artifact, in turns."
     yield "Load and first inference", "Timed apart, and in no median."
     yield (
         "Latency intervals",
@@ -217,15 +215,15 @@ def _latency_method(report: Report) -> Iterator[tuple[str, str]]:
     yield "Peak memory", "The most that loading and running added to a process."
 
 
-def _accuracy_method(report: Report) -> Iterator[tuple[str, str]]:
-    reference = report.row(report.reference)
+def _accuracy_method(block: Block) -> Iterator[tuple[str, str]]:
+    reference = block.row(block.reference)
     against = reference.label if reference else "the FP32 reference"
-    if not report.samples:
+    if not block.samples:
         yield "Accuracy", "Not measured: the run had no evaluation samples."
         return
     yield (
         "Delta",
-        f"The difference in {report.metric} from {against} on the same samples, which calibration "
+        f"The difference in {block.metric} from {against} on the same samples, which calibration "
         "never saw, with a 95 % interval for pairs.",
     )
     yield "Agreement", f"The share of samples whose predicted class is that of {against}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from workbench.report.data import Report, Row
+from workbench.report.data import Block, Row
 from workbench.report.drawing import (
     BLUE,
     FONT,
@@ -58,17 +58,17 @@ class _Point:
     high: float = math.nan
 
 
-def quality(report: Report) -> Quality | None:
+def quality(block: Block) -> Quality | None:
     """Accuracy, else agreement with the reference, else SQNR, else None."""
-    rows = [row for row in report.rows if row.error is None]
-    figures = report.figures
-    unlabelled = "" if report.labelled else ", no labels"
-    base = report.row(report.reference)
+    rows = [row for row in block.rows if row.error is None]
+    figures = block.figures
+    unlabelled = "" if block.labelled else ", no labels"
+    base = block.row(block.reference)
     against = base.label if base else "FP32"
     accuracy = {row.key: figures[row.key].accuracy for row in rows}
     if values := _finite(accuracy):
-        percent = report.metric == "top-1"
-        axis = f"{report.metric} (%)" if percent else report.metric
+        percent = block.metric == "top-1"
+        axis = f"{block.metric} (%)" if percent else block.metric
         return Quality("accuracy", axis, percent, values)
     agreement = {row.key: figures[row.key].agreement for row in rows}
     if values := _finite(agreement):
@@ -88,36 +88,36 @@ def _finite(values: dict[str, float | None]) -> dict[str, float]:
     }
 
 
-def accuracy_size(report: Report) -> str:
+def accuracy_size(block: Block) -> str:
     """Accuracy against size, or '' where no row has both."""
-    shown = quality(report)
+    shown = quality(block)
     if shown is None:
         return ""
     points = [
         _Point(row, row.bytes / 1e6, shown.values[row.key])
-        for row in report.rows
+        for row in block.rows
         if row.bytes and row.key in shown.values
     ]
     return _scatter("size", points, "size (MB)", shown)
 
 
-def accuracy_latency(report: Report) -> str:
+def accuracy_latency(block: Block) -> str:
     """Accuracy against median latency with its interval, or '' where no row has both."""
-    shown = quality(report)
+    shown = quality(block)
     if shown is None:
         return ""
     points = []
-    for row in report.rows:
-        median = report.figures[row.key].median
+    for row in block.rows:
+        median = block.figures[row.key].median
         if median is not None and median.value > 0 and row.key in shown.values:
             y = shown.values[row.key]
             points.append(_Point(row, median.value, y, median.low, median.high))
     return _scatter("latency", points, "median latency (ms), 95 % interval", shown)
 
 
-def latency_distributions(report: Report) -> str:
+def latency_distributions(block: Block) -> str:
     """A strip for each artifact: quantiles of all samples, and each process's median above them."""
-    rows = [row for row in report.rows if row.latency is not None and row.error is None]
+    rows = [row for row in block.rows if row.latency is not None and row.error is None]
     if not rows:
         return ""
     with plot_settings("distributions"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.report import words
-from workbench.report.data import PRECISION, Report, Row
+from workbench.report.data import PRECISION, Block, Row
 from workbench.report.drawing import (
     GREEN,
     INK,
@@ -39,36 +39,36 @@ class Section:
     svg: str
 
 
-def sections(report: Report) -> list[Section]:
+def sections(block: Block) -> list[Section]:
     """A section for every artifact that the quantization engine made."""
-    made = [row for row in report.rows if row.quantization is not None]
-    return [_section(report, row, f"waterfall-{number}") for number, row in enumerate(made)]
+    quantized = [row for row in block.rows if row.quantization is not None]
+    return [_section(block, row, f"waterfall-{number}") for number, row in enumerate(quantized)]
 
 
-def _section(report: Report, row: Row, name: str) -> Section:
-    found = row.quantization
-    assert found is not None
+def _section(block: Block, row: Row, name: str) -> Section:
+    evidence = row.quantization
+    assert evidence is not None
     branch = row.key.rpartition(".")[0]
     alike = [
-        one.label for one in report.rows[report.rows.index(row) :]
-        if one is row or (one.path and branch and one.key.rpartition(".")[0] == branch)
+        other.label for other in block.rows[block.rows.index(row) :]
+        if other is row or (other.path and branch and other.key.rpartition(".")[0] == branch)
     ]  # fmt: skip
-    layers = found["layers"]
+    layers = evidence["layers"]
     integer = sum(layer["precision"] == "int8" for layer in layers if layer["op"] != "input")
     total = sum(layer["op"] != "input" for layer in layers)
-    noisy = sorted((one for one in layers if one["noise"]), key=lambda one: -one["noise"])
+    noisy = sorted((layer for layer in layers if layer["noise"]), key=lambda layer: -layer["noise"])
     return Section(
         title=", ".join(alike),
         caption=(
-            f"On {found['staged']} calibration samples, against FP32, one technique after the "
+            f"On {evidence['staged']} calibration samples, against FP32, one technique after the "
             "other; each but the last is simulated, the last is the file itself."
         ),
-        stages=tuple(_stages(found["waterfall"])),
+        stages=tuple(_stages(evidence["waterfall"])),
         summary=f"{total} layers, {integer} in INT8",
-        layers=tuple(_layer(one) for one in layers),
-        worst=tuple(f"{one['name']} {words.percent(100 * one['noise'], 0)}"
-                    for one in noisy[:WORST]),
-        svg=waterfall(name, found["waterfall"]),
+        layers=tuple(_layer(layer) for layer in layers),
+        worst=tuple(f"{layer['name']} {words.percent(100 * layer['noise'], 0)}"
+                    for layer in noisy[:WORST]),
+        svg=waterfall(name, evidence["waterfall"]),
     )  # fmt: skip
 
 
@@ -85,19 +85,19 @@ def method() -> Iterator[tuple[str, str]]:
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     before = None
-    for one in stages:
-        gain = words.NOTHING if before is None else f"{one['sqnr'] - before:+.1f} dB"
-        yield one["name"], words.decibels(one["sqnr"]), gain, _share(one["agreement"])
-        before = one["sqnr"]
+    for stage in stages:
+        gain = words.NOTHING if before is None else f"{stage['sqnr'] - before:+.1f} dB"
+        yield stage["name"], words.decibels(stage["sqnr"]), gain, _share(stage["agreement"])
+        before = stage["sqnr"]
 
 
-def _layer(one: Mapping[str, Any]) -> tuple[str, ...]:
-    ranged = one["low"] is not None
+def _layer(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    ranged = layer["low"] is not None
     return (
-        one["name"], one["op"], PRECISION.get(one["precision"], one["precision"]),
-        words.decibels(one["weight_sqnr"]),
-        f"{one['low']:.3g} to {one['high']:.3g}" if ranged else words.NOTHING,
-        _share(one["clipped"], 3), words.decibels(one["sqnr"]), _share(one["noise"]),
+        layer["name"], layer["op"], PRECISION.get(layer["precision"], layer["precision"]),
+        words.decibels(layer["weight_sqnr"]),
+        f"{layer['low']:.3g} to {layer['high']:.3g}" if ranged else words.NOTHING,
+        _share(layer["clipped"], 3), words.decibels(layer["sqnr"]), _share(layer["noise"]),
     )  # fmt: skip
 
 
@@ -112,25 +112,29 @@ def waterfall(name: str, stages: Sequence[Mapping[str, Any]]) -> str:
     with plot_settings(name):
         figure, axes = new_figure(9.3, 0.9 + 0.42 * len(stages))
         before = 0.0
-        for place, one in enumerate(stages):
-            after = one["sqnr"]
-            colour = INK if place == 0 else GAIN if after >= before else LOSS
+        for position, stage in enumerate(stages):
+            after = stage["sqnr"]
+            colour = INK if position == 0 else GAIN if after >= before else LOSS
             low, high = min(before, after), max(before, after)
-            axes.barh(place, high - low, 0.62, low, color=colour, alpha=0.4 if place == 0 else 0.9)
-            if place + 1 < len(stages):
-                axes.vlines(after, place, place + 1, INK, linewidth=0.8, alpha=0.5)
-            gain = "" if place == 0 else f" ({after - before:+.1f})"
-            agreed = "" if one["agreement"] is None else f", {_share(one['agreement'], 0)} agree"
+            axes.barh(
+                position, high - low, 0.62, low, color=colour, alpha=0.4 if position == 0 else 0.9
+            )
+            if position + 1 < len(stages):
+                axes.vlines(after, position, position + 1, INK, linewidth=0.8, alpha=0.5)
+            gain = "" if position == 0 else f" ({after - before:+.1f})"
+            agreed = (
+                "" if stage["agreement"] is None else f", {_share(stage['agreement'], 0)} agree"
+            )
             axes.annotate(
-                f"{after:.1f} dB{gain}{agreed}", (max(high, 0), place), (6, 0),
+                f"{after:.1f} dB{gain}{agreed}", (max(high, 0), position), (6, 0),
                 textcoords="offset points", va="center", fontsize=9, parse_math=False,
             )  # fmt: skip
             before = after
         axes.set_yticks(range(len(stages)))
-        axes.set_yticklabels([one["name"] for one in stages], parse_math=False)
+        axes.set_yticklabels([stage["name"] for stage in stages], parse_math=False)
         axes.set_ylim(len(stages) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        ends = [0.0, *(one["sqnr"] for one in stages)]
+        ends = [0.0, *(stage["sqnr"] for stage in stages)]
         # Room for the words behind the longest bar.
         axes.set_xlim(min(ends) * 1.1, max(*ends, 1.0) * 1.35)
         axes.set_xlabel("SQNR of the outputs (dB)")

@@ -37,70 +37,71 @@ def show(report: Report, console: Console, *, quality: bool = True) -> None:
     """
     from rich.markup import escape
 
-    blocks = report.blocks
-    several = len(blocks) > 1 or report.away
-    where = "" if several else f"{report.device}, {report.threads} thread(s), "
+    blocks, first, several = report.blocks, report.first, report.several
+    where = "" if several else f"{first.device}, {first.threads} thread(s), "
     speed = dict(SPEED)
-    if any(one.eager for one in blocks):
+    if any(block.eager for block in blocks):
         speed["than eager"] = lambda f: words.faster(f.than_eager)
-    if report.onnx:
-        speed[f"than {report.baseline}"] = lambda f: words.faster(f.than_onnx)
-    if all(row.latency is None for one in blocks for row in one.rows):
+    if first.onnx:
+        speed[f"than {first.baseline}"] = lambda f: words.faster(f.than_onnx)
+    if all(row.latency is None for block in blocks for row in block.rows):
         _print(report, console, "Size", {name: SIZE[name] for name in ("size", "smaller")})
     elif console.width >= WIDE:
         _print(report, console, f"Size and speed · {where}batch 1", SIZE | speed)
     else:
         _print(report, console, "Size", SIZE)
         _print(report, console, f"Speed · {where}batch 1", speed, folded=True)
-    if quality and (any(one.samples for one in blocks) or _compared(report)):
+    if quality and (any(block.samples for block in blocks) or _compared(report)):
         _print_quality(report, console)
     if several:
-        for one in blocks:
-            console.print(title(one), highlight=False, markup=False, soft_wrap=True)
-    for one in blocks:
-        for finding in one.findings:
-            named = len(blocks) == 1 or finding.startswith(one.device)
-            begin = "" if named else f"{one.device}: "
+        for block in blocks:
+            console.print(title(block), highlight=False, markup=False, soft_wrap=True)
+    for block in blocks:
+        for finding in block.findings:
+            named = len(blocks) == 1 or finding.startswith(block.device)
+            begin = "" if named else f"{block.device}: "
             console.print(f"• {begin}{finding}", highlight=False, markup=False)
-        for row in one.rows:
+        for row in block.rows:
             if row.operators:
-                said = f"• {one.device}: {row.label}: {words.operators(row.operators)}"
-                console.print(said, highlight=False, markup=False)
-    wanting = checklist.attention(report) if any(row.checks for row in report.rows) else ()
+                text = f"• {block.device}: {row.label}: {words.operators(row.operators)}"
+                console.print(text, highlight=False, markup=False)
+    checked = any(row.checks for row in first.rows)
+    wanting = checklist.attention(first, report.verified) if checked else ()
     if wanting:
-        said = f"• Checklist, the evidence is in report.html: {'; '.join(wanting)}."
-        console.print(said, highlight=False, markup=False)
-    for one in blocks:
-        begin = f"{one.device}, " if len(blocks) > 1 else ""
-        if one.error is not None:
-            said = f"[red]{escape(one.device)}[/red]: {escape(str(one.error))}"
-            console.print(said, highlight=False)
-        for row in one.failed:
-            said = f"[red]{escape(begin + row.label)}[/red]: {escape(str(row.error))}"
-            console.print(said, highlight=False)
+        text = f"• Checklist, the evidence is in report.html: {'; '.join(wanting)}."
+        console.print(text, highlight=False, markup=False)
+    for block in blocks:
+        begin = f"{block.device}, " if len(blocks) > 1 else ""
+        if block.error is not None:
+            text = f"[red]{escape(block.device)}[/red]: {escape(str(block.error))}"
+            console.print(text, highlight=False)
+        for row in block.failed:
+            text = f"[red]{escape(begin + row.label)}[/red]: {escape(str(row.error))}"
+            console.print(text, highlight=False)
 
 
 def _compared(report: Report) -> bool:
     """Whether a device's outputs were held against this machine's."""
-    return any(row.fidelity for one in report.blocks for row in one.rows)
+    return any(row.fidelity for block in report.blocks for row in block.rows)
 
 
 def _print_quality(report: Report, console: Console) -> None:
-    blocks = report.blocks
-    scored = any(one.samples for one in blocks)
+    blocks, first = report.blocks, report.first
+    metric = first.metric
+    scored = any(block.samples for block in blocks)
     columns: Columns = {}
-    if any(one.labelled for one in blocks):
-        columns[report.metric] = lambda f: words.accuracy(f.accuracy, report.metric)
-        columns["delta"] = lambda f: words.points(f.delta, report.metric)
+    if any(block.labelled for block in blocks):
+        columns[metric] = lambda f: words.accuracy(f.accuracy, metric)
+        columns["delta"] = lambda f: words.points(f.delta, metric)
     if scored:
         columns["agreement"] = lambda f: words.percent(f.agreement)
         columns["SQNR"] = lambda f: words.decibels(f.sqnr)
     if _compared(report):
         columns["as on this machine"] = lambda f: words.fidelity(f.like_host, f.like_host_sqnr)
-    count = f"{report.samples} " if len(blocks) == 1 and report.samples else ""
-    title = f"Outputs · {count}samples of {report.dataset}"
-    if any(one.labelled for one in blocks):
-        title = f"Accuracy · {count}evaluation samples of {report.dataset}"
+    count = f"{first.samples} " if len(blocks) == 1 and first.samples else ""
+    title = f"Outputs · {count}samples of {first.dataset}"
+    if any(block.labelled for block in blocks):
+        title = f"Accuracy · {count}evaluation samples of {first.dataset}"
     _print(report, console, title, columns)
 
 
@@ -119,17 +120,16 @@ def _print(
     table.add_column("")
     for name in columns:
         table.add_column(escape(name), justify="right", no_wrap=not folded)
-    several = len(report.blocks) > 1 or report.away
-    for one in report.blocks:
-        if several:
-            table.add_row(f"[bold]{escape(one.device)}[/bold]")
+    for block in report.blocks:
+        if report.several:
+            table.add_row(f"[bold]{escape(block.device)}[/bold]")
         empty = [words.NOTHING] * (len(columns) - 1)
-        for row in one.rows:
-            label = escape(f"  {row.label}" if several else row.label)
+        for row in block.rows:
+            label = escape(f"  {row.label}" if report.several else row.label)
             if row.error is not None:
                 table.add_row(label, "[red]failed[/red]", *empty)
                 continue
-            cells = [say(one.figures[row.key]) for say in columns.values()]
+            cells = [say(block.figures[row.key]) for say in columns.values()]
             if folded:
                 cells = [cell.replace(" [", "\n[") for cell in cells]
             table.add_row(label, *map(escape, cells))

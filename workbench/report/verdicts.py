@@ -18,7 +18,7 @@ from workbench.report.formats import NOT_MEASURED
 if TYPE_CHECKING:
     from workbench.inspect.facts import Facts
     from workbench.measure.robustness import Misuse
-    from workbench.report.data import Report, Row
+    from workbench.report.data import Block, Row
 
 YES, ATTENTION, NO = "yes", "attention", "no"
 
@@ -34,105 +34,107 @@ _BETWEEN = {"quantizelinear", "dequantizelinear", "dynamicquantizelinear", "quan
 POINTS = 1.0  # of top-1: a loss beyond it, with its interval, wants attention
 
 
-def least_sqnr(report: Report, rows: list[Row]) -> str:
-    found = [(report.figures[row.key].sqnr, row.label) for row in rows]
-    known = [(sqnr, label) for sqnr, label in found if sqnr is not None]
-    if not known:
+def least_sqnr(block: Block, rows: list[Row]) -> str:
+    """The artifact whose outputs are farthest from the reference's."""
+    ratios = [(block.figures[row.key].sqnr, row.label) for row in rows]
+    measured = [(sqnr, label) for sqnr, label in ratios if sqnr is not None]
+    if not measured:
         return ""
-    sqnr, label = min(known)
-    return f"the least SQNR is {words.decibels(sqnr)}, of {label}, on {report.samples} samples"
+    sqnr, label = min(measured)
+    return f"the least SQNR is {words.decibels(sqnr)}, of {label}, on {block.samples} samples"
 
 
-def best(report: Report, rows: list[Row]) -> str:
+def best(block: Block, rows: list[Row]) -> str:
     """The smallest and the fastest file."""
-    said = []
+    parts = []
     sizes = [(row.bytes, row.label) for row in rows if row.bytes]
     if sizes:
         size, label = min(sizes)
-        said.append(f"the smallest is {label}, {words.size(size)}")
+        parts.append(f"the smallest is {label}, {words.size(size)}")
     speeds = [(row.latency.median.value, row.label) for row in rows if row.latency]
     if speeds:
         speed, label = min(speeds)
-        said.append(f"the fastest is {label}, {words.milliseconds(speed)} ms")
-    return ", ".join(said)
+        parts.append(f"the fastest is {label}, {words.milliseconds(speed)} ms")
+    return ", ".join(parts)
 
 
-def kinds_of_batches(report: Report, rows: list[Row]) -> str:
+def kinds_of_batches(block: Block, rows: list[Row]) -> str:
+    """How many artifacts take batches, and how many one sample at a time."""
     tried = [row.checks.robustness.batching for row in rows if row.checks and row.checks.robustness]
-    single = sum(one.fixed == 1 for one in tried)
-    equal = sum(one.equal for one in tried)
-    said = [f"{equal} gave each sample its own outputs in a batch"] if equal else []
-    said += (
+    single = sum(batching.fixed == 1 for batching in tried)
+    equal = sum(batching.equal for batching in tried)
+    parts = [f"{equal} gave each sample its own outputs in a batch"] if equal else []
+    parts += (
         [f"{single} {'takes' if single == 1 else 'take'} one sample at a time"] if single else []
     )
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
-def kinds_of_handling(report: Report, rows: list[Row]) -> str:
+def kinds_of_handling(block: Block, rows: list[Row]) -> str:
     """The cases that each file refused, where it refused all of them; crashes by their number."""
     tried = [row.checks.robustness.misuses for row in rows if row.checks and row.checks.robustness]
-    wrong = [one for misuses in tried for one in misuses if one.case != "NaN inputs"]
-    refused = sum(one.outcome == REFUSED for one in wrong)
-    crashed = sum(one.outcome == CRASHED for misuses in tried for one in misuses)
+    wrong = [misuse for misuses in tried for misuse in misuses if misuse.case != "NaN inputs"]
+    refused = sum(misuse.outcome == REFUSED for misuse in wrong)
+    crashed = sum(misuse.outcome == CRASHED for misuses in tried for misuse in misuses)
     if not wrong:
         return ""
-    said = [f"{refused} of {len(wrong)} wrong inputs were refused with an error"]
-    said += [f"{crashed} ended the process"] if crashed else []
-    return ", ".join(said)
+    parts = [f"{refused} of {len(wrong)} wrong inputs were refused with an error"]
+    parts += [f"{crashed} ended the process"] if crashed else []
+    return ", ".join(parts)
 
 
-def matches(report: Report, row: Row) -> tuple[str, str]:
+def matches(block: Block, row: Row) -> tuple[str, str]:
     """The outputs against the reference's, judged by what the precision can keep."""
-    scores, reference = row.scores, report.row(report.reference)
+    scores, reference = row.scores, block.row(block.reference)
     if scores is None:
         why = row.error.what if row.error else "its outputs were not scored"
-        return NOT_MEASURED, why if report.samples else "there are no evaluation samples"
-    if reference is None or row.key == report.reference:
+        return NOT_MEASURED, why if block.samples else "there are no evaluation samples"
+    if reference is None or row.key == block.reference:
         return NOT_MEASURED, "it is what the others are compared with"
-    figures = report.figures[row.key]
+    figures = block.figures[row.key]
     if figures.sqnr is None:
-        return _same_classes(report, row, reference.label)
+        return _same_classes(block, row, reference.label)
     least = MATCHES.get(row.precision, MATCHES_OTHERS)
-    said = [f"SQNR {words.decibels(figures.sqnr)} on {report.samples} samples"]
+    evidence = [f"SQNR {words.decibels(figures.sqnr)} on {block.samples} samples"]
     if figures.agreement is not None:
-        said.append(f"the class of {reference.label} on {words.percent(figures.agreement)}")
+        evidence.append(f"the class of {reference.label} on {words.percent(figures.agreement)}")
     verdict = YES
     if not figures.sqnr >= least:  # not-a-number too
         verdict = ATTENTION if figures.sqnr >= BROKEN else NO
         kind = PRECISION.get(row.precision, row.precision)
-        said.append(f"{least:g} dB are expected of {kind}")
+        evidence.append(f"{least:g} dB are expected of {kind}")
     delta = figures.delta
     if delta is not None:
-        said.append(f"{report.metric} {words.points(delta, report.metric)}")
-        lost = report.metric == "top-1" and delta.value < -POINTS and delta.excludes(0)
+        evidence.append(f"{block.metric} {words.points(delta, block.metric)}")
+        lost = block.metric == "top-1" and delta.value < -POINTS and delta.excludes(0)
         if lost and verdict == YES:
             verdict = ATTENTION
-    return verdict, "; ".join(said)
+    return verdict, "; ".join(evidence)
 
 
-def _same_classes(report: Report, row: Row, reference: str) -> tuple[str, str]:
+def _same_classes(block: Block, row: Row, reference: str) -> tuple[str, str]:
     """Of a file that gives only the class: how often it is the reference's."""
-    agreement = report.figures[row.key].agreement
+    agreement = block.figures[row.key].agreement
     if agreement is None:
         return NOT_MEASURED, "its outputs were not scored"
-    same = f"the class of {reference} on {words.percent(agreement)} of {report.samples} samples"
+    same = f"the class of {reference} on {words.percent(agreement)} of {block.samples} samples"
     return (YES if agreement >= CLASSES else ATTENTION), same
 
 
-def optimized(report: Report, row: Row) -> tuple[str, str]:
+def optimized(block: Block, row: Row) -> tuple[str, str]:
     """Nodes, size and speed against FP32 ONNX, or against PyTorch eager for FP32 ONNX itself."""
-    figures, checks = report.figures[row.key], row.checks
-    said = []
+    figures, checks = block.figures[row.key], row.checks
+    evidence = []
     if checks is not None and checks.facts is not None and checks.nodes_before is not None:
-        said.append(f"{checks.nodes_before} nodes exported, {_operators(checks.facts)} here")
+        evidence.append(f"{checks.nodes_before} nodes exported, {_operators(checks.facts)} here")
     if figures.smaller is not None:
-        base = report.row(report.eager) or report.row(report.onnx)
+        base = block.row(block.eager) or block.row(block.onnx)
         assert base is not None
         if base is not row:
-            said.append(f"{words.times(figures.smaller)} smaller than {base.label}")
-    against = report.onnx if row.key != report.onnx else report.eager
-    ratio = figures.than_onnx if row.key != report.onnx else figures.than_eager
-    base = report.row(against)
+            evidence.append(f"{words.times(figures.smaller)} smaller than {base.label}")
+    against = block.onnx if row.key != block.onnx else block.eager
+    ratio = figures.than_onnx if row.key != block.onnx else figures.than_eager
+    base = block.row(against)
     if ratio is None or base is None:
         speed = "speed not measured"
     elif words.known(ratio) and not ratio.excludes(1):
@@ -140,7 +142,7 @@ def optimized(report: Report, row: Row) -> tuple[str, str]:
     else:
         slow = "SLOWER: " if words.slower(ratio) else ""
         speed = f"{slow}{words.faster(ratio)} the speed of {base.label}"
-    said.append(speed)
+    evidence.append(speed)
     # A float file has the weights it was made from, and a graph around them.
     quantized = row.precision != "float32"
     larger = quantized and figures.smaller is not None and figures.smaller < 1
@@ -153,7 +155,7 @@ def optimized(report: Report, row: Row) -> tuple[str, str]:
         verdict = NOT_MEASURED
     else:
         verdict = YES
-    return verdict, "; ".join(said)
+    return verdict, "; ".join(evidence)
 
 
 def _operators(facts: Facts) -> str:
@@ -163,25 +165,26 @@ def _operators(facts: Facts) -> str:
     return f"{total} ({between} of them to and from integers)" if between else str(total)
 
 
-def batched(report: Report, row: Row) -> tuple[str, str]:
+def batched(block: Block, row: Row) -> tuple[str, str]:
+    """A batch must give each sample the outputs of its own run; a fixed batch of 1 is in order."""
     checks = row.checks
     if checks is None or checks.robustness is None:
         return _nothing(row)
-    found = checks.robustness.batching
-    if found.fixed == 1:
+    batching = checks.robustness.batching
+    if batching.fixed == 1:
         return YES, "takes one sample at a time: its batch is fixed to 1"
-    if found.fixed:
-        return ATTENTION, f"takes batches of {found.fixed}, no others"
-    if not found.samples:
-        return NO, f"its batch axis is open, and a batch did not run: {found.said}"
-    if found.equal:
-        return YES, f"a batch of {found.samples} gives each sample's own outputs"
-    near = words.decibels(found.sqnr)
-    bad = found.sqnr is None or not found.sqnr >= MATCHES_OTHERS
+    if batching.fixed:
+        return ATTENTION, f"takes batches of {batching.fixed}, no others"
+    if not batching.samples:
+        return NO, f"its batch axis is open, and a batch did not run: {batching.said}"
+    if batching.equal:
+        return YES, f"a batch of {batching.samples} gives each sample's own outputs"
+    near = words.decibels(batching.sqnr)
+    bad = batching.sqnr is None or not batching.sqnr >= MATCHES_OTHERS
     return (
         NO if bad else ATTENTION,
-        f"in a batch of {found.samples} a sample's outputs are not those of its own run: "
-        f"SQNR {near}, by up to {_percent(found.difference)} of the largest output",
+        f"in a batch of {batching.samples} a sample's outputs are not those of its own run: "
+        f"SQNR {near}, by up to {_percent(batching.difference)} of the largest output",
     )
 
 
@@ -191,36 +194,36 @@ def _percent(share: float | None) -> str:
     return f"{100 * share:.2g} %"
 
 
-def handles(report: Report, row: Row) -> tuple[str, str]:
+def handles(block: Block, row: Row) -> tuple[str, str]:
     """Wrong inputs must be refused; a crash is the worst. NaN is a value: it is only told."""
     checks = row.checks
     if checks is None or checks.robustness is None:
         return _nothing(row)
     misuses = checks.robustness.misuses
-    outcomes = {one.outcome for one in misuses if one.case != "NaN inputs"}
+    outcomes = {misuse.outcome for misuse in misuses if misuse.case != "NaN inputs"}
     verdict = YES
     if NOT_TRIED in outcomes:
         verdict = NOT_MEASURED
     if ACCEPTED in outcomes:
         verdict = ATTENTION
-    if any(one.outcome == CRASHED for one in misuses):
+    if any(misuse.outcome == CRASHED for misuse in misuses):
         verdict = NO
     return verdict, "; ".join(_told(misuses))
 
 
 def _told(misuses: tuple[Misuse, ...]) -> Iterator[str]:
-    refused = [one.case for one in misuses if one.outcome == REFUSED]
+    refused = [misuse.case for misuse in misuses if misuse.outcome == REFUSED]
     if refused:
         yield f"refused with an error: {', '.join(refused)}"
-    for one in misuses:
-        if one.outcome == CRASHED:
-            yield f"{one.case}: THE PROCESS DIED ({one.said})"
-        elif one.outcome == ACCEPTED and one.case == "NaN inputs":
-            yield f"{one.case} are taken: {one.said}"
-        elif one.outcome == ACCEPTED:
-            yield f"{one.case} taken in silence: {one.said}"
-        elif one.outcome == NOT_TRIED:
-            yield f"{one.case} not tried: {one.said}"
+    for misuse in misuses:
+        if misuse.outcome == CRASHED:
+            yield f"{misuse.case}: THE PROCESS DIED ({misuse.said})"
+        elif misuse.outcome == ACCEPTED and misuse.case == "NaN inputs":
+            yield f"{misuse.case} are taken: {misuse.said}"
+        elif misuse.outcome == ACCEPTED:
+            yield f"{misuse.case} taken in silence: {misuse.said}"
+        elif misuse.outcome == NOT_TRIED:
+            yield f"{misuse.case} not tried: {misuse.said}"
 
 
 def _nothing(row: Row) -> tuple[str, str]:

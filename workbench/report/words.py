@@ -21,6 +21,7 @@ def size(count: int | None) -> str:
 
 
 def times(ratio: float | None) -> str:
+    """A ratio: `3.83×`."""
     return NOTHING if ratio is None else f"{ratio:.2f}×"
 
 
@@ -30,6 +31,7 @@ def known(estimate: Estimate) -> bool:
 
 
 def interval(estimate: Estimate, digits: int, sign: str = "") -> str:
+    """`[4.10, 4.31]`; of one process there is none."""
     if not known(estimate):
         return "[unknown]"
     return f"[{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
@@ -47,6 +49,7 @@ def _digits(value: float) -> int:
 
 
 def milliseconds_interval(estimate: Estimate | None) -> str:
+    """`4.20 [4.10, 4.31]`, with as many digits as the value is worth."""
     if estimate is None:
         return NOTHING
     digits = _digits(estimate.value)
@@ -68,6 +71,7 @@ def slower(ratio: Estimate | None) -> bool:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
+    """`98.40 %`."""
     return NOTHING if value is None else f"{value:.{digits}f} %"
 
 
@@ -90,6 +94,7 @@ def points(delta: Estimate | None, metric: str = "top-1") -> str:
 
 
 def decibels(value: float | None) -> str:
+    """`38.1 dB`; equal outputs read `equal`."""
     if value is None:
         return NOTHING
     if math.isinf(value):

@@ -34,8 +34,10 @@ Run = Callable[[Artifact], Sequence[Array]]
 class Aligned:
     """An artifact under the reference's names and axis order.
 
-    kept: places of those of the reference's outputs that the file has too, all of them as a rule.
-    sqnr: of these outputs, in dB.
+    Attributes:
+        artifact: with the reference's specs.
+        kept: places of those of the reference's outputs that the file has too, all as a rule.
+        sqnr: of these outputs, in dB.
     """
 
     artifact: Artifact
@@ -44,7 +46,7 @@ class Aligned:
 
 
 def input_choices(
-    tensor: TensorSpec, wanted: Sequence[TensorSpec], *, alone: bool, moved: bool
+    tensor: TensorSpec, specs: Sequence[TensorSpec], *, alone: bool, moved: bool
 ) -> list[TensorSpec]:
     """The canonical inputs that one of the file's may stand for, the likeliest first.
 
@@ -52,17 +54,17 @@ def input_choices(
     only input. moved: converters between the two may have moved axes, so that an order that fits
     as it is proves nothing.
     """
-    named = [spec for spec in wanted if plain(spec.name) == plain(tensor.name)]
-    found = []
-    for spec in named if named and not alone else wanted:
+    named = [spec for spec in specs if plain(spec.name) == plain(tensor.name)]
+    choices = []
+    for spec in named if named and not alone else specs:
         fitting = [order for order in _orders(tensor, spec) if _fits(tensor, spec, order)]
         if not moved and () in fitting and not _takes_pixels(tensor, spec):
             fitting = [()]
         # Channels last is what converters to TFLite make of images.
         if moved and len(tensor.shape) > 3:
             fitting.sort(key=lambda order: not order)
-        found += [_standing(spec, tensor, order) for order in fitting]
-    return found
+        choices += [_standing(spec, tensor, order) for order in fitting]
+    return choices
 
 
 def _standing(spec: TensorSpec, tensor: TensorSpec, order: tuple[int, ...]) -> TensorSpec:
@@ -122,7 +124,7 @@ def distinct(
 
 
 def input_mappings(
-    artifact: Artifact, wanted: Sequence[TensorSpec], origin: Format | None = None
+    artifact: Artifact, specs: Sequence[TensorSpec], origin: Format | None = None
 ) -> list[tuple[TensorSpec, ...]]:
     """The file's inputs, in its order, as canonical ones: every way that names and shapes allow.
 
@@ -131,43 +133,42 @@ def input_mappings(
     """
     moved = (artifact.format is Format.TFLITE) != (origin is Format.TFLITE)
     alone = len(artifact.inputs) == 1
-    choices = [
-        input_choices(tensor, wanted, alone=alone, moved=moved) for tensor in artifact.inputs
-    ]
-    found = list(itertools.islice(distinct(choices), LIMIT))
-    if not found:
+    choices = [input_choices(tensor, specs, alone=alone, moved=moved) for tensor in artifact.inputs]
+    mappings = list(itertools.islice(distinct(choices), LIMIT))
+    if not mappings:
         fix = "give samples that fit it, under its names where it has several inputs"
-        if any(one.dtype == "uint8" for one in artifact.inputs) and not any(
-            one.pixels or one.dtype == "uint8" for one in wanted
+        if any(tensor.dtype == "uint8" for tensor in artifact.inputs) and not any(
+            tensor.pixels or tensor.dtype == "uint8" for tensor in specs
         ):
             fix = "it takes pixels: give --data FILE.toml, 8-bit images with their [preprocess]"
         takes = ", ".join(map(str, artifact.inputs))
-        gives = ", ".join(map(str, wanted))
+        gives = ", ".join(map(str, specs))
         raise ModelError(
             f"{artifact.path.name} does not take these inputs",
             f"it takes {takes}; given are {gives}",
             fix,
         )
-    return found
+    return mappings
 
 
-def onto_data(artifact: Artifact, wanted: Sequence[TensorSpec]) -> Artifact:
+def onto_data(artifact: Artifact, specs: Sequence[TensorSpec]) -> Artifact:
     """The artifact with its inputs mapped onto a dataset's, where only one mapping is possible.
 
     Raises ModelError where there is none or more than one: there are no outputs to judge by.
     """
-    found = input_mappings(artifact, wanted)
-    if len(found) > 1:
+    mappings = input_mappings(artifact, specs)
+    if len(mappings) > 1:
+        ways = "; or ".join(_mapping_words(mapping) for mapping in mappings[:2])
         raise ModelError(
             f"which inputs of {artifact.path.name} are the dataset's cannot be told",
-            f"{'; or '.join(_said(specs) for specs in found[:2])}: names and shapes fit either way",
+            f"{ways}: names and shapes fit either way",
             "call the dataset's inputs as the file's are called, or give the file that it was made "
             "from too: its outputs tell",
         )
-    return replace(artifact, inputs=found[0])
+    return replace(artifact, inputs=mappings[0])
 
 
-def aligned(
+def align_artifact(
     artifact: Artifact,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -186,14 +187,14 @@ def aligned(
     for mapping in input_mappings(artifact, inputs, origin):
         trial = replace(artifact, inputs=mapping)
         try:
-            found = run(trial)
+            arrays = run(trial)
         except WorkbenchError as error:
             failure = failure or error
             continue
-        trial = with_outputs(trial, found)
-        made = pairing.paired(trial.outputs, outputs, expected, found)
-        if made is not None:
-            trials.append(_with_outputs(trial, made))
+        trial = with_outputs(trial, arrays)
+        pairs = pairing.pair_outputs(trial.outputs, outputs, expected, arrays)
+        if pairs is not None:
+            trials.append(_with_outputs(trial, pairs))
     if not trials:
         if failure is not None:
             raise failure
@@ -204,10 +205,10 @@ def aligned(
             "give files of the same model; one that gives the class alone comes after those that "
             "give scores",
         )
-    ranked = sorted(trials, key=lambda one: -one.sqnr)
+    ranked = sorted(trials, key=lambda trial: -trial.sqnr)
     best = ranked[0]
     if len(ranked) > 1 and best.sqnr < CLEAR and best.sqnr - ranked[1].sqnr < GAP:
-        ways = "; or ".join(_said(one.artifact.inputs) for one in ranked[:2])
+        ways = "; or ".join(_mapping_words(trial.artifact.inputs) for trial in ranked[:2])
         raise ModelError(
             f"which input of {artifact.path.name} is which cannot be told",
             f"{ways}: the outputs agree with the reference's as badly either way "
@@ -222,15 +223,15 @@ def _with_outputs(trial: Artifact, paired: pairing.Paired) -> Aligned:
     # PyTorch's outputs have no names, but an order.
     ordered = trial.format in (Format.TORCHSCRIPT, Format.PT2)
     outputs = []
-    for spec, place in zip(paired.specs, paired.places, strict=True):
-        own = trial.outputs[place]
-        stored = f"#{place}" if ordered else own.name if own.name != spec.name else ""
+    for spec, position in zip(paired.specs, paired.places, strict=True):
+        own = trial.outputs[position]
+        stored = f"#{position}" if ordered else own.name if own.name != spec.name else ""
         shape = (*(own.shape[:1] or spec.shape[:1]), *spec.shape[1:])
         outputs.append(replace(spec, stored=stored, shape=shape))
     return Aligned(replace(trial, outputs=tuple(outputs)), paired.kept, paired.sqnr)
 
 
-def described(aligned: Artifact, own: Artifact) -> tuple[str, ...]:
+def mapping_lines(aligned: Artifact, own: Artifact) -> tuple[str, ...]:
     """What of a mapping is not the identity: `image is serving_default_image:0 as NHWC`."""
     lines = []
     for kind, specs, tensors in (
@@ -241,23 +242,23 @@ def described(aligned: Artifact, own: Artifact) -> tuple[str, ...]:
         for i, spec in enumerate(specs):
             name = spec.stored_name
             if name.startswith("#"):
-                place = int(name[1:])
-                name = names[place] if names else f"output_{place}"
+                position = int(name[1:])
+                name = names[position] if names else f"output_{position}"
             moved = spec.permutation or spec.pixels or spec.head
             if name != spec.name or moved or (names and names.index(name) != i):
-                lines.append(f"{kind} {_one(replace(spec, stored=name))}")
+                lines.append(f"{kind} {_spec_words(replace(spec, stored=name))}")
     return tuple(lines)
 
 
-def _said(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(_one(spec) for spec in specs)
+def _mapping_words(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(_spec_words(spec) for spec in specs)
 
 
-def _one(spec: TensorSpec) -> str:
-    said = [_order_words(spec.permutation)] if spec.permutation else []
-    said += ["as uint8 pixels"] if spec.pixels else []
-    said += [f"after {spec.head}"] if spec.head else []
-    return " ".join([f"'{spec.name}' is '{spec.stored_name}'", ", ".join(said)]).rstrip()
+def _spec_words(spec: TensorSpec) -> str:
+    words = [_order_words(spec.permutation)] if spec.permutation else []
+    words += ["as uint8 pixels"] if spec.pixels else []
+    words += [f"after {spec.head}"] if spec.head else []
+    return " ".join([f"'{spec.name}' is '{spec.stored_name}'", ", ".join(words)]).rstrip()
 
 
 def _order_words(order: tuple[int, ...]) -> str:

@@ -5,26 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import dataset as datasets
 from workbench.artifact import Format
-from workbench.device import profile, provider_check
+from workbench.cache import Cache
+from workbench.codec import to_plain
+from workbench.device import probe, profile, provider_check
 from workbench.device.selection import local_only
 from workbench.errors import InputError, WorkbenchError
 from workbench.inspect import artifacts
 from workbench.measure.difference import Difference, Differences
+from workbench.measure.plan import MeasurePlan
 from workbench.model import parse_inputs
 from workbench.process import Worker
 from workbench.report.comparison_text import WORST
-from workbench.report.data import Report, plain
-from workbench.run.measured_files import measured, planned
+from workbench.report.data import Report
+from workbench.report.report_json import report_json
+from workbench.run.file_measuring import GivenFiles, expected_seconds, measure_files
+from workbench.run.packages import PACKAGES
 from workbench.run.run_options import check_samples
-from workbench.run.subjects import SEED, Array, Subject, fitted, opened, random_samples
+from workbench.run.subjects import SEED, Array, Subject, fit_files, open_files, random_samples
 from workbench.worker_pool import Pool
+from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.display import Display
@@ -36,12 +42,16 @@ LAYERS = 4  # samples on which layers are compared
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two files have in common and what not; `report` has a row for each.
+    """What two files have in common and what not.
 
-    mapping: the tensors that go by other names than the samples and the reference's outputs, or in
-    another layout. alone: outputs of the reference that the candidate lacks. head: what the
-    candidate applies to the first output. layers: None where there is nothing to compare, for the
-    reason in `why`.
+    Attributes:
+        report: a row for each.
+        mapping: the tensors that go by other names than the samples and the reference's outputs,
+            or in another layout.
+        alone: outputs of the reference that the candidate lacks.
+        outputs: how far each output is from the reference's.
+        layers: None where there is nothing to compare, for the reason in `why`.
+        head: what the candidate applies to the first output.
     """
 
     report: Report
@@ -53,35 +63,32 @@ class Comparison:
     head: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """What `wb compare --json` prints."""
         return {
-            "report": self.report.to_json(),
+            "report": report_json(self.report),
             "mapping": list(self.mapping),
             "outputs_of_the_reference_alone": list(self.alone),
             "head": self.head,
-            "outputs": [
-                {key: plain(value) for key, value in vars(one).items()} for one in self.outputs
-            ],
+            "outputs": to_plain(self.outputs),
             "layers": self._layers_json(),
         }
 
     def _layers_json(self) -> dict[str, Any]:
-        found = self.layers
-        if found is None:
+        divergence = self.layers
+        if divergence is None:
             return {"why_not": self.why}
-        first = found.first
+        first = divergence.first
         return {
-            "threshold": found.threshold,
-            "samples": found.samples,
-            "common": found.inside,
-            "of": found.of,
+            "threshold": divergence.threshold,
+            "samples": divergence.samples,
+            "common": divergence.inside,
+            "of": divergence.of,
             "first_below_threshold": first.tensor if first else None,
-            "worst": [layer.tensor for layer in found.worst(WORST)],
+            "worst": [layer.tensor for layer in divergence.worst(WORST)],
             "all": [
-                {"drop": plain(one.drop),
-                 **{key: plain(value) for key, value in vars(one).items()}}
-                for one in found.layers
+                {"drop": to_plain(layer.drop), **to_plain(layer)} for layer in divergence.layers
             ],
-        }  # fmt: skip
+        }
 
 
 def command(
@@ -100,44 +107,48 @@ def command(
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
     check_samples(data, inputs)
-    given = parse_inputs(inputs)
-    where = local_only(profile.load(device), "wb compare")
-    display.plan(planned(2, preset) | {"layers": 2.0})
+    shapes = parse_inputs(inputs)
+    device_profile = local_only(profile.load(device), "wb compare")
+    display.plan(expected_seconds(2, preset) | {"layers": 2.0})
     display.update("files", 0.0)
-    subjects = opened([reference, candidate])
+    subjects = open_files([reference, candidate])
     own = subjects[0].own
     if data is not None:
         dataset, origin = datasets.load(data), None
         dataset.check()
     else:
-        dataset, origin = random_samples(artifacts.closed_inputs(own, given)), own.format
-    with closing(Pool()) as pool:
-        provider_check.require(where, pool)
-        subjects = fitted(subjects, dataset, where, pool, origin, partial=True)
-        wrong = [one.error for one in subjects if isinstance(one.error, InputError)]
+        dataset, origin = random_samples(artifacts.closed_inputs(own, shapes)), own.format
+    with closing(Pool()) as pool, closing(Cache()) as cache:
+        provider_check.require(device_profile, pool)
+        subjects = fit_files(subjects, dataset, device_profile, pool, origin, partial=True)
+        wrong = [subject.error for subject in subjects if isinstance(subject.error, InputError)]
         if wrong:
             raise wrong[0]
         display.done("files")
-        one, other = subjects
-        kept = [spec.name for spec in one.artifact.outputs]
-        stored = {spec.stored_name for spec in one.artifact.outputs}
-        sums = Differences(kept, next((spec.head for spec in other.artifact.outputs), ""))
+        first, second = subjects
+        kept = [spec.name for spec in first.artifact.outputs]
+        stored = {spec.stored_name for spec in first.artifact.outputs}
+        sums = Differences(kept, next((spec.head for spec in second.artifact.outputs), ""))
 
         def observe(outputs: Mapping[str, list[Array]]) -> None:
-            if other.label in outputs and one.label in outputs:
-                sums.add(outputs[one.label], outputs[other.label])
+            if second.label in outputs and first.label in outputs:
+                sums.add(outputs[first.label], outputs[second.label])
 
-        example = dataset.examples(1, SEED)
-        report = measured(subjects, example, dataset, where, preset, pool, display, observe=observe)
+        files = GivenFiles(subjects=subjects, dataset=dataset)
+        plan = MeasurePlan(devices=(device_profile,), preset=preset, users_files=True)
+        blocks = measure_files(
+            files, plan, Workspace(cache, pool, display), device_profile, observe
+        )
         examples = dataset.examples(LAYERS, SEED)
-    layers, why = _layers(one, other, examples, display)
-    now = created.isoformat(timespec="seconds")
-    report = replace(
-        report,
+    layers, why = _layers(first, second, examples, display)
+    date = created.isoformat(timespec="seconds")
+    report = Report(
         recipe="compare",
-        model=f"{one.label} and {other.label}",
-        created=now,
-        measured=now,
+        model=f"{first.label} and {second.label}",
+        blocks=blocks,
+        versions=probe.versions(PACKAGES),
+        created=date,
+        measured=date,
         seconds=round(time.perf_counter() - started, 2),
     )
     return Comparison(
@@ -149,7 +160,7 @@ def command(
             for line in subject.mapping
         ),
         alone=tuple(spec.name for spec in own.outputs if spec.stored_name not in stored),
-        outputs=sums.found() if not report.failed else (),
+        outputs=sums.differences() if not report.failed else (),
         layers=layers,
         why=why,
         head=sums.head,
@@ -157,10 +168,10 @@ def command(
 
 
 def _layers(
-    one: Subject, other: Subject, examples: Mapping[str, Array], display: Display
+    first: Subject, second: Subject, examples: Mapping[str, Array], display: Display
 ) -> tuple[Divergence | None, str]:
     """Where two ONNX graphs diverge, or why that is not known."""
-    for subject in (one, other):
+    for subject in (first, second):
         if subject.error is not None:
             return None, f"{subject.label} does not run"
         if subject.own.format is Format.ORT:
@@ -173,17 +184,17 @@ def _layers(
     display.update("layers", 0.0)
     try:
         with Worker() as worker:
-            found: Divergence = worker.call(
-                "layers", one.artifact, other.artifact, dict(examples),
+            divergence: Divergence = worker.call(
+                "layers", first.artifact, second.artifact, dict(examples),
                 progress=lambda fraction, note: display.update("layers", fraction, note),
             )  # fmt: skip
     except WorkbenchError as error:
         display.done("layers", "failed")
         return None, f"{error.what}: {error.why}"
     display.done("layers")
-    if not found.inside:
+    if not divergence.inside:
         return None, (
             "the two graphs have no inner tensor of the same name and shape: one was exported or "
             "renamed apart from the other"
         )
-    return found, ""
+    return divergence, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING
 from workbench import dataset as datasets
 from workbench.cache import Cache
 from workbench.dataset.core import random_inputs
-from workbench.device import profile, provider_check
+from workbench.device import probe, profile, provider_check
 from workbench.device.selection import select_devices
 from workbench.errors import InputError
 from workbench.inspect import artifacts
-from workbench.measure.latency import PRESETS
+from workbench.measure.plan import MeasurePlan
 from workbench.model import parse_inputs
 from workbench.report.data import Report
-from workbench.run.measured_files import measured, planned
+from workbench.run.file_measuring import GivenFiles, expected_seconds, measure_files
+from workbench.run.packages import PACKAGES
 from workbench.run.run_options import check_samples
-from workbench.run.subjects import SEED, Array, Subject, fitted, opened
+from workbench.run.subjects import SEED, Array, Subject, fit_files, open_files
 from workbench.worker_pool import Pool
+from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.artifact import TensorSpec
-    from workbench.dataset.core import Dataset
     from workbench.device.profile import Device
     from workbench.display import Display
     from workbench.measure.latency import Preset
@@ -57,52 +58,49 @@ def command(
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
     check_samples(data, inputs)
-    given = parse_inputs(inputs)
-    places = select_devices(devices or ["cpu"])
-    local = [one for one in places if not one.remote]
+    shapes = parse_inputs(inputs)
+    profiles = tuple(select_devices(devices or ["cpu"]))
+    local = [device for device in profiles if not device.remote]
     _check_operators(operators, local)
     if out is not None:
         _check_folder(out, paths)
-    display.plan(planned(len(paths), preset))
+    display.plan(expected_seconds(len(paths), preset))
     display.update("files", 0.0)
     own: dict[str, dict[str, Array]] = {}
-    with closing(Pool()) as pool:
-        with _warming(pool, paths if len(local) < len(places) else []):
-            subjects = opened(paths)
+    with closing(Pool()) as pool, closing(Cache()) as cache:
+        with _warming(pool, paths if len(local) < len(profiles) else []):
+            subjects = open_files(paths)
             dataset = datasets.load(data) if data is not None else None
-        for one in local:
-            provider_check.require(one, pool)
+        for device in local:
+            provider_check.require(device, pool)
         host = local[0] if local else profile.load("cpu")
         if dataset is None:
-            subjects, own = _sized(subjects, given)
-            example = next(iter(own.values()))
+            subjects, own = _sized(subjects, shapes)
         else:
             dataset.check()
-            subjects = fitted(subjects, dataset, host, pool)
-            example = dataset.examples(1, SEED)
+            subjects = fit_files(subjects, dataset, host, pool)
         display.done("files")
-        blocks = _away(
-            [one for one in places if one.remote], host, subjects, example, dataset, preset, pool,
-            display, own, samples=samples, resume=resume, operators=operators,
-        )  # fmt: skip
-        for one in local:
-            blocks[one.name] = measured(
-                subjects, example, dataset, one, preset, pool, display, own=own
-            )
-    named = ", ".join(one.label for one in subjects[:3]) + (", …" if len(subjects) > 3 else "")
-    when = created.isoformat(timespec="seconds")
-    first, *others = [
-        replace(
-            blocks[one.name],
-            recipe="profile",
-            model=named,
-            created=when,
-            measured=when,
-            seconds=round(time.perf_counter() - started, 2),
+        plan = MeasurePlan(
+            devices=profiles,
+            preset=preset,
+            samples=samples,
+            operators=operators,
+            resume=resume,
+            users_files=True,
         )
-        for one in places
-    ]
-    report = replace(first, others=tuple(others))
+        files = GivenFiles(subjects=subjects, dataset=dataset, inputs=own)
+        blocks = measure_files(files, plan, Workspace(cache, pool, display), host)
+    date = created.isoformat(timespec="seconds")
+    labels = [subject.label for subject in subjects]
+    report = Report(
+        recipe="profile",
+        model=", ".join(labels[:3]) + (", …" if len(labels) > 3 else ""),
+        blocks=blocks,
+        versions=probe.versions(PACKAGES),
+        created=date,
+        measured=date,
+        seconds=round(time.perf_counter() - started, 2),
+    )
     if out is not None:
         from workbench.run import folder as rundir
 
@@ -121,46 +119,6 @@ def _warming(pool: Pool, paths: Sequence[Path]) -> Iterator[None]:
         return
     with pool.warming("open", *modules):
         yield
-
-
-def _away(
-    devices: Sequence[Device],
-    host: Device,
-    subjects: Sequence[Subject],
-    example: Mapping[str, Array],
-    dataset: Dataset | None,
-    preset: Preset,
-    pool: Pool,
-    display: Display,
-    own: Mapping[str, Mapping[str, Array]],
-    *,
-    samples: int,
-    resume: bool,
-    operators: bool,
-) -> dict[str, Report]:
-    """A block for each device with a runner."""
-    if not devices:
-        return {}
-    from workbench.report import away
-
-    targets = {one.label: one.artifact for one in subjects if one.error is None}
-    bare = measured(
-        subjects, example, None, host, PRESETS["none"], pool, display, own=own, metric=dataset
-    )
-    asked = away.Asked(
-        targets=targets,
-        reference=next(iter(targets), ""),
-        timed={label: own.get(label, example) for label in targets},
-        dataset=dataset,
-        count=samples,
-        preset=preset,
-        operators=operators,
-        resume=resume,
-    )
-    with closing(Cache()) as cache:
-        return away.blocks(
-            devices, replace(bare, preset=preset.name), asked, host, pool, cache, display
-        )
 
 
 def _check_operators(operators: bool, local: Sequence[Device]) -> None:
@@ -184,37 +142,37 @@ def _check_folder(out: Path, paths: Sequence[Path]) -> None:
 
 
 def _sized(
-    subjects: Sequence[Subject], given: tuple[TensorSpec, ...]
+    subjects: Sequence[Subject], shapes: tuple[TensorSpec, ...]
 ) -> tuple[list[Subject], dict[str, dict[str, Array]]]:
     """Each file with random inputs of its own, in its own shapes.
 
     Raises ModelError where a shape is not known, InputError where an --input is no file's.
     """
     inputs = {}
-    found = []
+    sized = []
     used: set[str] = set()
     for subject in subjects:
-        specs = artifacts.closed_inputs(subject.own, given)
-        asked = [artifacts.request_for(spec, subject.own, given) for spec in subject.own.inputs]
-        used |= {one.name for one in asked if one is not None}
+        specs = artifacts.closed_inputs(subject.own, shapes)
+        requests = [artifacts.request_for(spec, subject.own, shapes) for spec in subject.own.inputs]
+        used |= {request.name for request in requests if request is not None}
         batch = artifacts.fixed_batch(subject.own) or 1
         label = subject.label if batch == 1 else f"{subject.label} (batch {batch})"
         inputs[label] = _filled(specs, batch)
         artifact = replace(subject.own, inputs=specs)
-        found.append(replace(subject, label=label, artifact=artifact))
-    unused = [spec.name for spec in given if spec.name not in used]
+        sized.append(replace(subject, label=label, artifact=artifact))
+    unused = [spec.name for spec in shapes if spec.name not in used]
     if unused:
-        known = sorted({spec.name for one in subjects for spec in one.own.inputs})
+        names = sorted({spec.name for subject in subjects for spec in subject.own.inputs})
         raise InputError(
-            f"--input {unused[0]}: no file has such an input", "", f"they have {', '.join(known)}"
+            f"--input {unused[0]}: no file has such an input", "", f"they have {', '.join(names)}"
         )
-    return found, inputs
+    return sized, inputs
 
 
 def _filled(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
     """Random inputs, the first axis as the file has it: with states, it is not always the batch."""
     arrays: dict[str, Array] = {}
-    for place, spec in enumerate(specs):
+    for position, spec in enumerate(specs):
         count = (spec.shape[0] if spec.shape else None) or batch
-        arrays |= random_inputs((spec,), count, SEED + place)
+        arrays |= random_inputs((spec,), count, SEED + position)
     return arrays

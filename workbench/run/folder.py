@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace as replace_fields
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +18,9 @@ from workbench.cache import describe_os_error, sweep, write_json
 from workbench.engine.outcome import Outcome
 from workbench.engine.request import Request
 from workbench.errors import InputError, StepError
-from workbench.report.build import file_name
-from workbench.report.checklist import Verified
-from workbench.report.data import Report
+from workbench.report.data import Block, Report, Verified
+from workbench.report.report_json import report_json
+from workbench.run.recipe_targets import file_name
 
 MANIFEST = "manifest.json"
 MAKING = ".wb-"
@@ -78,7 +79,7 @@ def write(
             report = _completed(making, report, outcome, copied)
             (making / "report.html").write_text(html.render(report), encoding="utf-8")
             (making / "report.md").write_text(markdown.render(report), encoding="utf-8")
-            write_json(making / "report.json", report.to_json())
+            write_json(making / "report.json", report_json(report))
             manifest = _manifest(making, report, request, outcome)
             write_json(making / MANIFEST, manifest)
             differing = _differing(making, manifest["files"])
@@ -99,29 +100,29 @@ def write(
 def _copy(making: Path, outcome: Outcome) -> dict[str, str]:
     """Copy the artifacts and what belongs to them; their digests as made, by path in the folder."""
     (making / "artifacts").mkdir(mode=0o755)
-    made = {}
+    digests = {}
     for result in outcome.table:
         if result.artifact is None:
             continue
         name = f"artifacts/{file_name(result)}"
         shutil.copyfile(result.artifact.path, making / name)
-        made[name] = result.artifact.sha256
+        digests[name] = result.artifact.sha256
         for companion in result.artifact.companions:
             shutil.copyfile(companion, making / f"{name}.{companion.name}")
-            made[f"{name}.{companion.name}"] = digest(companion)
-    return made
+            digests[f"{name}.{companion.name}"] = digest(companion)
+    return digests
 
 
 def _differing(making: Path, digests: dict[str, str]) -> tuple[str, ...]:
     """The files that, read back, have another digest."""
-    return tuple(name for name, made in digests.items() if digest(making / name) != made)
+    return tuple(name for name, expected in digests.items() if digest(making / name) != expected)
 
 
 def _completed(making: Path, report: Report, outcome: Outcome, copied: dict[str, str]) -> Report:
     """The report with each artifact's samples, which are written here, and the files' check."""
     from workbench.report.samples import write_all
 
-    rows = {row.key: row for row in report.rows}
+    rows = {row.key: row for row in report.first.rows}
     artifacts = {}
     for result in outcome.table:
         row = rows.get(result.located.id)
@@ -129,31 +130,39 @@ def _completed(making: Path, report: Report, outcome: Outcome, copied: dict[str,
             facts = row.checks.facts if row.checks else None
             artifacts[file_name(result)] = (result.artifact, facts)
     written = write_all(making, artifacts, outcome.dataset)
-    samples = {f"artifacts/{name}": one.files for name, one in written.items()}
+    samples = {
+        f"artifacts/{name}": written_samples.files for name, written_samples in written.items()
+    }
     return replace_fields(
         report,
-        rows=tuple(replace_fields(r, samples=samples.get(r.path, ())) for r in report.rows),
+        blocks=tuple(_with_samples(block, samples) for block in report.blocks),
         verified=Verified(files=len(copied), differing=_differing(making, copied)),
     )
+
+
+def _with_samples(block: Block, samples: Mapping[str, tuple[str, ...]]) -> Block:
+    """The block with the files of code that load each artifact, by its path."""
+    rows = tuple(replace_fields(row, samples=samples.get(row.path, ())) for row in block.rows)
+    return replace_fields(block, rows=rows)
 
 
 def write_report(out: Path, report: Report) -> Path:
     """The folder of a report on files that stay where they are: no artifacts, its own manifest."""
     from workbench.report import html, markdown
 
-    folder = _writable(free(out))
+    folder, first = _writable(free(out)), report.first
     try:
         making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{MAKING}{os.getpid()}-"))
         try:
             (making / "report.html").write_text(html.render(report), encoding="utf-8")
             (making / "report.md").write_text(markdown.render(report), encoding="utf-8")
-            write_json(making / "report.json", report.to_json())
+            write_json(making / "report.json", report_json(report))
             files = sorted(path for path in making.rglob("*") if path.is_file())
             manifest = {
-                "profiled": {row.path: row.sha256 for row in report.rows},
-                "dataset": {"name": report.dataset},
-                "device": {"name": report.device, "threads": report.threads},
-                "host": dict(report.host),
+                "profiled": {row.path: row.sha256 for row in first.rows},
+                "dataset": {"name": first.dataset},
+                "device": {"name": first.device, "threads": first.threads},
+                "host": dict(first.host),
                 "versions": {**report.versions, "workbench": __version__},
                 "created": report.created,
                 "measured": report.measured,
@@ -180,15 +189,15 @@ def _replace(making: Path, folder: Path) -> Path:
 
 def _place(making: Path, folder: Path) -> Path:
     """Rename to the first free name: two runs may end up with the same second."""
-    place, number = folder, 1
+    free_path, number = folder, 1
     while True:
         try:
-            return making.rename(place)  # refused where a folder with files stands
+            return making.rename(free_path)  # refused where a folder with files stands
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         number += 1
-        place = folder.with_name(f"{folder.name}-{number}")
+        free_path = folder.with_name(f"{folder.name}-{number}")
 
 
 def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) -> dict[str, Any]:
@@ -206,7 +215,7 @@ def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) 
         "dataset": {"data": request.data if isinstance(request.data, str) else "random",
                     **outcome.dataset.to_manifest()},
         "device": request.device.to_json(),
-        "host": dict(report.host),
+        "host": dict(report.first.host),
         "versions": {**report.versions, "workbench": __version__},
         "seeds": {"model": source.seed, "bootstrap": 0},
         "created": report.created,
@@ -220,14 +229,14 @@ def _manifest(making: Path, report: Report, request: Request, outcome: Outcome) 
         },
         "steps": [
             {
-                "id": one.located.id,
-                "seconds": one.seconds,
-                "cached": one.cached,
-                "cache_key": one.key,
-                "error": str(one.error) if one.error else None,
-                "history": list(one.artifact.history) if one.artifact else None,
+                "id": result.located.id,
+                "seconds": result.seconds,
+                "cached": result.cached,
+                "cache_key": result.key,
+                "error": str(result.error) if result.error else None,
+                "history": list(result.artifact.history) if result.artifact else None,
             }
-            for one in outcome.results
+            for result in outcome.results
         ],
         "files": {str(path.relative_to(making)): digest(path) for path in files},
     }  # fmt: skip

@@ -22,10 +22,13 @@ _SERVED = "serving_default_"
 
 @dataclass(frozen=True)
 class Paired:
-    """The reference's outputs that a file has too: `kept` are their places there.
+    """The reference's outputs that a file has too.
 
-    specs: the reference's, with the axis order and head that the file's have. places: in the file.
-    sqnr: of all of them, in dB.
+    Attributes:
+        kept: their places in the reference.
+        places: their places in the file.
+        specs: the reference's, with the axis order and head that the file's have.
+        sqnr: of all of them, in dB.
     """
 
     kept: tuple[int, ...]
@@ -54,11 +57,11 @@ def permutations(rank: int) -> list[tuple[int, ...]]:
     return [(), last] if last == first else [(), last, first]
 
 
-def paired(
+def pair_outputs(
     own: Sequence[TensorSpec],
-    wanted: Sequence[TensorSpec],
+    reference: Sequence[TensorSpec],
     expected: Sequence[Array],
-    found: Sequence[Array],
+    arrays: Sequence[Array],
 ) -> Paired | None:
     """A file's outputs `found` as those of the reference, the nearest pairs first.
 
@@ -66,13 +69,15 @@ def paired(
     """
     pairs = [
         pair
-        for i, spec in enumerate(wanted)
-        for j in _places(spec, own, len(wanted))
-        for pair in _pairs(i, j, spec, expected[i], found[j])
+        for i, spec in enumerate(reference)
+        for j in _places(spec, own, len(reference))
+        for pair in _pairs(i, j, spec, expected[i], arrays[j])
     ]
     chosen: dict[int, _Pair] = {}
-    for pair in sorted(pairs, key=lambda one: (-one.sqnr, abs(one.place - one.of), one.unlike)):
-        if pair.of not in chosen and pair.place not in {one.place for one in chosen.values()}:
+    for pair in sorted(
+        pairs, key=lambda pair: (-pair.sqnr, abs(pair.place - pair.of), pair.unlike)
+    ):
+        if pair.of not in chosen and pair.place not in {other.place for other in chosen.values()}:
             chosen[pair.of] = pair
     if not chosen:
         return None
@@ -109,10 +114,10 @@ def _places(spec: TensorSpec, outputs: Sequence[TensorSpec], count: int) -> Sequ
     return named if named and min(count, len(outputs)) > 1 else range(len(outputs))
 
 
-def _pairs(i: int, j: int, spec: TensorSpec, expected: Array, found: Array) -> Iterator[_Pair]:
+def _pairs(i: int, j: int, spec: TensorSpec, expected: Array, output: Array) -> Iterator[_Pair]:
     """An output as the reference's, in every axis order and with every head that fits its shape."""
-    for order in permutations(found.ndim):
-        array = found.transpose(np.argsort(order)) if order else found
+    for order in permutations(output.ndim):
+        array = output.transpose(np.argsort(order)) if order else output
         if array.shape != expected.shape or array.dtype.kind != expected.dtype.kind:
             continue
         powers = _powers(expected, array)
@@ -120,9 +125,9 @@ def _pairs(i: int, j: int, spec: TensorSpec, expected: Array, found: Array) -> I
     classes = expected.ndim == 2 and expected.shape[1] > 1 and expected.dtype.kind == "f"
     if i > 0 or not classes or spec.head:
         return
-    heads = {"softmax": found} if found.shape == expected.shape else {}
-    if found.shape == expected.shape[:1] and found.dtype.kind in "iu":
-        heads["argmax"] = (found[:, None] == np.arange(expected.shape[1])).astype(np.float32)
+    heads = {"softmax": output} if output.shape == expected.shape else {}
+    if output.shape == expected.shape[:1] and output.dtype.kind in "iu":
+        heads["argmax"] = (output[:, None] == np.arange(expected.shape[1])).astype(np.float32)
     for head, array in heads.items():
         powers = _powers(apply_head([expected], head)[0], array)
         near = _decibels(*powers)
@@ -133,9 +138,9 @@ def _pairs(i: int, j: int, spec: TensorSpec, expected: Array, found: Array) -> I
             yield _Pair(i, j, head_spec, powers, near)
 
 
-def _powers(wanted: Array, found: Array) -> tuple[float, float]:
-    expected = wanted.astype(np.float64)
-    return float((expected**2).sum()), float(((found.astype(np.float64) - expected) ** 2).sum())
+def _powers(reference: Array, output: Array) -> tuple[float, float]:
+    expected = reference.astype(np.float64)
+    return float((expected**2).sum()), float(((output.astype(np.float64) - expected) ** 2).sum())
 
 
 def _decibels(signal: float, noise: float) -> float:

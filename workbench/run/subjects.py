@@ -33,10 +33,14 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A file, under a label that no other has. `own` is as in the file.
+    """A file, under a label that no other has.
 
-    artifact: under the reference's names, order and layout, once it is fitted. error: what keeps it
-    from being run; the others stand.
+    Attributes:
+        label: its name, with as many folders as tell it from others.
+        own: the artifact as the file has it.
+        artifact: under the reference's names, order and layout, once it is fitted.
+        bytes: of the file and what belongs to it.
+        error: what keeps it from being run; the others stand.
     """
 
     label: str
@@ -48,23 +52,23 @@ class Subject:
     @property
     def mapping(self) -> tuple[str, ...]:
         """What of the fitting is not the identity, in words."""
-        return align.described(self.artifact, self.own)
+        return align.mapping_lines(self.artifact, self.own)
 
 
-def opened(paths: Sequence[Path]) -> list[Subject]:
+def open_files(paths: Sequence[Path]) -> list[Subject]:
     """Every file as a subject. Raises the ModelError of one that is absent, damaged or none."""
     with ThreadPoolExecutor(2) as threads:
         artifacts = list(threads.map(files.open_artifact, paths))
     return [
-        Subject(label=label, own=one, artifact=one, bytes=files.total_bytes(one))
-        for label, one in zip(labels(paths), artifacts, strict=True)
+        Subject(label=label, own=artifact, artifact=artifact, bytes=files.total_bytes(artifact))
+        for label, artifact in zip(labels(paths), artifacts, strict=True)
     ]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
     """A name for each file: its own, with as many folders as it takes to tell it from others."""
     whole = [path.expanduser().resolve() for path in paths]
-    found = []
+    unique = []
     for at, path in enumerate(whole):
         others = [other for other in whole if other != path]
         length = next(
@@ -74,8 +78,8 @@ def labels(paths: Sequence[Path]) -> list[str]:
         )
         label = "/".join(path.parts[-length:])
         before = whole[:at].count(path)
-        found.append(f"{label} ({before + 1})" if before else label)
-    return found
+        unique.append(f"{label} ({before + 1})" if before else label)
+    return unique
 
 
 def random_samples(specs: Sequence[TensorSpec], count: int = RANDOM) -> Dataset:
@@ -86,7 +90,7 @@ def random_samples(specs: Sequence[TensorSpec], count: int = RANDOM) -> Dataset:
     return Dataset("random inputs", None, split, specs=tuple(specs))
 
 
-def fitted(
+def fit_files(
     subjects: Sequence[Subject],
     dataset: Dataset,
     device: Device,
@@ -102,38 +106,38 @@ def fitted(
     file's. partial: outputs of the first without a counterpart are left out of both, of two files.
     """
     samples = _Samples(dataset, device, pool, origin)
-    found = list(subjects)
+    results = list(subjects)
     reference = None
     expected: list[Array] = []
-    for place, subject in enumerate(subjects):
+    for position, subject in enumerate(subjects):
         try:
-            made = samples.placed(subject)
-            expected = samples.outputs(made.artifact)
-            made = replace(made, artifact=files.with_outputs(made.artifact, expected))
+            mapped = samples.placed(subject)
+            expected = samples.outputs(mapped.artifact)
+            mapped = replace(mapped, artifact=files.with_outputs(mapped.artifact, expected))
         except WorkbenchError as error:
-            found[place] = replace(subject, error=error)
+            results[position] = replace(subject, error=error)
             continue
-        reference = found[place] = made
+        reference = results[position] = mapped
         break
     if reference is None:
-        return found
-    for place, subject in enumerate(subjects):
-        failed = found[place].error
+        return results
+    for position, subject in enumerate(subjects):
+        failed = results[position].error
         # Which of its inputs is which, the reference may tell now.
-        if found[place] is reference or not (failed is None or isinstance(failed, ModelError)):
+        if results[position] is reference or not (failed is None or isinstance(failed, ModelError)):
             continue
         try:
-            one = samples.aligned(subject, reference, expected)
+            aligned = samples.aligned(subject, reference, expected)
             if not partial:
-                _check_outputs(subject, reference, one.kept)
+                _check_outputs(subject, reference, aligned.kept)
         except WorkbenchError as error:
-            found[place] = replace(subject, error=error)
+            results[position] = replace(subject, error=error)
             continue
         if partial:
-            at = found.index(reference)
-            found[at] = _reduced(reference, one.kept)
-        found[place] = replace(subject, artifact=one.artifact, error=None)
-    return found
+            first = results.index(reference)
+            results[first] = _reduced(reference, aligned.kept)
+        results[position] = replace(subject, artifact=aligned.artifact, error=None)
+    return results
 
 
 def _reduced(subject: Subject, kept: Sequence[int]) -> Subject:
@@ -143,7 +147,7 @@ def _reduced(subject: Subject, kept: Sequence[int]) -> Subject:
 
 
 def _check_outputs(subject: Subject, reference: Subject, kept: Sequence[int]) -> None:
-    missing = [one.name for i, one in enumerate(reference.artifact.outputs) if i not in kept]
+    missing = [spec.name for i, spec in enumerate(reference.artifact.outputs) if i not in kept]
     if missing:
         raise ModelError(
             f"{subject.label} has no counterpart of output {', '.join(missing)}",
@@ -164,6 +168,7 @@ class _Samples:
 
     @cached_property
     def examples(self) -> dict[str, Array]:
+        """The samples by which names and layouts are told."""
         return self.dataset.examples(EXAMPLES, SEED)
 
     def placed(self, subject: Subject) -> Subject:
@@ -172,7 +177,7 @@ class _Samples:
         specs = self.specs(subject)
         artifact = subject.own
         # On random samples of its own, there is nothing to find out.
-        own = [one.name for one in specs] == [one.name for one in artifact.inputs]
+        own = [spec.name for spec in specs] == [spec.name for spec in artifact.inputs]
         if self.origin is not None and own:
             return replace(subject, artifact=replace(artifact, inputs=tuple(specs)))
         return replace(subject, artifact=align.onto_data(artifact, specs))
@@ -183,7 +188,7 @@ class _Samples:
         """The subject's tensors as the reference's."""
         _check_batch(subject)
         wanted = reference.artifact.outputs
-        return align.aligned(
+        return align.align_artifact(
             subject.own, self.specs(subject), wanted, expected, self.outputs, self.origin
         )
 
@@ -192,30 +197,30 @@ class _Samples:
         worker = self.pool.take("open")
         try:
             worker.call("open", artifact, 1, self.examples, self.device)
-            found: list[Array] = worker.call("infer", self.examples)
+            arrays: list[Array] = worker.call("infer", self.examples)
         except BaseException:
             worker.close()
             raise
         self.pool.give(worker)
-        return found
+        return arrays
 
     def specs(self, subject: Subject) -> Sequence[TensorSpec]:
         """The dataset's inputs; for a file that takes 8-bit pixels, images with theirs."""
-        wanted = self.dataset.inputs
+        inputs = self.dataset.inputs
         split = self.dataset.calibration or self.dataset.evaluation
         if split is None or all(spec.dtype != "uint8" for spec in subject.own.inputs):
-            return wanted
+            return inputs
         from workbench.steps.bake_preprocess import from_pixels
 
-        found = []
-        for spec in wanted:
+        taken = []
+        for spec in inputs:
             image = len(spec.shape) == 4 and np.dtype(spec.dtype).kind == "f"
             try:
                 array = self.examples[spec.name]
-                found.append(from_pixels(spec, array, split.preprocess) if image else spec)
+                taken.append(from_pixels(spec, array, split.preprocess) if image else spec)
             except StepError:
-                found.append(spec)  # then the file does not take it, which is said there
-        return found
+                taken.append(spec)  # then the file does not take it, which is said there
+        return taken
 
 
 def _check_batch(subject: Subject) -> None:

@@ -29,11 +29,11 @@ class _ProgressLine(Quiet):
 
 def make(spec: Mapping[str, Any], settings: tuple[str, ...], progress: Progress) -> list[str]:
     """Everything of a trial but its measuring; it is in the cache then, under the keys returned."""
-    from workbench.run.recipe_run import made
+    from workbench.run.recipe_run import make_artifacts
 
     request, plan = Spec.from_json(spec).request(settings)
     cache = Cache()
-    made(request, plan, cache, _ProgressLine(progress), _workers())
+    make_artifacts(request, plan, cache, _ProgressLine(progress), _workers())
     return sorted(cache.used)
 
 

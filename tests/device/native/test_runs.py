@@ -18,7 +18,7 @@ from workbench.device.bundle import bundle
 from workbench.device.runner_plan import parse_answer
 from workbench.device.session import infer_each, open_session
 from workbench.inspect import artifacts
-from workbench.report.blocks import operator_times
+from workbench.measure.operator_times import operator_times
 
 pytestmark = pytest.mark.process
 

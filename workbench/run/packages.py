@@ -1,0 +1,5 @@
+"""The packages whose versions a report names."""
+
+PACKAGES = (
+    "torch", "onnx", "onnxruntime", "onnxsim", "tensorflow", "onnx2tf", "ai-edge-litert", "numpy",
+)  # fmt: skip
