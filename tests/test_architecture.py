@@ -117,3 +117,36 @@ def test_a_class_name_is_one_class():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(str(path.relative_to(PACKAGE)))
     assert sorted(name for name, paths in files.items() if len(paths) > 1) == KNOWN_TWICE
+
+
+def undocumented(path: Path) -> list[str]:
+    """The public functions, classes and methods of a file that have no docstring, and the file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    name = str(path.relative_to(PACKAGE))
+    missing = [] if ast.get_docstring(tree) else [name]
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, (ast.If, ast.Try)):
+                visit(inner, prefix)
+            if not isinstance(inner, (ast.FunctionDef, ast.ClassDef)) or inner.name[0] == "_":
+                continue
+            overload = any("overload" in ast.unparse(part) for part in inner.decorator_list)
+            if not ast.get_docstring(inner) and not overload:
+                missing.append(f"{name}: {prefix}{inner.name}")
+            if isinstance(inner, ast.ClassDef):
+                visit(inner, f"{prefix}{inner.name}.")
+
+    visit(tree, "")
+    return missing
+
+
+def test_what_is_public_has_a_docstring():
+    assert [line for path in sorted(PACKAGE.rglob("*.py")) for line in undocumented(path)] == []
+
+
+def test_a_missing_docstring_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_architecture.PACKAGE", tmp_path)
+    file = tmp_path / "bare.py"
+    file.write_text("class A:\n    'One.'\n    def b(self): ...\n    def _c(self): ...\n")
+    assert undocumented(file) == ["bare.py", "bare.py: A.b"]

@@ -27,6 +27,7 @@ class Estimate:
         return not self.low <= value <= self.high
 
     def to_json(self) -> dict[str, float]:
+        """The value and the ends of its interval."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 

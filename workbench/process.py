@@ -57,10 +57,12 @@ def packed(message: Any) -> bytes:
 
 
 def send(stream: IO[bytes], message: Any) -> None:
+    """Write a message to the other end."""
     send_packed(stream, packed(message))
 
 
 def send_packed(stream: IO[bytes], payload: bytes) -> None:
+    """Write a message that `packed` made."""
     stream.write(HEADER.pack(len(payload)))
     stream.write(payload)
     stream.flush()

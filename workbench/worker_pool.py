@@ -123,6 +123,7 @@ class Pool:
             worker.close()
 
     def close(self) -> None:
+        """End the idle workers."""
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:

@@ -56,6 +56,7 @@ ARM = (
 
 
 def machine() -> Iterator[Check]:
+    """This machine: its processor, memory and system."""
     group = "This machine"
     gib = probe.memory_bytes() / 2**30
     yield Check(
@@ -108,6 +109,7 @@ def _torch() -> str:
 
 
 def providers(available: list[str] | None) -> Iterator[Check]:
+    """Every execution provider: whether it is to be had here, and how."""
     for name, provider in PROVIDERS.items():
         if available is None:
             said, fix = "not known: onnxruntime does not load", ""
@@ -135,6 +137,7 @@ TOOLS = {
 
 
 def tools() -> Iterator[Check]:
+    """The programs that some commands start: where they are, or how to get them."""
     for tool, (purpose, apt, brew) in TOOLS.items():
         place = shutil.which(tool)
         fix = ""
@@ -152,6 +155,7 @@ def tools() -> Iterator[Check]:
 
 
 def folders() -> Iterator[Check]:
+    """The cache's folder: whether it can be written, and how much room there is."""
     folder = cache.root()
     nearest = next(one for one in (folder, *folder.parents) if one.exists())
     free = shutil.disk_usage(nearest).free

@@ -28,9 +28,11 @@ class Needed:
 
     @property
     def text(self) -> str:
+        """The requirement as pip takes it."""
         return f"{self.name}{self.specifier}"
 
     def satisfied_by(self, version: str | None) -> bool:
+        """Whether a version is one of those; None where the package is absent."""
         return version is not None and self.specifier.contains(version, prereleases=True)
 
 

@@ -17,6 +17,7 @@ from workbench.worker_pool import end_kept_workers
 
 @lru_cache(maxsize=2)
 def load_model(source: ModelSource, data: Data, folder: Path) -> Any:
+    """A source's model, tried on samples; for an ONNX file its artifact in `folder`."""
     return loading.load(source, load_dataset(data).examples(8, source.seed), folder)
 
 

@@ -22,6 +22,7 @@ def job_function(name: str) -> Callable[..., Any]:
 
 
 def main() -> None:
+    """Answer jobs, one after another, until the input closes."""
     # The pipes move to descriptors of their own, and 0 and 1 to the log and nothing: a library
     # that prints must not break the protocol.
     source = os.fdopen(os.dup(0), "rb")

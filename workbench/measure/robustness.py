@@ -50,6 +50,7 @@ class Batching:
 
     @property
     def equal(self) -> bool:
+        """Whether a sample's outputs are its own in a batch, but for rounding."""
         return self.difference is not None and self.difference <= EQUAL
 
 
@@ -64,6 +65,8 @@ class Misuse:
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
+    """What an artifact does with a batch and with wrong inputs."""
+
     batching: Batching
     misuses: tuple[Misuse, ...]
 
@@ -76,6 +79,7 @@ class Robustness:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Robustness:
+        """`to_json` read back."""
         batching = dict(data["batching"])
         if batching["sqnr"] is not None:
             batching["sqnr"] = float(batching["sqnr"])

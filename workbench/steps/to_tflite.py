@@ -74,6 +74,7 @@ class ToTflite(Step):
 
     @property
     def needs_data(self) -> bool:
+        """Whether activations are quantized, and so need samples."""
         return self.precision in INT8
 
     def run(self, subject: Artifact, context: Context) -> Artifact:
