@@ -326,11 +326,10 @@ def run_all(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    if not optimized or not nets.EXACT:
+    file = model.SerializeToString()
+    if not optimized or nets.saturates(file):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     parts = [session.run(None, batch) for batch in in_batches(feeds, fixed)(1000)]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
