@@ -268,8 +268,8 @@ def exported(
 def saturates(file: bytes) -> bool:
     """Whether INT8 kernels of this CPU would not add a file's products exactly.
 
-    Without VNNI they add in 16 bits, which 8-bit weights saturate; what is tested are files for CPUs
-    that have it.
+    Without VNNI they add in 16 bits, which 8-bit weights saturate; what is tested are files for
+    CPUs that have it.
     """
     return not EXACT and b"QuantizeLinear" in file
 
