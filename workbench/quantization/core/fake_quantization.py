@@ -43,8 +43,9 @@ def fake_quantize(
 
     scale, zero_point = tensor_range.grid(scheme)
     low, high = (1, 255) if scheme.symmetric else (0, LEVELS)
-    integers = (torch.round(x / float(scale)) + zero_point).clamp_(low, high)
-    return integers.sub_(zero_point).mul_(float(scale))
+    values = torch.div(x, float(scale))  # the one copy: all that follows is done in it
+    values.round_().add_(zero_point).clamp_(low, high)
+    return values.sub_(zero_point).mul_(float(scale))
 
 
 def simulate(
