@@ -62,6 +62,16 @@ def test_quick_commands_import_nothing_heavy(command, words, tmp_path):
     assert telemetry == "1"
 
 
+def test_the_python_face_imports_nothing_until_it_is_asked():
+    listing = "import json, sys, workbench; dir(workbench); print(json.dumps(list(sys.modules)))"
+    ended = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(ended.stdout)
+    assert [name for name in loaded if name.startswith("workbench")] == ["workbench"]
+    assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
+
+
 def test_telemetry_is_switched_off_even_where_it_was_on():
     ended = subprocess.run(
         [sys.executable, "-c", "import os, workbench; print(os.environ['ORT_DISABLE_TELEMETRY'])"],

@@ -16,7 +16,7 @@ import pytest
 from workbench.device import probe
 from workbench.doctor import examination, machine
 from workbench.doctor.machine import Check
-from workbench.doctor.requirements import declared
+from workbench.doctor.requirements import declared_requirements
 
 pytestmark = pytest.mark.process
 
@@ -173,14 +173,14 @@ def test_the_isa_is_explained(
 ) -> None:  # fmt: skip
     checks = machine_checks(monkeypatch, architecture, isa)
     assert {name for name in here | absent if checks[name].verdict == "ok"} == here
-    assert all(checks[name].said.startswith("absent: ") for name in absent)
-    assert checks["INT8"].said == f"quantize.scheme=auto is {scheme} here"
+    assert all(checks[name].finding.startswith("absent: ") for name in absent)
+    assert checks["INT8"].finding == f"quantize.scheme=auto is {scheme} here"
 
 
 def test_an_isa_that_cannot_be_read_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = machine_checks(monkeypatch, "arm", ())
     assert "dotprod" not in checks
-    assert checks["ISA"].said == "its features cannot be read here"
+    assert checks["ISA"].finding == "its features cannot be read here"
 
 
 def test_providers_that_do_not_exist_here_have_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,9 @@ def test_providers_that_do_not_exist_here_have_no_command(monkeypatch: pytest.Mo
     checks = {one.name: one for one in machine.providers(["CPUExecutionProvider"])}
     assert checks["cpu"].verdict == "ok"
     assert checks["cuda"].fix.endswith("pip install onnxruntime-gpu")
-    assert checks["coreml"].said == "not for linux: comes with onnxruntime's own wheels for macOS"
+    assert (
+        checks["coreml"].finding == "not for linux: comes with onnxruntime's own wheels for macOS"
+    )
     assert not checks["coreml"].fix
     assert not checks["xnnpack"].fix
 
@@ -204,7 +206,7 @@ def test_what_is_declared_is_the_projects_own(tmp_path: Path) -> None:
     import tomllib
 
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = declared()
+    needed = declared_requirements()
     assert len(needed.packages) == len(table["dependencies"])
     assert set(needed.extras) == set(table["optional-dependencies"]) - {"dev"}
     torch = next(one for one in needed.packages if one.name == "torch")

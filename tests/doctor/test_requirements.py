@@ -36,9 +36,9 @@ def test_metadata_is_split_into_packages_and_extras(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(metadata, "metadata", lambda _name: message)
     table = requirements._installed()
     assert table["requires-python"] == ">=3.11"
-    assert [one.text for one in requirements._needed(table["dependencies"])] == ["numpy>=2.1"]
+    assert [one.text for one in requirements._required(table["dependencies"])] == ["numpy>=2.1"]
     extras = table["optional-dependencies"]
-    assert [one.text for one in requirements._needed(extras["timm"])] == ["timm>=1"]
+    assert [one.text for one in requirements._required(extras["timm"])] == ["timm>=1"]
     assert extras["dev"] == ["pytest; extra == 'dev'"]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+import types
 import xml.etree.ElementTree as ElementTree
+from html import escape
 
 import pytest
 
@@ -138,3 +141,24 @@ def test_ticks_are_round():
     wide = plot.axis(Goal("size"), [0.1, 30], 0, 100)
     assert wide.log
     assert wide.ticks() == pytest.approx([0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
+
+
+def test_a_notebook_shows_every_trial_and_the_summary(found):
+    page = found._repr_html_()
+    assert page.count("<tr>") == 1 + len(found.points)
+    for line in summary(found):
+        assert escape(line) in page
+
+
+def test_a_frame_has_a_line_for_each_trial(found, monkeypatch):
+    pandas = types.ModuleType("pandas")
+    pandas.DataFrame = list
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    frame = found.to_pandas()
+    assert [line["trial"] for line in frame] == [point.trial.number for point in found.points]
+    best = frame[0]
+    point = found.points[0]
+    assert best["size"] == point.trial.figures["size"].value
+    assert best["drop_low"] == point.trial.figures["drop"].low
+    assert f"quantize.preset={best['quantize.preset']}" in point.trial.settings
+    assert frame[-1]["error"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.cli.output import print_json
 from workbench.cli.shared_options import AsJson
@@ -24,13 +23,23 @@ def doctor(
         print_json(
             {
                 "ready": not examination.missing,
-                "checks": [asdict(check) for check in examination.checks],
+                "checks": [_plain(check) for check in examination.checks],
                 "commands": examination.commands,
             }
         )
     else:
         _print_checks(examination.checks, examination.commands)
     examination.require_ready()
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    return {
+        "group": check.group,
+        "name": check.name,
+        "verdict": check.verdict,
+        "said": check.finding,
+        "fix": check.fix,
+    }
 
 
 def _print_checks(checks: Sequence[Check], commands: Sequence[str]) -> None:
@@ -43,7 +52,7 @@ def _print_checks(checks: Sequence[Check], commands: Sequence[str]) -> None:
             print(f"{chr(10) if group else ''}{check.group}")
             group = check.group
         hint = f" [{check.fix}]" if check.fix and check.verdict == "note" else ""
-        print(f"  {MARKS[check.verdict]} {check.name:{width}}  {check.said}{hint}")
+        print(f"  {MARKS[check.verdict]} {check.name:{width}}  {check.finding}{hint}")
     print()
     if commands:
         print("To run:")

@@ -44,14 +44,13 @@ def profile(
 
     The first file is what the others are held against. On several devices, a block for each.
     """
-    from workbench.run import files_profile
-    from workbench.run.run_options import find_preset
+    from workbench import api
 
-    preset = find_preset(preset_name(quick, strict))
+    preset = preset_name(quick, strict)
     with progress_display(as_json) as display:
-        report = files_profile.command(
-            files, data, inputs, device, preset, display, out,
-            samples=samples, resume=resume, operators=op_profile,
+        report = api.profile(
+            files, data, device or "cpu", inputs=inputs, preset=preset, samples=samples,
+            resume=resume, operators=op_profile, out=out, display=display,
         )  # fmt: skip
     _print_profile(report, as_json, out)
     if report.exit_code:

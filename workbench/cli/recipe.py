@@ -73,6 +73,7 @@ def recipe(
 
     Without --model and --data it runs on the embedded digits classifier.
     """
+    from workbench.api import run_recipe
     from workbench.cache import Cache
     from workbench.run.run_options import RunOptions, steps_beyond_budget
 
@@ -85,17 +86,15 @@ def recipe(
         from workbench.sweep.command import repeat_trial
 
         options = repeat_trial(point, options)
-    request, plan = options.resolve()
-    for step in steps_beyond_budget(request.recipe) if max_drop is not None else ():
-        typer.echo(f"note: {step} takes no --max-drop: its file may lose more", err=True)
+    if max_drop is not None:
+        for step in steps_beyond_budget(options.resolve()[0].recipe):
+            typer.echo(f"note: {step} takes no --max-drop: its file may lose more", err=True)
     cache = Cache(enabled=not no_cache)
     if dry_run:
-        _print_plan(request, plan, cache, as_json)
+        _print_plan(*options.resolve(), cache, as_json)
         return
-    from workbench.run.recipe_run import execute
-
     with contextlib.closing(cache), progress_display(as_json) as display:
-        finished = execute(request, plan, cache, display, out)
+        finished = run_recipe(options, out=out, cache=cache, display=display)
     _print_report(finished, as_json)
     if finished.report.exit_code:
         raise typer.Exit(finished.report.exit_code)

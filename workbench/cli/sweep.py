@@ -87,25 +87,19 @@ def sweep(
 
     Every trial is a run folder; what trials share is made once. 'wb front' shows it again.
     """
-    from workbench.run.run_options import RunOptions
-    from workbench.sweep import command as tool
+    from workbench.api import run_sweep
 
-    run = RunOptions(
-        recipe=name, model=model, weights=weights, task=task, sha256=sha256, seed=seed, data=data,
-        inputs=tuple(inputs), settings=tuple(settings), devices=tuple(device),
-        preset=preset_name(quick, strict, no_latency), samples=samples,
-    )  # fmt: skip
-    options = tool.SweepOptions(
-        vary=tuple(vary), minimise=minimise, max_drop=max_drop, max_size=max_size,
-        max_latency=tuple(max_latency), branch=branch, search=search, trials=trials,
-        seed=search_seed,
-    )  # fmt: skip
-    spec = tool.specify_sweep(run, options)
+    preset = preset_name(quick, strict, no_latency)
     try:
         with progress_display(as_json) as display:
-            result = tool.run_sweep(
-                spec, out=out, storage=storage, resume=resume, jobs=jobs, on=on, display=display
-            )
+            result = run_sweep(
+                name, vary, minimise=minimise, max_drop=max_drop, max_size=max_size,
+                max_latency=max_latency, branch=branch, search=search, trials=trials,
+                search_seed=search_seed, jobs=jobs, on=on, storage=storage, resume=resume, out=out,
+                display=display, model=model, weights=weights, task=task, sha256=sha256, seed=seed,
+                data=data, inputs=inputs, settings=settings, devices=device, preset=preset,
+                samples=samples,
+            )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("what is finished is kept: the same command with --resume goes on", err=True)
         raise

@@ -20,7 +20,7 @@ from workbench import __version__
 from workbench.device import probe
 from workbench.doctor import machine
 from workbench.doctor.machine import Check, Verdict
-from workbench.doctor.requirements import Needed, declared
+from workbench.doctor.requirements import RequiredPackage, declared_requirements
 from workbench.errors import DependencyError
 
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # where not the package's own name
@@ -69,7 +69,7 @@ def examine_machine() -> Examination:
 
 
 def examine() -> Iterator[Check]:
-    """Every check, in the order of the groups."""
+    """Every check, in the order of the groups, as it is made."""
     tried = _try(TRIED)
     yield from _python()
     yield from _packages(tried)
@@ -96,38 +96,38 @@ def _try(modules: tuple[str, ...]) -> dict[str, list[str] | str]:
         )
         for name in modules
     }
-    found: dict[str, list[str] | str] = {}
+    results: dict[str, list[str] | str] = {}
     for name, process in started.items():
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            found[name] = f"its import did not end within {SECONDS} s"
+            results[name] = f"its import did not end within {SECONDS} s"
             continue
         lines = [line.strip() for line in err.splitlines() if line.strip()]
         if process.returncode < 0:
-            found[name] = f"its import ended with signal {-process.returncode}"
+            results[name] = f"its import ended with signal {-process.returncode}"
         elif process.returncode > 0:
-            found[name] = lines[-1] if lines else f"exit code {process.returncode}"
+            results[name] = lines[-1] if lines else f"exit code {process.returncode}"
         else:
-            found[name] = list(map(str, json.loads(out.strip().splitlines()[-1])))
-    return found
+            results[name] = list(map(str, json.loads(out.strip().splitlines()[-1])))
+    return results
 
 
 def _python() -> Iterator[Check]:
     group = "Workbench"
     yield Check(
-        group=group, name="wb", verdict="ok", said=f"{__version__}, {Path(__file__).parents[1]}"
+        group=group, name="wb", verdict="ok", finding=f"{__version__}, {Path(__file__).parents[1]}"
     )
-    needed = declared()
+    requirements = declared_requirements()
     version = platform.python_version()
-    good = needed.python.contains(version, prereleases=True)
+    good = requirements.python.contains(version, prereleases=True)
     yield Check(
         group=group,
         name="Python",
         verdict="ok" if good else "missing",
-        said=f"{version}{'' if good else f', wb needs {needed.python}'}, {sys.executable}",
+        finding=f"{version}{'' if good else f', wb needs {requirements.python}'}, {sys.executable}",
         fix="" if good else "python3.11 -m venv .venv && .venv/bin/pip install .",
     )
     off = os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
@@ -135,7 +135,7 @@ def _python() -> Iterator[Check]:
         group=group,
         name="telemetry",
         verdict="ok" if off else "warning",
-        said="ONNX Runtime's is switched off in every process of wb"
+        finding="ONNX Runtime's is switched off in every process of wb"
         if off
         else "ONNX Runtime's is on: ORT_DISABLE_TELEMETRY is not 1",
         fix="" if off else "export ORT_DISABLE_TELEMETRY=1",
@@ -143,10 +143,10 @@ def _python() -> Iterator[Check]:
 
 
 def _packages(tried: dict[str, list[str] | str]) -> Iterator[Check]:
-    needed = declared()
+    requirements = declared_requirements()
     modules = {name.partition(".")[0]: result for name, result in tried.items()}
-    for one in needed.packages:
-        yield _package(one, modules)
+    for package in requirements.packages:
+        yield _package(package, modules)
     both = [name for name in probe.DISTRIBUTIONS if _version(name)]
     if len(both) > 1:
         keep = both[-1]
@@ -154,46 +154,54 @@ def _packages(tried: dict[str, list[str] | str]) -> Iterator[Check]:
             group="Packages",
             name="two onnxruntimes",
             verdict="warning",
-            said=f"{' and '.join(both)} write the same folder: which one runs is chance",
+            finding=f"{' and '.join(both)} write the same folder: which one runs is chance",
             fix=f"pip uninstall -y {' '.join(both)} && pip install {keep}",
         )
-    for extra, packages in needed.extras.items():
-        lacking = [one for one in packages if not one.satisfied_by(_version(one.name))]
-        here = ", ".join(f"{one.name} {_version(one.name)}" for one in packages)
+    for extra, packages in requirements.extras.items():
+        lacking = [
+            package for package in packages if not package.satisfied_by(_version(package.name))
+        ]
+        here = ", ".join(f"{package.name} {_version(package.name)}" for package in packages)
         yield Check(
             group="Extras",
             name=extra,
             verdict="note" if lacking else "ok",
-            said=f"lacks {', '.join(one.text for one in lacking)}" if lacking else here,
-            fix=f"pip install {' '.join(_quoted(one) for one in lacking)}" if lacking else "",
+            finding=f"lacks {', '.join(package.text for package in lacking)}" if lacking else here,
+            fix=f"pip install {' '.join(_quoted(package) for package in lacking)}"
+            if lacking
+            else "",
         )
 
 
-def _package(one: Needed, modules: dict[str, list[str] | str]) -> Check:
-    variants = probe.DISTRIBUTIONS if one.name == "onnxruntime" else (one.name,)
-    name = next((name for name in variants if _version(name)), one.name)
+def _package(package: RequiredPackage, modules: dict[str, list[str] | str]) -> Check:
+    variants = probe.DISTRIBUTIONS if package.name == "onnxruntime" else (package.name,)
+    name = next((name for name in variants if _version(name)), package.name)
     version = _version(name)
-    module = MODULES.get(one.name, one.name.replace("-", "_"))
+    module = MODULES.get(package.name, package.name.replace("-", "_"))
     verdict: Verdict = "ok"
     fix = ""
     if version is None:
-        verdict, said, fix = "missing", f"not here, needs {one.text}", f"pip install {_quoted(one)}"
+        verdict, finding, fix = (
+            "missing",
+            f"not here, needs {package.text}",
+            f"pip install {_quoted(package)}",
+        )
     elif util.find_spec(module) is None:
-        verdict, said = "missing", f"{version} is listed, but its files are gone"
+        verdict, finding = "missing", f"{version} is listed, but its files are gone"
         fix = f"pip install --force-reinstall --no-deps {name}=={version}"
     elif isinstance(trouble := modules.get(module), str):
-        verdict, said = "missing", f"{version} does not load: {trouble}"
+        verdict, finding = "missing", f"{version} does not load: {trouble}"
         fix = f"pip install --force-reinstall {name}=={version}"
-    elif not one.satisfied_by(version):
-        verdict, said = "warning", f"{version}, wb was made for {one.text}"
-        fix = f"pip install {_quoted(one, name)}"
+    elif not package.satisfied_by(version):
+        verdict, finding = "warning", f"{version}, wb was made for {package.text}"
+        fix = f"pip install {_quoted(package, name)}"
     else:
-        said = version
-    return Check(group="Packages", name=name, verdict=verdict, said=said, fix=fix)
+        finding = version
+    return Check(group="Packages", name=name, verdict=verdict, finding=finding, fix=fix)
 
 
-def _quoted(one: Needed, name: str = "") -> str:
-    return f"'{name or one.name}{one.specifier}'"
+def _quoted(package: RequiredPackage, name: str = "") -> str:
+    return f"'{name or package.name}{package.specifier}'"
 
 
 def _version(name: str) -> str | None:

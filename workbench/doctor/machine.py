@@ -26,12 +26,21 @@ ROOM = 3 * 10**9  # bytes: a run's files, with some to spare
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line: what was looked at, the verdict on it, and the command that betters it."""
+    """One line: what was looked at, the verdict on it, and the command that betters it.
+
+    Attributes:
+        group: the heading that it stands under.
+        name: what was looked at.
+        verdict: ok; note, for what is optional or simply a fact; warning; missing, for what
+            `wb recipe mobile-int8` needs.
+        finding: what is the case.
+        fix: a command, '' where there is nothing to do.
+    """
 
     group: str
     name: str
     verdict: Verdict
-    said: str
+    finding: str
     fix: str = ""
 
 
@@ -56,20 +65,20 @@ ARM = (
 
 
 def machine() -> Iterator[Check]:
-    """This machine: its processor, memory and system."""
+    """The processor with its features, the scheme of INT8 that follows from them, and the GPUs."""
     group = "This machine"
     gib = probe.memory_bytes() / 2**30
     yield Check(
         group=group,
         name="CPU",
         verdict="ok",
-        said=f"{probe.cpu_model()}, {probe.cores()} cores, {gib:.1f} GiB, {platform.machine()}",
+        finding=f"{probe.cpu_model()}, {probe.cores()} cores, {gib:.1f} GiB, {platform.machine()}",
     )
     isa = probe.isa()
     features = {"x86": X86, "arm": ARM}.get(probe.architecture(), ())
     if not isa:
         yield Check(
-            group=group, name="ISA", verdict="note", said="its features cannot be read here"
+            group=group, name="ISA", verdict="note", finding="its features cannot be read here"
         )
     for names, label, present, absent in features if isa else ():
         here = any(name in isa for name in names)
@@ -77,22 +86,22 @@ def machine() -> Iterator[Check]:
             group=group,
             name=label,
             verdict="ok" if here else "note",
-            said=present if here else f"absent: {absent}",
+            finding=present if here else f"absent: {absent}",
         )
     yield Check(
         group=group,
         name="INT8",
         verdict="ok",
-        said=f"quantize.scheme=auto is {profile.load('cpu').quantization} here",
+        finding=f"quantize.scheme=auto is {profile.load('cpu').quantization} here",
     )
     gpus = probe.gpus()
     yield Check(
         group=group,
         name="GPU",
         verdict="ok" if gpus else "note",
-        said="; ".join(gpus) or "no NVIDIA GPU found (nvidia-smi)",
+        finding="; ".join(gpus) or "no NVIDIA GPU found (nvidia-smi)",
     )
-    yield Check(group=group, name="torch's CUDA", verdict="note", said=_torch())
+    yield Check(group=group, name="torch's CUDA", verdict="note", finding=_torch())
 
 
 def _torch() -> str:
@@ -109,21 +118,24 @@ def _torch() -> str:
 
 
 def providers(available: list[str] | None) -> Iterator[Check]:
-    """Every execution provider: whether it is to be had here, and how."""
+    """ONNX Runtime's execution providers.
+
+    available: by ONNX Runtime's names; None where onnxruntime does not load.
+    """
     for name, provider in PROVIDERS.items():
         if available is None:
-            said, fix = "not known: onnxruntime does not load", ""
+            finding, fix = "not known: onnxruntime does not load", ""
         elif provider.ort in available:
-            said, fix = "here", ""
+            finding, fix = "here", ""
         elif not provider.here:
-            said, fix = f"not for {sys.platform}: comes with {provider.source}", ""
+            finding, fix = f"not for {sys.platform}: comes with {provider.source}", ""
         else:
-            said, fix = f"not here: comes with {provider.source}", provider.command
+            finding, fix = f"not here: comes with {provider.source}", provider.command
         yield Check(
             group="Execution providers (--device)",
             name=name,
-            verdict="ok" if said == "here" else "note",
-            said=said,
+            verdict="ok" if finding == "here" else "note",
+            finding=finding,
             fix=fix,
         )
 
@@ -137,27 +149,27 @@ TOOLS = {
 
 
 def tools() -> Iterator[Check]:
-    """The programs that some commands start: where they are, or how to get them."""
+    """Programs that devices and code samples take, and the command that installs each."""
     for tool, (purpose, apt, brew) in TOOLS.items():
-        place = shutil.which(tool)
+        path = shutil.which(tool)
         fix = ""
-        if place is None and sys.platform == "darwin" and brew:
+        if path is None and sys.platform == "darwin" and brew:
             fix = f"brew install {brew}"
-        elif place is None and shutil.which("apt-get"):
+        elif path is None and shutil.which("apt-get"):
             fix = f"apt-get install {apt}"
         yield Check(
             group="Tools",
             name=tool,
-            verdict="ok" if place else "note",
-            said=place or f"not here: for {purpose}",
+            verdict="ok" if path else "note",
+            finding=path or f"not here: for {purpose}",
             fix=fix,
         )
 
 
 def folders() -> Iterator[Check]:
-    """The cache's folder: whether it can be written, and how much room there is."""
+    """The cache's folder: whether it is writable and has room."""
     folder = cache.root()
-    nearest = next(one for one in (folder, *folder.parents) if one.exists())
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     try:
         with tempfile.TemporaryFile(dir=nearest):
@@ -165,8 +177,10 @@ def folders() -> Iterator[Check]:
     except OSError:
         writable = False
     verdict: Verdict = "missing" if not writable else "ok" if free >= ROOM else "warning"
-    said = f"{folder}, {free / 1e9:.1f} GB free"
+    finding = f"{folder}, {free / 1e9:.1f} GB free"
     if not writable:
-        said += ", not writable"
+        finding += ", not writable"
     fix = {"missing": "export WB_CACHE=<a folder of yours>", "warning": "wb cache --clear"}
-    yield Check(group="Folders", name="cache", verdict=verdict, said=said, fix=fix.get(verdict, ""))
+    yield Check(
+        group="Folders", name="cache", verdict=verdict, finding=finding, fix=fix.get(verdict, "")
+    )

@@ -20,7 +20,7 @@ PROJECT = "mobile-workbench"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needed:
+class RequiredPackage:
     """One package with the versions that do."""
 
     name: str
@@ -28,25 +28,31 @@ class Needed:
 
     @property
     def text(self) -> str:
-        """The requirement as pip takes it."""
+        """As pip takes it: `numpy>=2.1`."""
         return f"{self.name}{self.specifier}"
 
     def satisfied_by(self, version: str | None) -> bool:
-        """Whether a version is one of those; None where the package is absent."""
+        """Whether an installed version does; None where the package is not installed."""
         return version is not None and self.specifier.contains(version, prereleases=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declared:
-    """The Python versions, the packages, and by name the extras, developers' left out."""
+class Requirements:
+    """What the workbench needs.
+
+    Attributes:
+        python: the versions of Python that do.
+        packages: what is always needed.
+        extras: what is needed for more, by the extra's name; the developers' is left out.
+    """
 
     python: SpecifierSet
-    packages: tuple[Needed, ...]
-    extras: Mapping[str, tuple[Needed, ...]]
+    packages: tuple[RequiredPackage, ...]
+    extras: Mapping[str, tuple[RequiredPackage, ...]]
 
 
 @cache
-def declared() -> Declared:
+def declared_requirements() -> Requirements:
     """What this workbench declares. Raises DependencyError where nothing can be read."""
     try:
         from packaging.specifiers import SpecifierSet
@@ -57,13 +63,13 @@ def declared() -> Declared:
     # In a checkout the metadata is as old as the last installation.
     table = _project(Path(__file__).parents[2] / "pyproject.toml") or _installed()
     optional = {
-        name: tuple(_needed(texts))
+        name: tuple(_required(texts))
         for name, texts in table.get("optional-dependencies", {}).items()
         if name != "dev"
     }
-    return Declared(
+    return Requirements(
         python=SpecifierSet(table.get("requires-python", "")),
-        packages=tuple(_needed(table.get("dependencies", []))),
+        packages=tuple(_required(table.get("dependencies", []))),
         extras=optional,
     )
 
@@ -80,40 +86,40 @@ def _project(path: Path) -> dict[str, Any]:
 def _installed() -> dict[str, Any]:
     """The same from an installed package's metadata."""
     try:
-        found = metadata.metadata(PROJECT)
+        fields = metadata.metadata(PROJECT)
     except metadata.PackageNotFoundError as error:
         raise DependencyError(
             f"{PROJECT} is not installed",
             "its code is here, what it needs is not known",
             "pip install . in its checkout",
         ) from error
-    texts = found.get_all("Requires-Dist") or []
-    extras = found.get_all("Provides-Extra") or []
+    texts = fields.get_all("Requires-Dist") or []
+    extras = fields.get_all("Provides-Extra") or []
     return {
-        "requires-python": (found.get_all("Requires-Python") or [""])[0],
+        "requires-python": (fields.get_all("Requires-Python") or [""])[0],
         "dependencies": [text for text in texts if "extra ==" not in text],
         "optional-dependencies": {
-            extra: [text for text in texts if _of(text, extra)] for extra in extras
+            extra: [text for text in texts if _is_of_extra(text, extra)] for extra in extras
         },
     }
 
 
-def _of(text: str, extra: str) -> bool:
-    marker = _parsed(text).marker
+def _is_of_extra(text: str, extra: str) -> bool:
+    marker = _requirement(text).marker
     return marker is not None and "extra ==" in text and marker.evaluate({"extra": extra})
 
 
-def _parsed(text: str) -> Requirement:
+def _requirement(text: str) -> Requirement:
     from packaging.requirements import Requirement
 
     return Requirement(text)
 
 
-def _needed(texts: list[str]) -> list[Needed]:
+def _required(texts: list[str]) -> list[RequiredPackage]:
     """The requirements that apply to this Python and system."""
-    every = [_parsed(text) for text in texts]
+    requirements = [_requirement(text) for text in texts]
     return [
-        Needed(name=one.name, specifier=one.specifier)
-        for one in every
-        if one.marker is None or "extra" in str(one.marker) or one.marker.evaluate()
+        RequiredPackage(name=required.name, specifier=required.specifier)
+        for required in requirements
+        if required.marker is None or "extra" in str(required.marker) or required.marker.evaluate()
     ]

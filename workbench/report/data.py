@@ -294,3 +294,19 @@ class Report:
         if any(block.failed and block.away for block in self.blocks):
             return 5
         return 3 if self.failed else 0
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each artifact on each device.
+
+        Raises DependencyError where pandas is not installed.
+        """
+        from workbench.notebook import data_frame
+        from workbench.report.notebook import report_records
+
+        return data_frame(report_records(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook's cell shows."""
+        from workbench.report.notebook import report_html
+
+        return report_html(self)

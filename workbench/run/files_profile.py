@@ -29,6 +29,7 @@ from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.artifact import TensorSpec
+    from workbench.dataset.core import Dataset
     from workbench.device.profile import Device
     from workbench.display import Display
     from workbench.measure.latency import Preset
@@ -38,7 +39,7 @@ SAMPLES = 64  # whose outputs come back from a device, where nothing else is ask
 
 def command(
     paths: list[Path],
-    data: str | None,
+    data: str | Dataset | None,
     inputs: list[str],
     devices: Sequence[str],
     preset: Preset,
@@ -70,7 +71,7 @@ def command(
     with closing(Pool()) as pool, closing(Cache()) as cache:
         with _warming(pool, paths if len(local) < len(profiles) else []):
             subjects = open_files(paths)
-            dataset = datasets.load(data) if data is not None else None
+            dataset = datasets.load(data) if isinstance(data, str) else data
         for device in local:
             provider_check.require(device, pool)
         host = local[0] if local else profile.load("cpu")

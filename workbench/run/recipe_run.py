@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from workbench.cache import Cache, read_json, write_json
 from workbench.device import probe, profile, provider_check
@@ -21,8 +22,10 @@ from workbench.errors import WorkbenchError
 from workbench.measure.devices import measure_on_devices
 from workbench.measure.latency import PRESETS
 from workbench.measure.plan import MeasurePlan
+from workbench.notebook import html_lines
 from workbench.report.blocks import block_of
 from workbench.report.data import Block, Report
+from workbench.report.notebook import report_html
 from workbench.run import folder as rundir
 from workbench.run.packages import PACKAGES
 from workbench.run.recipe_targets import (
@@ -42,6 +45,14 @@ class Finished:
 
     report: Report
     folder: Path
+
+    def to_pandas(self) -> Any:
+        """The report's figures as a `pandas.DataFrame`. Raises DependencyError without pandas."""
+        return self.report.to_pandas()
+
+    def _repr_html_(self) -> str:
+        """What a notebook's cell shows."""
+        return report_html(self.report) + html_lines([str(self.folder / "report.html")])
 
 
 def expected(request: Request, plan: MeasurePlan, cache: Cache) -> dict[str, float]:

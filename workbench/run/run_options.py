@@ -40,11 +40,10 @@ MODELS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What a recipe run is asked for, in the words of `wb recipe`; `resolve` makes values of them.
+class ModelOptions:
+    """Which model, and which samples it takes, in the words of the command line.
 
     Attributes:
-        recipe: a recipe's name or file.
         model: file.py:factory, package.module:factory, hf:…, timm:…, torchvision:…, or a file; the
             embedded digits classifier where there is none.
         weights: a state dict for the factory.
@@ -53,16 +52,8 @@ class RunOptions:
         seed: of a factory without weights.
         data: a dataset's name or .toml file.
         inputs: NAME:SHAPE[:DTYPE] of each input, where there is no data.
-        settings: STEP.OPTION=VALUE, each in place of a step's option.
-        max_drop: points of accuracy that INT8 may lose.
-        devices: names of profiles, tag:NAME, class:NAME, or all; the CPU of this machine where
-            there are none.
-        preset: how long is measured: quick, standard, strict, or none.
-        samples: evaluation samples whose outputs a device gives back.
-        operators: whether devices are asked for the time of each operator.
     """
 
-    recipe: str
     model: str | None = None
     weights: Path | None = None
     task: str = ""
@@ -70,34 +61,9 @@ class RunOptions:
     seed: int = 0
     data: str | None = None
     inputs: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    max_drop: float | None = None
-    devices: tuple[str, ...] = ()
-    preset: str = STANDARD
-    samples: int = 64
-    operators: bool = False
 
-    def resolve(self) -> tuple[Request, MeasurePlan]:
-        """What is made, and how it is measured. Raises InputError for words that are wrong."""
-        preset = find_preset(self.preset)
-        check_samples(self.data, self.inputs)
-        recipe = recipes.load(self.recipe)
-        settings = (*self.settings, *budget_settings(recipe, self.max_drop))
-        recipe = recipe.with_options(settings)
-        source = self._source()
-        samples = self._samples(source)
-        devices = tuple(select_devices(self.devices or ("cpu",)))
-        _check_optimize(recipe, devices[0])
-        request = Request(
-            recipe=recipe, settings=settings, source=source, data=samples, device=devices[0]
-        )
-        plan = MeasurePlan(
-            devices=devices, preset=preset, samples=self.samples, operators=self.operators
-        )
-        return request, plan
-
-    def _samples(self, source: ModelSource) -> Data:
-        """Which dataset, or the input specs by which samples are drawn."""
+    def samples_for(self, source: ModelSource) -> Data:
+        """Which dataset; or the input specs by which samples are drawn. Raises InputError."""
         if self.inputs:
             return parse_inputs(list(self.inputs))
         if self.data is None and source.kind in ("onnx", "pt2"):
@@ -110,7 +76,8 @@ class RunOptions:
             )
         return str(library.find("calibration", self.data or DEFAULT_DATA))
 
-    def _source(self) -> ModelSource:
+    def source(self) -> ModelSource:
+        """Where the model comes from. Raises ModelError for what names no model."""
         model, weights = self.model, self.weights
         if model is None:
             if weights is not None:
@@ -156,6 +123,49 @@ class RunOptions:
         return source
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ModelOptions):
+    """What a recipe run is asked for, in the words of `wb recipe`; `resolve` makes values of them.
+
+    Attributes (beside those of `ModelOptions`):
+        recipe: a recipe's name or file.
+        settings: STEP.OPTION=VALUE, each in place of a step's option.
+        max_drop: points of accuracy that INT8 may lose.
+        devices: names of profiles, tag:NAME, class:NAME, or all; the CPU of this machine where
+            there are none.
+        preset: how long is measured: quick, standard, strict, or none.
+        samples: evaluation samples whose outputs a device gives back.
+        operators: whether devices are asked for the time of each operator.
+    """
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+    max_drop: float | None = None
+    devices: tuple[str, ...] = ()
+    preset: str = STANDARD
+    samples: int = 64
+    operators: bool = False
+
+    def resolve(self) -> tuple[Request, MeasurePlan]:
+        """What is made, and how it is measured. Raises InputError for words that are wrong."""
+        preset = find_preset(self.preset)
+        check_samples(self.data, self.inputs)
+        recipe = recipes.load(self.recipe)
+        settings = (*self.settings, *budget_settings(recipe, self.max_drop))
+        recipe = recipe.with_options(settings)
+        source = self.source()
+        samples = self.samples_for(source)
+        devices = tuple(select_devices(self.devices or ("cpu",)))
+        _check_optimize(recipe, devices[0])
+        request = Request(
+            recipe=recipe, settings=settings, source=source, data=samples, device=devices[0]
+        )
+        plan = MeasurePlan(
+            devices=devices, preset=preset, samples=self.samples, operators=self.operators
+        )
+        return request, plan
+
+
 def _check_optimize(recipe: Recipe, device: Device) -> None:
     """A step that measures layers does it here: not for another machine's sake."""
     for located in recipe.located():
@@ -176,7 +186,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def check_samples(data: str | None, inputs: Sequence[str]) -> None:
+def check_samples(data: object, inputs: Sequence[str]) -> None:
     """Raise InputError where both samples and shapes are given."""
     if data is not None and inputs:
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.intervals import Estimate
+from workbench.notebook import data_frame, html_lines, html_table
 from workbench.report import words
 from workbench.sweep.front import rank
 from workbench.sweep.goals import Goal
@@ -103,6 +104,32 @@ class Result:
         varied = [values.get(dimension.name, words.NOTHING) for dimension in self.record.spec.space]
         figures = [format_figure(goal, trial.figures.get(goal.name)) for goal in self.shown]
         return [str(trial.number), state, *figures, *varied]
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each trial: its options, figures and state.
+
+        Raises DependencyError where pandas is not installed.
+        """
+        return data_frame(
+            [
+                {
+                    "trial": point.trial.number,
+                    "state": point.state,
+                    "knee": point.knee,
+                    **dict(text.split("=", 1) for text in point.trial.settings),
+                    **{goal.name: point.trial.figures.get(goal.name) for goal in self.shown},
+                    "seconds": point.trial.seconds,
+                    "error": point.trial.error,
+                    "folder": str(self.record.trial(point.trial.number)),
+                }
+                for point in self.points
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook's cell shows."""
+        rows = [self.cells(point) for point in self.points]
+        return html_table(self.headings(), rows) + html_lines(summary(self))
 
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`."""
