@@ -19,11 +19,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[project.Runs]:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("head", ["none", "argmax"])
 def test_baked_files_keep_their_accuracy_in_every_format(head, runs):
     report = runs.recipe(
         "mobile-int8-baked", model=None, weights=None, data=None,
-        settings=[f"bake_preprocess.head={head}"],
+        settings=[f"bake_preprocess.head={head}", "quantize.preset=fast"],
     )  # fmt: skip
     assert runs.exit_code == 0
     assert [row["key"] for row in report["rows"]] == ROWS

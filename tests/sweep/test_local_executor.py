@@ -12,7 +12,7 @@ import pytest
 
 from workbench.errors import CrashError
 from workbench.sweep import local_executor
-from workbench.sweep.local_executor import Local, room
+from workbench.sweep.local_executor import Local, trials_side_by_side
 
 
 class Stub:
@@ -84,11 +84,11 @@ def test_processes_share_the_cores(stub, monkeypatch):
 def test_room_is_by_cores_and_free_memory(monkeypatch):
     monkeypatch.setattr(local_executor, "cores", lambda: 8)
     monkeypatch.setattr(local_executor, "_free", lambda: 100 << 30)
-    assert room() == 8
+    assert trials_side_by_side() == 8
     monkeypatch.setattr(local_executor, "_free", lambda: 7 << 30)
-    assert room() == 2
+    assert trials_side_by_side() == 2
     monkeypatch.setattr(local_executor, "_free", lambda: 0)
-    assert room() == 1
+    assert trials_side_by_side() == 1
     monkeypatch.undo()
     assert 0 < local_executor._free() < 1 << 50
 
