@@ -83,7 +83,7 @@ def test_scores_are_kept_and_latency_is_measured_anew(files: Path) -> None:
         reports.append(
             files_profile.command(
                 [files / "conv.onnx", files / "nhwc.onnx"], str(files / "images.toml"), [], ["cpu"],
-                {"quick": True}, display,
+                PRESETS["quick"], display,
             ).first
         )  # fmt: skip
     assert display.states["accuracy"] == "cached"
