@@ -99,7 +99,7 @@ def start(folder: Path, *words: str, **more: Any) -> subprocess.Popen[str]:
 def wb(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`wb` run to its end in the project's folder."""
     with start(folder, *words) as process:
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=800)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 

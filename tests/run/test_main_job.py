@@ -48,6 +48,7 @@ def checked(folder, done):
 
 
 @pytest.mark.process
+@pytest.mark.timeout(900)  # of which a machine without VNNI takes five minutes
 def test_the_default_run_keeps_its_accuracy_in_every_format(tmp_path):
     figures = checked(tmp_path, project.wb(tmp_path, "recipe", "mobile-int8", "--quick", "--json"))
     assert figures["eager"]["accuracy"] > 98
@@ -59,6 +60,7 @@ def test_the_default_run_keeps_its_accuracy_in_every_format(tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.timeout(900)
 @pytest.mark.shared
 def test_a_real_imagenet_network_goes_through(tmp_path, shared, monkeypatch):
     # On one thread PyTorch adds up in another order, and a logit near 0 is 2.5e-5 off: 120 dB, yet
