@@ -21,7 +21,9 @@ def float_file(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="module")
 def int8_file(float_file: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     context = nets.context(tmp_path_factory.mktemp("int8"), nets.images())
-    return QuantizeStatic(scheme="u8s8").run(float_file, context)
+    # On CPUs without VNNI 8-bit weights would saturate, and differently in the two files.
+    scheme = "u8s8" if nets.EXACT else "u8s8-reduced"
+    return QuantizeStatic(scheme=scheme).run(float_file, context)
 
 
 def outputs(artifact: Artifact, count: int = 5) -> np.ndarray:
