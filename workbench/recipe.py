@@ -284,7 +284,6 @@ def _numbered(branch: str, steps: Sequence[Any]) -> Iterator[Located]:
 
 def _check_step(step: Any) -> None:
     needed = ("name", "takes", "gives", "needs_data", "packages", "seconds", "run")
-    kind = type(step)
     missing = [name for name in needed if not hasattr(step, name)]
     if missing or isinstance(step, type) or not dataclasses.is_dataclass(step):
         raise RecipeError(
@@ -293,8 +292,8 @@ def _check_step(step: Any) -> None:
             "CONTRIBUTING.md shows how a step is written",
         )
     for name in DEFAULTS:
-        if not hasattr(kind, name) and not hasattr(step, name):
-            setattr(kind, name, vars(Step)[name])
+        if not hasattr(step, name):
+            setattr(type(step), name, vars(Step)[name])
 
 
 def load(name: str) -> Recipe:

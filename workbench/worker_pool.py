@@ -106,9 +106,9 @@ class Pool:
             self._idle.append(worker)
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[RenewedWorker]:
-        """A worker for jobs that may crash it, of which the others are to go on."""
-        lent = RenewedWorker(self)
+    def lend(self, like: str = "") -> Iterator[RenewedWorker]:
+        """A worker for jobs that may crash it, the others going on; `like` as of `call`."""
+        lent = RenewedWorker(self, like)
         try:
             yield lent
         finally:
@@ -136,14 +136,14 @@ class RenewedWorker:
     The worker is kept after an error that is not a crash: its process is as it was.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, like: str = "") -> None:
+        self._pool, self._like = pool, like
         self._worker: Worker | None = None
 
     def call(self, job: str, *arguments: Any) -> Any:
         """A job's result. Raises the WorkbenchError that it raised, or CrashError."""
         if self._worker is None:
-            self._worker = self._pool.take(job)
+            self._worker = self._pool.take(self._like or job)
         try:
             return self._worker.call(job, *arguments)
         except CrashError:

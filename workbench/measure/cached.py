@@ -219,36 +219,33 @@ def scores_of(
 
 def placements_of(targets: Targets, bench: Bench) -> dict[str, Placement]:
     """Where the nodes of every target ran. One that cannot be told has a note that says why."""
-    device, cache, pool = bench.device, bench.workspace.cache, bench.workspace.pool
-    found: dict[str, Placement] = {}
-    worker = None
+    device, cache = bench.device, bench.workspace.cache
+    placements: dict[str, Placement] = {}
     inputs = None
-    for name, target in targets.items():
-        if not isinstance(target.subject, Artifact) and device.provider == "cpu":
-            continue  # PyTorch has one place there, and no nodes to count
-        key = key_of(
-            "placement", target.identity, device.to_json(), probe.host(device.provider),
-            probe.versions(RUNTIMES), bench.data.facts.inputs,
-            code=("workbench.device.placement",),
-        )  # fmt: skip
-        known = cache.record(key)
-        if known is not None:
-            found[name] = from_plain(known, Placement)
-            continue
-        if inputs is None and target.inputs is None:
-            inputs = bench.data.examples(1)
-        # A step's worker has imported what is asked here, for the files; it is asked for all.
-        worker = worker or pool.take("step")
-        try:
-            found[name] = worker.call(
-                "placement", target.subject, dict(target.inputs or inputs or {}), device
-            )
-        except WorkbenchError as error:
-            found[name] = Placement(notes=(f"where its nodes ran is not known: {error.what}",))
-            worker.close()
-            worker = None
-            continue
-        cache.store(key, to_plain(found[name]))
-    if worker is not None:
-        pool.give(worker)
-    return found
+    # A step's worker has imported what is asked here, for the files; it is asked for all.
+    with bench.workspace.pool.lend("step") as worker:
+        for name, target in targets.items():
+            if not isinstance(target.subject, Artifact) and device.provider == "cpu":
+                continue  # PyTorch has one place there, and no nodes to count
+            key = key_of(
+                "placement", target.identity, device.to_json(), probe.host(device.provider),
+                probe.versions(RUNTIMES), bench.data.facts.inputs,
+                code=("workbench.device.placement",),
+            )  # fmt: skip
+            record = cache.record(key)
+            if record is not None:
+                placements[name] = from_plain(record, Placement)
+                continue
+            if inputs is None and target.inputs is None:
+                inputs = bench.data.examples(1)
+            try:
+                placement: Placement = worker.call(
+                    "placement", target.subject, dict(target.inputs or inputs or {}), device
+                )
+            except WorkbenchError as error:
+                note = f"where its nodes ran is not known: {error.what}"
+                placements[name] = Placement(notes=(note,))
+                continue
+            placements[name] = placement
+            cache.store(key, to_plain(placement))
+    return placements

@@ -5,7 +5,6 @@ Deltas and ratios are computed here, against named baseline rows, and nowhere el
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -118,15 +117,6 @@ class Figures:
     sqnr: float | None
     like_host: float | None = None
     like_host_sqnr: float | None = None
-
-
-def plain(value: Any) -> Any:
-    """A figure in what JSON has: infinities and NaN as their text."""
-    if isinstance(value, Estimate):
-        return {key: plain(number) for key, number in value.to_json().items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no infinities
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,15 +194,10 @@ class _Samples:
 
     def outputs(self, artifact: Artifact) -> list[Array]:
         """Outputs on the examples, in a process of its own; what it raises is a WorkbenchError."""
-        worker = self.pool.take("open")
-        try:
+        with self.pool.lend() as worker:
             worker.call("open", artifact, 1, self.examples, self.device)
             arrays: list[Array] = worker.call("infer", self.examples)
-        except BaseException:
-            worker.close()
-            raise
-        self.pool.give(worker)
-        return arrays
+            return arrays
 
     def specs(self, subject: Subject) -> Sequence[TensorSpec]:
         """The dataset's inputs; for a file that takes 8-bit pixels, images with theirs."""

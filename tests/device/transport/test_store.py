@@ -218,6 +218,7 @@ def test_a_push_that_fails_leaves_no_object(kind, fault, tmp_path, stand):
     assert not [one for one in stand.files() if not one.endswith(".part")]
     stand.set()
     assert store.put(tmp_path / "x.onnx")
+    far.close()  # its connection would be shut when it is collected, in some later test
 
 
 def test_a_private_folder_stays_where_the_device_is_lost(tmp_path, stand):
