@@ -64,10 +64,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     keras.backend = types.SimpleNamespace(clear_session=lambda: None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tf_keras", keras)
 
-    def served(network: Network, inputs: Any, outputs: Any) -> Any:
+    def make_serving(network: Network, inputs: Any, outputs: Any) -> Any:
         return lambda *given: {"out_0": network(given[0])}
 
-    monkeypatch.setattr(jobs, "served", served)
+    monkeypatch.setattr(jobs, "make_serving", make_serving)
     monkeypatch.setattr(jobs, "write", lambda serve, folder: folder.mkdir())
     return tmp_path
 
