@@ -180,22 +180,17 @@ def profile(
     that are wrong.
     """
     from workbench.display import Quiet
-    from workbench.run import files_profile
-    from workbench.run.run_options import find_preset
+    from workbench.run.files_profile import ProfileOptions, profile_files
 
     paths = [files] if isinstance(files, str | Path) else files
-    return files_profile.command(
-        [Path(path) for path in paths],
-        str(dataset) if isinstance(dataset, Path) else dataset,
-        list(inputs),
-        [device] if isinstance(device, str) else list(device),
-        find_preset(preset),
-        display or Quiet(),
-        Path(out) if out is not None else None,
-        samples=samples,
-        resume=resume,
-        operators=operators,
-    )
+    options = ProfileOptions(
+        files=tuple(Path(path) for path in paths),
+        data=str(dataset) if isinstance(dataset, Path) else dataset,
+        inputs=tuple(inputs), devices=(device,) if isinstance(device, str) else tuple(device),
+        preset=preset, samples=samples, resume=resume, operators=operators,
+        out=Path(out) if out is not None else None,
+    )  # fmt: skip
+    return profile_files(options, display or Quiet())
 
 
 def quantize(

@@ -16,8 +16,8 @@ from workbench.device.transport.base import Done
 from workbench.device.transport.local import LocalTransport
 from workbench.inspect import artifacts as files
 from workbench.inspect import read
+from workbench.measure.device_run import Assignment, DeviceRun, Watch
 from workbench.measure.latency import Preset
-from workbench.measure.remote import Assignment, DeviceRun, Watch
 
 BRIEF = Preset("brief", processes=3, warmup=1, runs=3, seconds=0.0)
 

@@ -17,8 +17,9 @@ from workbench.device.benchmark_model import operators, parse_times
 from workbench.device.profile import Library
 from workbench.errors import DeviceError, ProfileError
 from workbench.inspect import artifacts, read
+from workbench.measure.device_run import Assignment
 from workbench.measure.operator_times import operator_times
-from workbench.measure.remote import Assignment, measure
+from workbench.measure.remote import measure
 
 # The lines of benchmark_tflite_model.cc and benchmark_model.cc, with figures of our own.
 SAID = """\

@@ -13,7 +13,7 @@ from tests.measure.test_fleet import private
 from workbench.device.profile import Library, Limits
 from workbench.device.transport.base import Done, Interrupted, TimedOut, Unreachable
 from workbench.errors import CrashError, DeviceError
-from workbench.measure import remote
+from workbench.measure import device_session
 from workbench.measure.remote import measure
 
 pytestmark = pytest.mark.process
@@ -56,7 +56,7 @@ def test_every_round_runs_every_artifact_once_in_turns(tmp_path, models, far):
 
 
 def test_outputs_come_back_for_every_sample(tmp_path, models, far, monkeypatch):
-    monkeypatch.setattr(remote, "BYTES", 2 * 8 * 4)  # two samples a process
+    monkeypatch.setattr(device_session, "BYTES", 2 * 8 * 4)  # two samples a process
     wanted = fakes.wanted(models, samples=5)
     found = run(tmp_path, models, far, wanted=wanted)
     x = wanted.samples["one.onnx"]["x"]
@@ -177,24 +177,24 @@ def test_a_run_that_goes_on_measures_what_is_missing(tmp_path, models, far):
 
 def test_a_throttled_round_is_repeated_and_said(tmp_path, models, far, monkeypatch):
     said = iter(["its thermal status rose from 0 to 2", "", "", ""])
-    monkeypatch.setattr(remote, "problem", lambda *_: next(said))
+    monkeypatch.setattr(device_session, "problem", lambda *_: next(said))
     recorder = Recorder()
     found = run(tmp_path, models, far, recorder)
     assert len(found.rounds) == 3
     assert len(far.processes) == 4 * 2 + 2
     assert found.notes == ["a round was repeated: its thermal status rose from 0 to 2"]
-    assert remote.COOLING in recorder.slept
+    assert device_session.COOLING in recorder.slept
 
 
 def test_a_device_that_always_throttles_is_marked(tmp_path, models, far, monkeypatch):
-    monkeypatch.setattr(remote, "problem", lambda *_: "it is hot")
+    monkeypatch.setattr(device_session, "problem", lambda *_: "it is hot")
     found = run(tmp_path, models, far, limits=Limits(retries=1))
     assert len(found.rounds) == 3
     assert any(one.startswith("THROTTLED: it is hot") for one in found.notes)
 
 
 def test_a_hot_device_is_waited_for_and_then_given_up(tmp_path, models, far, monkeypatch):
-    monkeypatch.setattr(remote, "ready", lambda *_: "skin is at 47.0 °C")
+    monkeypatch.setattr(device_session, "ready", lambda *_: "skin is at 47.0 °C")
     with pytest.raises(DeviceError, match="not ready") as caught:
         run(tmp_path, models, far, limits=Limits(wait=12))
     assert "47.0" in caught.value.why
@@ -209,7 +209,7 @@ def test_cool_down_lies_between_processes(tmp_path, models, far):
 
 def test_another_device_under_the_address_is_no_continuation(tmp_path, models, far, monkeypatch):
     found = fakes.found(fakes.device(tmp_path))
-    found.identity = replace(remote.identify(far), model="Another Phone")
+    found.identity = replace(device_session.identify(far), model="Another Phone")
     with pytest.raises(DeviceError, match="another device than before"):
         run(tmp_path, models, far, found=found)
 

@@ -16,8 +16,7 @@ from workbench.dataset.core import random_inputs
 from workbench.display import Quiet
 from workbench.errors import ModelError
 from workbench.measure.latency import PRESETS, Preset
-from workbench.run import comparison
-from workbench.run.comparison import Comparison
+from workbench.run.comparison import CompareOptions, Comparison, compare_files
 from workbench.run.subjects import RANDOM, SEED
 
 pytestmark = pytest.mark.process
@@ -25,10 +24,11 @@ pytestmark = pytest.mark.process
 
 def compared(folder: Path, one: str, other: str, data: str = "", preset: str = "none",
              inputs: tuple[str, ...] = ()) -> Comparison:  # fmt: skip
-    return comparison.command(
-        folder / one, folder / other, str(folder / data) if data else None, list(inputs), "cpu",
-        PRESETS[preset], Quiet(),
+    options = CompareOptions(
+        reference=folder / one, candidate=folder / other, inputs=inputs, preset=preset,
+        data=str(folder / data) if data else None,
     )  # fmt: skip
+    return compare_files(options, Quiet())
 
 
 def test_a_file_and_itself_differ_in_nothing(files: Path) -> None:

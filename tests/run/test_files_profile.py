@@ -14,7 +14,7 @@ from workbench.errors import DeviceError, InputError, ModelError
 from workbench.measure.latency import PRESETS, Preset
 from workbench.report.data import Report
 from workbench.report.report_json import report_json
-from workbench.run import files_profile
+from workbench.run.files_profile import ProfileOptions, profile_files
 
 pytestmark = pytest.mark.process
 
@@ -28,10 +28,11 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(folder: Path, *names: str, data: str = "", out: Path | None = None,
              inputs: tuple[str, ...] = ()) -> Report:  # fmt: skip
-    return files_profile.command(
-        [folder / name for name in names], str(folder / data) if data else None, list(inputs),
-        ["cpu"], PRESETS["quick"], Quiet(), out,
+    options = ProfileOptions(
+        files=tuple(folder / name for name in names), data=str(folder / data) if data else None,
+        inputs=inputs, preset="quick", out=out,
     )  # fmt: skip
+    return profile_files(options, Quiet())
 
 
 def test_every_file_is_measured_and_held_against_the_first(files: Path) -> None:
@@ -81,9 +82,12 @@ def test_scores_are_kept_and_latency_is_measured_anew(files: Path) -> None:
     for _ in range(2):
         display = Told()
         reports.append(
-            files_profile.command(
-                [files / "conv.onnx", files / "nhwc.onnx"], str(files / "images.toml"), [], ["cpu"],
-                PRESETS["quick"], display,
+            profile_files(
+                ProfileOptions(
+                    files=(files / "conv.onnx", files / "nhwc.onnx"),
+                    data=str(files / "images.toml"), preset="quick",
+                ),
+                display,
             ).first
         )  # fmt: skip
     assert display.states["accuracy"] == "cached"

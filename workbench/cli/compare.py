@@ -38,12 +38,14 @@ def compare(
 
     Without --data it runs on seeded random inputs.
     """
-    from workbench.run.comparison import command
-    from workbench.run.run_options import find_preset
+    from workbench.run.comparison import CompareOptions, compare_files
 
-    preset = find_preset(preset_name(quick, strict, no_latency))
+    options = CompareOptions(
+        reference=reference, candidate=candidate, data=data, inputs=tuple(inputs), device=device,
+        preset=preset_name(quick, strict, no_latency),
+    )  # fmt: skip
     with progress_display(as_json) as display:
-        comparison = command(reference, candidate, data, inputs, device, preset, display)
+        comparison = compare_files(options, display)
     print_comparison(comparison, as_json)
     if comparison.report.failed:
         raise typer.Exit(3)

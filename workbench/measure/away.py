@@ -12,10 +12,10 @@ from workbench.device.bundle import RUNTIMES
 from workbench.errors import WorkbenchError
 from workbench.measure import device_scores
 from workbench.measure.checks import checks_of
+from workbench.measure.device_run import Assignment
 from workbench.measure.fleet import run_on_devices
 from workbench.measure.measurement import DeviceMeasurements, Measurement
 from workbench.measure.operator_times import operator_times
-from workbench.measure.remote import Assignment
 from workbench.measure.target import runnable, subjects_of
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from workbench.device.profile import Device
     from workbench.measure.accuracy import Scores
     from workbench.measure.checks import Checks
+    from workbench.measure.device_run import DeviceRun
     from workbench.measure.device_scores import EvaluationSamples, Scored
     from workbench.measure.plan import MeasurePlan
-    from workbench.measure.remote import DeviceRun
     from workbench.measure.target import Bench, Inputs, MeasureTarget
 
 

@@ -1,28 +1,24 @@
-"""Targets measured on devices: the one road to a table, of a recipe's files and of given ones."""
+"""Targets measured on devices: the one road to a table, of a recipe's files and of a user's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.measure.cached import measure_here
-from workbench.measure.target import Bench
 
 if TYPE_CHECKING:
     from workbench.artifact import Artifact
-    from workbench.device.profile import Device
     from workbench.measure.cached import Observe
     from workbench.measure.measurement import DeviceMeasurements
     from workbench.measure.plan import MeasurePlan
-    from workbench.measure.target import MeasureData, MeasureTarget
-    from workbench.workspace import Workspace
+    from workbench.measure.target import Bench, MeasureTarget
 
 
 def measure_on_devices(
     targets: tuple[MeasureTarget, ...],
-    data: MeasureData,
+    host: Bench,
     plan: MeasurePlan,
-    workspace: Workspace,
-    host: Device,
     *,
     exported: Artifact | None = None,
     observe: Observe | None = None,
@@ -35,15 +31,14 @@ def measure_on_devices(
     measured is its error in what is returned.
     """
     away = [device for device in plan.devices if device.remote]
-    found: dict[str, DeviceMeasurements] = {}
+    results: dict[str, DeviceMeasurements] = {}
     if away:  # most runs have none, and need not load what reaches them
         from workbench.measure.away import measure_away
 
-        bench = Bench(host, data, workspace)
-        found |= measure_away(away, targets, bench, plan, exported)
+        results |= measure_away(away, targets, host, plan, exported)
     # After the others: what runs here would be measured with them.
     for device in plan.devices:
         if not device.remote:
-            bench = Bench(device, data, workspace)
-            found[device.name] = measure_here(targets, bench, plan, exported, observe)
-    return tuple(found[device.name] for device in plan.devices)
+            bench = replace(host, device=device)
+            results[device.name] = measure_here(targets, bench, plan, exported, observe)
+    return tuple(results[device.name] for device in plan.devices)

@@ -15,8 +15,9 @@ from workbench.device.profile import Device
 from workbench.device.quarantine import Quarantine
 from workbench.device.transport.base import Interrupted, Unreachable
 from workbench.errors import DeviceError, WorkbenchError
+from workbench.measure.device_run import Assignment, DeviceRun, Round, Watch
 from workbench.measure.latency import ProcessSamples
-from workbench.measure.remote import Assignment, DeviceRun, Round, Watch, measure
+from workbench.measure.remote import measure
 
 if TYPE_CHECKING:
     from workbench.device.transport.base import Transport

@@ -142,8 +142,8 @@ class Stopwatch:
 
     def _time_away(self, files: dict[str, Artifact]) -> dict[str, Latency]:
         from workbench import inspect
+        from workbench.measure.device_run import Assignment
         from workbench.measure.fleet import run_on_devices
-        from workbench.measure.remote import Assignment
 
         context = self.context
         example = context.dataset.examples(1, context.seed)

@@ -25,9 +25,9 @@ from workbench.process import Worker
 from workbench.report.comparison_text import WORST
 from workbench.report.data import Report
 from workbench.report.report_json import report_json
-from workbench.run.file_measuring import GivenFiles, expected_seconds, measure_files
+from workbench.run.file_measuring import FileSet, expected_seconds, measure_files
 from workbench.run.packages import PACKAGES
-from workbench.run.run_options import check_samples
+from workbench.run.run_options import STANDARD, check_samples, find_preset
 from workbench.run.subjects import SEED, Array, Subject, fit_files, open_files, random_samples
 from workbench.worker_pool import Pool
 from workbench.workspace import Workspace
@@ -35,7 +35,6 @@ from workbench.workspace import Workspace
 if TYPE_CHECKING:
     from workbench.display import Display
     from workbench.measure.divergence import Divergence
-    from workbench.measure.latency import Preset
 
 LAYERS = 4  # samples on which layers are compared
 
@@ -91,36 +90,49 @@ class Comparison:
         }
 
 
-def command(
-    reference: Path,
-    candidate: Path,
-    data: str | None,
-    inputs: list[str],
-    device: str,
-    preset: Preset,
-    display: Display,
-) -> Comparison:
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What `wb compare` is asked for, in the words of the command line.
+
+    Attributes:
+        reference, candidate: two model files of any formats.
+        data: a dataset's name or .toml file; random inputs where there is none.
+        inputs: NAME:SHAPE[:DTYPE] of each input, where there is no data.
+        device: a profile of this machine.
+        preset: how long is measured: quick, standard, strict, or none.
+    """
+
+    reference: Path
+    candidate: Path
+    data: str | None = None
+    inputs: tuple[str, ...] = ()
+    device: str = "cpu"
+    preset: str = STANDARD
+
+
+def compare_files(options: CompareOptions, display: Display) -> Comparison:
     """Compare two files on a dataset's evaluation samples, or on random ones.
 
     Raises InputError for words and files that are wrong; what keeps one of the two from running is
     an error of its row.
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
-    check_samples(data, inputs)
-    shapes = parse_inputs(inputs)
-    device_profile = local_only(profile.load(device), "wb compare")
-    display.plan(expected_seconds(2, preset) | {"layers": 2.0})
+    check_samples(options.data, options.inputs)
+    shapes = parse_inputs(list(options.inputs))
+    device = local_only(profile.load(options.device), "wb compare")
+    plan = MeasurePlan(devices=(device,), preset=find_preset(options.preset), users_files=True)
+    display.plan(expected_seconds(2, plan.preset) | {"layers": 2.0})
     display.update("files", 0.0)
-    subjects = open_files([reference, candidate])
+    subjects = open_files([options.reference, options.candidate])
     own = subjects[0].own
-    if data is not None:
-        dataset, origin = datasets.load(data), None
+    if options.data is not None:
+        dataset, origin = datasets.load(options.data), None
         dataset.check()
     else:
         dataset, origin = random_samples(artifacts.closed_inputs(own, shapes)), own.format
     with closing(Pool()) as pool, closing(Cache()) as cache:
-        provider_check.require(device_profile, pool)
-        subjects = fit_files(subjects, dataset, device_profile, pool, origin, partial=True)
+        provider_check.require(device, pool)
+        subjects = fit_files(subjects, dataset, device, pool, origin, partial=True)
         wrong = [subject.error for subject in subjects if isinstance(subject.error, InputError)]
         if wrong:
             raise wrong[0]
@@ -134,11 +146,8 @@ def command(
             if second.label in outputs and first.label in outputs:
                 sums.add(outputs[first.label], outputs[second.label])
 
-        files = GivenFiles(subjects=subjects, dataset=dataset)
-        plan = MeasurePlan(devices=(device_profile,), preset=preset, users_files=True)
-        blocks = measure_files(
-            files, plan, Workspace(cache, pool, display), device_profile, observe
-        )
+        files = FileSet(subjects=subjects, dataset=dataset)
+        blocks = measure_files(files, plan, Workspace(cache, pool, display), device, observe)
         examples = dataset.examples(LAYERS, SEED)
     layers, why = _layers(first, second, examples, display)
     date = created.isoformat(timespec="seconds")

@@ -10,7 +10,7 @@ from workbench.cache import key_of
 from workbench.dataset.core import random_dataset
 from workbench.dataset.facts import DatasetFacts, dataset_facts
 from workbench.measure.devices import measure_on_devices
-from workbench.measure.target import MeasureData, MeasureTarget
+from workbench.measure.target import Bench, MeasureData, MeasureTarget
 from workbench.report.blocks import Baselines, Terms, block_of
 from workbench.run.subjects import SEED, Array, Subject
 
@@ -32,7 +32,7 @@ def expected_seconds(count: int, preset: Preset) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenFiles:
+class FileSet:
     """Files and what they are run on.
 
     Attributes:
@@ -47,7 +47,7 @@ class GivenFiles:
 
 
 def measure_files(
-    files: GivenFiles,
+    files: FileSet,
     plan: MeasurePlan,
     workspace: Workspace,
     host: Device,
@@ -55,18 +55,18 @@ def measure_files(
 ) -> tuple[Block, ...]:
     """A row for each file, in a block for each of the plan's devices.
 
-    The first file that runs is what the others are held against. host, observe: as
-    `measure_on_devices` has them.
+    The first file that runs is what the others are held against. host: this machine. observe: as
+    `measure_on_devices` has it.
     """
     targets, data = _targets(files), _data(files.dataset)
-    measurements = measure_on_devices(targets, data, plan, workspace, host, observe=observe)
+    measurements = measure_on_devices(targets, Bench(host, data, workspace), plan, observe=observe)
     return tuple(
         block_of(targets, device, _terms(targets, data.facts, device, plan.preset.name))
         for device in measurements
     )
 
 
-def _targets(files: GivenFiles) -> tuple[MeasureTarget, ...]:
+def _targets(files: FileSet) -> tuple[MeasureTarget, ...]:
     return tuple(
         MeasureTarget(
             key=subject.label,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ from workbench.inspect import artifacts
 from workbench.measure.plan import MeasurePlan
 from workbench.model import parse_inputs
 from workbench.report.data import Report
-from workbench.run.file_measuring import GivenFiles, expected_seconds, measure_files
+from workbench.run.file_measuring import FileSet, expected_seconds, measure_files
 from workbench.run.packages import PACKAGES
-from workbench.run.run_options import check_samples
+from workbench.run.run_options import STANDARD, check_samples, find_preset
 from workbench.run.subjects import SEED, Array, Subject, fit_files, open_files
 from workbench.worker_pool import Pool
 from workbench.workspace import Workspace
@@ -32,44 +32,68 @@ if TYPE_CHECKING:
     from workbench.dataset.core import Dataset
     from workbench.device.profile import Device
     from workbench.display import Display
-    from workbench.measure.latency import Preset
 
 SAMPLES = 64  # whose outputs come back from a device, where nothing else is asked
 
 
-def command(
-    paths: list[Path],
-    data: str | Dataset | None,
-    inputs: list[str],
-    devices: Sequence[str],
-    preset: Preset,
-    display: Display,
-    out: Path | None = None,
-    *,
-    samples: int = SAMPLES,
-    resume: bool = False,
-    operators: bool = False,
-) -> Report:
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """What `wb profile` is asked for, in the words of the command line.
+
+    Attributes:
+        files: model files of any formats; the others are held against the first.
+        data: a dataset's name or .toml file, or one that is loaded.
+        inputs: NAME:SHAPE[:DTYPE] of each input, where there is no data.
+        devices: names of profiles, tag:NAME, class:NAME, or all.
+        preset: how long is measured: quick, standard or strict.
+        samples: evaluation samples whose outputs a device gives back, and which are scored.
+        resume: keep what an interrupted run finished on the devices.
+        operators: ask devices for the time of each operator.
+        out: a folder for the report; none is written without.
+    """
+
+    files: tuple[Path, ...]
+    data: str | Dataset | None = None
+    inputs: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    preset: str = STANDARD
+    samples: int = SAMPLES
+    resume: bool = False
+    operators: bool = False
+    out: Path | None = None
+
+    def plan(self) -> MeasurePlan:
+        """On which devices, how long. Raises InputError for words that are wrong."""
+        return MeasurePlan(
+            devices=tuple(select_devices(self.devices or ("cpu",))),
+            preset=find_preset(self.preset),
+            samples=self.samples,
+            operators=self.operators,
+            resume=self.resume,
+            users_files=True,
+        )
+
+
+def profile_files(options: ProfileOptions, display: Display) -> Report:
     """Measure the files on one device or several, and write a folder where one is asked for.
 
-    samples: whose outputs come back from a device and are scored. resume: what an interrupted run
-    finished is kept. operators: the time of each operator is asked for.
     Raises InputError for words and files that are wrong; what keeps a file from running is an error
     of its row, what keeps a device from it one of its block.
     """
     started, created = time.perf_counter(), datetime.now().astimezone()
-    check_samples(data, inputs)
-    shapes = parse_inputs(inputs)
-    profiles = tuple(select_devices(devices or ["cpu"]))
-    local = [device for device in profiles if not device.remote]
-    _check_operators(operators, local)
+    paths, data, out = options.files, options.data, options.out
+    check_samples(data, options.inputs)
+    shapes = parse_inputs(list(options.inputs))
+    plan = options.plan()
+    local = [device for device in plan.devices if not device.remote]
+    _check_operators(plan.operators, local)
     if out is not None:
         _check_folder(out, paths)
-    display.plan(expected_seconds(len(paths), preset))
+    display.plan(expected_seconds(len(paths), plan.preset))
     display.update("files", 0.0)
     own: dict[str, dict[str, Array]] = {}
     with closing(Pool()) as pool, closing(Cache()) as cache:
-        with _warming(pool, paths if len(local) < len(profiles) else []):
+        with _warming(pool, paths if len(local) < len(plan.devices) else ()):
             subjects = open_files(paths)
             dataset = datasets.load(data) if isinstance(data, str) else data
         for device in local:
@@ -81,15 +105,7 @@ def command(
             dataset.check()
             subjects = fit_files(subjects, dataset, host, pool)
         display.done("files")
-        plan = MeasurePlan(
-            devices=profiles,
-            preset=preset,
-            samples=samples,
-            operators=operators,
-            resume=resume,
-            users_files=True,
-        )
-        files = GivenFiles(subjects=subjects, dataset=dataset, inputs=own)
+        files = FileSet(subjects=subjects, dataset=dataset, inputs=own)
         blocks = measure_files(files, plan, Workspace(cache, pool, display), host)
     date = created.isoformat(timespec="seconds")
     labels = [subject.label for subject in subjects]

@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.measure.devices import measure_on_devices
 from workbench.measure.latency import PRESETS
 from workbench.measure.plan import MeasurePlan
+from workbench.measure.target import Bench
 from workbench.notebook import html_lines
 from workbench.report.blocks import block_of
 from workbench.report.data import Block, Report
@@ -169,10 +170,8 @@ def _measure(
         plan = dataclasses.replace(plan, only=(*plan.only, baseline))
     measurements = measure_on_devices(
         targets,
-        data_of(request, outcome),
+        Bench(profile.load("cpu"), data_of(request, outcome), workspace),
         plan,
-        workspace,
-        profile.load("cpu"),
         exported=exported_graph(outcome),
     )
     # Scoring had one for each file: the next run starts with two.
