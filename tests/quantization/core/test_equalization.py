@@ -11,6 +11,8 @@ from tests.quantization.random_nets import Net, decibels, random_net, run_all
 from workbench.quantization.core import channel_classes, observers
 from workbench.quantization.core.equalization import apply_factors
 from workbench.quantization.core.equalization_noise import (
+    TensorNoise,
+    WeightNoise,
     input_columns,
     least_noise_factors,
     weight_rows,
@@ -162,6 +164,24 @@ def test_rows_and_channels_of_zeros_give_finite_factors() -> None:
     placement = place_operators(network)
     found = least_noise_factors(network, scaling, stats, placement)
     assert np.isfinite(found).all() and (found > 0).all()
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_the_growth_of_noise_is_its_derivative(low: float) -> None:
+    rng = np.random.default_rng(3)
+    classes = np.array([1, 2, 0, 2, 3, 1])
+    terms = [
+        TensorNoise(classes, low * rng.uniform(0.5, 2, 6), rng.uniform(0.5, 2, 6), rng.random(6)),
+        WeightNoise(rng.random((2, 4, 3)), classes.reshape(2, 3), rng.random((2, 3)),
+                    rng.random((2, 4)), 9, 127),
+    ]  # fmt: skip
+    logarithms = rng.normal(size=4)
+    for term in terms:
+        _, growth = term.noise(np.exp(logarithms))
+        for index in range(4):
+            step = 1e-5 * np.eye(4)[index]
+            (more, _), (less, _) = (term.noise(np.exp(logarithms + d)) for d in (step, -step))
+            assert growth[index] == pytest.approx((more - less) / 2e-5, rel=1e-5)
 
 
 def test_a_grouped_row_sees_its_groups_channels() -> None:

@@ -11,9 +11,9 @@ networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +23,22 @@ from workbench.quantization.core.placement import weighted_nodes
 from workbench.quantization.core.union_find import UnionFind
 
 if TYPE_CHECKING:
-    import torch
-
     from workbench.quantization.core.channel_classes import ScalableChannels
     from workbench.quantization.core.network import Network, NetworkNode
     from workbench.quantization.core.observers import ChannelStatistics
     from workbench.quantization.core.placement import OperatorPlacement
 
 Array = NDArray[Any]
-Noise: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # of the outputs, for all factors
 
-STEPS, FASTEST, SLOWEST = 150, 0.08, 0.001  # of Adam
+STEPS, FASTEST, SLOWEST = 150, 0.08, 0.001  # of Adam: how many, the first's rate, the last's
+MOMENTUM, POWER_MOMENTUM, TINY = 0.9, 0.999, 1e-8  # of Adam, as its authors give them
 WIDEST = 100.0  # factors lie between 1 / WIDEST and WIDEST
 POWER = 20  # of the mean that stands for the maximum, so that a gradient reaches more than one
+LEAST = 1e-30  # of what is divided by, or whose logarithm is taken
 
 
 @dataclass(frozen=True)
-class _QuantizedTensor:
+class TensorNoise:
     """A tensor with one grid: classes, extremes and importance of its channels, each [C]."""
 
     classes: Array
@@ -47,32 +46,31 @@ class _QuantizedTensor:
     high: Array
     importance: Array
 
-    def noise(self) -> Noise:
-        """The noise of its rounding."""
-        import torch
-
-        index = torch.from_numpy(np.ascontiguousarray(self.classes))
-        importance = torch.from_numpy(self.importance)
-        high, low = torch.from_numpy(self.high), torch.from_numpy(-self.low)
-        signed = self.low.any()
-
-        def noise(factors: torch.Tensor) -> torch.Tensor:
-            own = factors[index]
-            span = _smooth_maximum(high / own) + (_smooth_maximum(low / own) if signed else 0.0)
-            return (span / 255) ** 2 / 12 * (importance * own**2).sum()
-
-        return noise
+    def noise(self, factors: Array) -> tuple[float, Array]:
+        """The noise of its rounding, and how it grows with the logarithm of each factor."""
+        own = factors[self.classes]
+        span, shares = 0.0, np.zeros(len(own))
+        for extremes in (self.high, -self.low) if self.low.any() else (self.high,):
+            largest, powers, total = _smooth_maximum(extremes / own)
+            span += float(largest)
+            shares += largest * powers / total
+        squares = self.importance * own**2
+        scale = (span / 255) ** 2 / 12
+        noise = scale * float(squares.sum())
+        growth = 2 * scale * squares - 2 * noise * shares / max(span, LEAST)
+        return noise, np.bincount(self.classes, growth, len(factors))
 
 
 @dataclass(frozen=True)
-class _Consumer:
+class WeightNoise:
     """Weights that multiply channels.
 
     Attributes:
-        largest: magnitude of the weights of each row and column, over the kernel [O, I/g].
-        classes, power: of the input's channels, as rows see them [O, I/g].
-        importance: of the rows [O].
+        largest: magnitude of the weights of each row and column, over the kernel [g, O/g, I/g].
+        classes, power: of the input's channels [g, I/g].
+        importance: of the rows [g, O/g].
         kernel: elements of it.
+        weight_max: the largest integer of a weight.
     """
 
     largest: Array
@@ -80,28 +78,41 @@ class _Consumer:
     power: Array
     importance: Array
     kernel: int
+    weight_max: int
 
-    def noise(self, weight_max: int) -> Noise:
-        """The noise of its weights' rounding."""
-        import torch
-
-        index = torch.from_numpy(np.ascontiguousarray(self.classes))
-        importance = torch.from_numpy(self.importance)
-        largest, power = torch.from_numpy(self.largest), torch.from_numpy(self.power)
-
-        def noise(factors: torch.Tensor) -> torch.Tensor:
-            own = factors[index]
-            rows = (_smooth_maximum(largest * own) / weight_max) ** 2 / 12
-            return (importance * rows * self.kernel * (power / own**2).sum(-1)).sum()
-
-        return noise
+    def noise(self, factors: Array) -> tuple[float, Array]:
+        """The noise of the weights' rounding, and how it grows with each factor's logarithm."""
+        own = factors[self.classes]
+        rows, powers, total = _smooth_maximum(self.largest * own[:, None])
+        squares = self.importance * rows**2 * (self.kernel / 12 / self.weight_max**2)
+        multiplied = self.power / own**2
+        noises = squares.sum(1) * multiplied.sum(1)
+        shares = np.einsum("go,goi->gi", squares / total, powers)
+        growth = 2 * (shares * multiplied.sum(1)[:, None] - squares.sum(1)[:, None] * multiplied)
+        spread = np.bincount(self.classes.ravel(), growth.ravel(), len(factors))
+        return float(noises.sum()), spread
 
 
-def _smooth_maximum(values: torch.Tensor) -> torch.Tensor:
-    """About the largest of the last axis, with a gradient for all that come near."""
-    peak = values.detach().amax(-1, keepdim=True).clamp_min(1e-30)
-    total = ((values / peak) ** POWER).sum(-1, keepdim=True).clamp_min(1e-30)  # rows of zeros
-    return (total ** (1 / POWER) * peak).squeeze(-1)
+def _smooth_maximum(values: Array) -> tuple[Array, Array, Array]:
+    """About the largest of the last axis; each value's share of it: powers [..., n] and their sum.
+
+    It is (Σ v^p)^(1/p), whose growth with the logarithm of v is its own times v's share.
+    """
+    peak = np.maximum(values.max(-1, keepdims=True), LEAST)
+    powers = _to_power(values / peak)
+    total = np.maximum(powers.sum(-1), LEAST)  # rows of zeros
+    return total ** (1 / POWER) * peak[..., 0], powers, total
+
+
+def _to_power(values: Array) -> Array:
+    """`values` to the power of 20, in place: five products, where `**` takes a logarithm each."""
+    assert POWER == 20
+    np.square(values, out=values)
+    np.square(values, out=values)
+    fourth = values.copy()
+    np.square(values, out=values)
+    np.square(values, out=values)
+    return np.multiply(values, fourth, out=values)
 
 
 def least_noise_factors(
@@ -114,55 +125,59 @@ def least_noise_factors(
     """The factor of every class [count], 1 for class 0; by Adam on the logarithm of the noise.
 
     The placement says which tensors have grids of their own, and whose weights are quantized.
+    Adam: Kingma and Ba, arXiv 1412.6980.
     """
-    import torch
-
-    tensors = [
-        _QuantizedTensor(channels.tensors[name], stats[name].low,
-                         reachable_maxima(network, stats, name), stats[name].importance)
+    terms: list[TensorNoise | WeightNoise] = [
+        TensorNoise(channels.tensors[name], stats[name].low,
+                    reachable_maxima(network, stats, name), stats[name].importance)
         for name in placement.tensors
         if name in channels.tensors and name in stats and channels.tensors[name].any()
     ]  # fmt: skip
-    consumers = _consumers(network, channels, stats, placement)
-    terms = [(part.classes, part.noise()) for part in tensors]
-    terms += [(part.classes, part.noise(weight_max)) for part in consumers]
-    if not terms:
+    terms += _weights(network, channels, stats, placement, weight_max)
+    groups = _groups(channels.count, [term.classes for term in terms])
+    members = [int(groups[term.classes.max()]) for term in terms]
+    if not any(members):
         return np.ones(channels.count)
-    groups = _groups(channels.count, [classes for classes, _ in terms])
-    count = int(groups.max()) + 1
-    if count < 2:
-        return np.ones(channels.count)
-    logarithms = torch.zeros(channels.count, dtype=torch.float64, requires_grad=True)
-    adam = torch.optim.Adam([logarithms], lr=FASTEST)
-    decay = torch.optim.lr_scheduler.ExponentialLR(adam, (SLOWEST / FASTEST) ** (1 / STEPS))
-    grouped = [(torch.tensor([int(groups[classes.max()])]), noise) for classes, noise in terms]
-    free = torch.ones(channels.count, dtype=torch.float64)
+    free = np.ones(channels.count)
     free[0] = 0
-    floor = torch.from_numpy(np.log(channels.least))
-    for _ in range(STEPS):
-        factors = torch.exp(logarithms * free)
-        total = torch.zeros(count, dtype=torch.float64)
-        for group, noise in grouped:
-            total = total.index_add(0, group, noise(factors).reshape(1))
-        loss = torch.log(total[1:] + 1e-30).sum()
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        decay.step()
-        with torch.no_grad():
-            widest = np.log(WIDEST)
-            logarithms.copy_(torch.maximum(logarithms, floor).clamp(-widest, widest))
-    solution: Array = torch.exp(logarithms * free).detach().numpy()
+    floor = np.maximum(np.log(channels.least), -np.log(WIDEST))
+    logarithms = np.zeros(channels.count)
+    mean, power = np.zeros(channels.count), np.zeros(channels.count)
+    for step in range(STEPS):
+        gradient = free * _growth(terms, members, np.exp(logarithms * free))
+        mean += (1 - MOMENTUM) * (gradient - mean)
+        power += (1 - POWER_MOMENTUM) * (gradient**2 - power)
+        direction = mean / (1 - MOMENTUM ** (step + 1))
+        size = np.sqrt(power / (1 - POWER_MOMENTUM ** (step + 1))) + TINY
+        rate = FASTEST * (SLOWEST / FASTEST) ** (step / STEPS)
+        logarithms = np.clip(logarithms - rate * direction / size, floor, np.log(WIDEST))
+    solution: Array = np.exp(logarithms * free)
     return solution
 
 
-def _consumers(
+def _growth(
+    terms: Sequence[TensorNoise | WeightNoise], members: Sequence[int], factors: Array
+) -> Array:
+    """How Σ log(noise of a group) grows with the logarithm of each factor [count]."""
+    totals = np.zeros(max(members) + 1)
+    growths = np.zeros((len(totals), len(factors)))
+    for group, term in zip(members, terms, strict=True):
+        if group:
+            noise, growth = term.noise(factors)
+            totals[group] += noise
+            growths[group] += growth
+    sums: Array = (growths / (totals + LEAST)[:, None]).sum(0)
+    return sums
+
+
+def _weights(
     network: Network,
     channels: ScalableChannels,
     stats: Mapping[str, ChannelStatistics],
     placement: OperatorPlacement,
-) -> list[_Consumer]:
-    consumers = []
+    weight_max: int,
+) -> list[WeightNoise]:
+    weights = []
     for node in weighted_nodes(network):
         taken = node.inputs[0]
         if node.name not in placement.nodes or taken not in channels.tensors or taken not in stats:
@@ -172,16 +187,17 @@ def _consumers(
         if not classes.any() or rows.shape[1] == 1 or node.op == "MatMul":
             continue
         group = int(node.attributes.get("group", 1))
-        columns = input_columns(np.arange(len(classes)), rows.shape[0], group)
         after = stats.get(node.output)
         importance = after.importance if after is not None else np.ones(len(rows))
-        consumers.append(
-            _Consumer(
-                np.abs(rows).max(axis=2).astype(np.float64), classes[columns],
-                stats[taken].power[columns], importance, rows.shape[2],
+        largest = np.abs(rows).max(axis=2).astype(np.float64)
+        weights.append(
+            WeightNoise(
+                largest.reshape(group, -1, largest.shape[1]), classes.reshape(group, -1),
+                stats[taken].power.reshape(group, -1), importance.reshape(group, -1),
+                rows.shape[2], weight_max,
             )
         )  # fmt: skip
-    return consumers
+    return weights
 
 
 def weight_rows(node: NetworkNode, weights: Array) -> Array:

@@ -10,6 +10,7 @@ groups of a convolution, 1 otherwise; O the number of output channels of a group
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,16 +183,19 @@ def sample_columns(
     count: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """What the weights multiply at `count` random places of an input: [g, count, K].
+    """What the weights multiply at `count` random places of an input: [g, at most count, K].
 
-    A Conv's columns of im2col, or rows of what a Gemm or MatMul takes. The same generator state
-    gives the same places, so that two paths are compared place by place.
+    A Conv's columns of im2col, or rows of what a Gemm or MatMul takes; each once, where there are
+    no more than `count`. The same generator state gives the same places, so that two paths are
+    compared place by place.
     """
     import torch
 
     from workbench.quantization.core.torch_layers import pad, pads
 
     def draw(limit: int) -> torch.Tensor:
+        if limit <= count:
+            return torch.arange(limit)
         return torch.randint(0, limit, (count,), generator=generator)
 
     if node.op != "Conv":
@@ -206,12 +210,16 @@ def sample_columns(
         (size - (k - 1) * d - 1) // s + 1
         for size, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
     ]
-    index: list[Any] = [draw(len(x)).reshape(-1, *[1] * rank), slice(None)]
+    # NumPy's: PyTorch's own imports its symbolic shapes, for two seconds.
+    drawn = np.unravel_index(draw(len(x) * prod(sizes)).numpy(), (len(x), *sizes))
+    image, *places = map(torch.from_numpy, drawn)
+    columns = len(image)
+    index: list[Any] = [image.reshape(-1, *[1] * rank), slice(None)]
     for axis in range(rank):
         offsets = torch.arange(kernel[axis]) * dilations[axis]
-        starts = draw(sizes[axis]) * strides[axis]
-        shape = [count, *[1] * rank]
+        starts = places[axis] * strides[axis]
+        shape = [columns, *[1] * rank]
         shape[1 + axis] = kernel[axis]
         index.append((starts[:, None] + offsets).reshape(shape))
     patches = padded[tuple(index)]  # the slice between two index arrays puts its axis last
-    return patches.movedim(-1, 1).reshape(count, group, -1).transpose(0, 1)
+    return patches.movedim(-1, 1).reshape(columns, group, -1).transpose(0, 1)

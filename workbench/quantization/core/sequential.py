@@ -256,6 +256,8 @@ class _Pass:
         self, node: NetworkNode, kernel: tuple[int, ...]
     ) -> tuple[ColumnMoments, ColumnMoments]:
         """Second moments of a node's columns, over every other batch each."""
+        from torch import float64 as f64
+
         size = int(np.prod(self.network.constants[node.inputs[1]].shape[1:]))
         # Enough columns for a matrix of that size, not more: large ones take time as K² n, and
         # many small ones, of a depthwise convolution, as g K n.
@@ -266,7 +268,7 @@ class _Pass:
         halves: list[ColumnMoments | None] = [None, None]
         for index, (f, q) in enumerate(self._sampled_columns(node, kernel, each)):
             moments = ColumnMoments(
-                each, f.double().sum(1).numpy(), q.double().sum(1).numpy(),
+                f.shape[1], f.sum(1, dtype=f64).numpy(), q.sum(1, dtype=f64).numpy(),
                 (q.transpose(1, 2) @ q).double().numpy(),
                 ((f - q).transpose(1, 2) @ q).double().numpy(),
             )  # fmt: skip
