@@ -35,7 +35,26 @@ def test_an_element_may_differ_by_atol_and_its_own_share(difference, rtol, atol,
     reference = np.array([2.0, 100.0])
     for sign in (1, -1):
         candidate = reference + np.array([sign * difference, 0])
-        assert compare([reference], [candidate], rtol, atol).close is close
+        assert compare([reference], [candidate], rtol, atol / 100).close is close
+
+
+@pytest.mark.parametrize(
+    ("scales", "differences", "close"),
+    [
+        ((0.1, 0.01), (0, 9e-6), True),  # no tighter than atol
+        ((0.1, 0.01), (0, 1.1e-5), False),
+        ((20, 4), (0, 1.9e-4), True),  # logits: the largest of all counts
+        ((20, 4), (0, 2.1e-4), False),
+        ((640, 0.5), (0, 4e-5), True),  # a probability beside pixels: ten times its own
+        ((640, 0.5), (0, 6e-5), False),
+        ((640, 0.5), (5e-3, 0), True),
+        ((640, 0.5), (7e-3, 0), False),
+    ],
+)
+def test_the_absolute_tolerance_is_that_of_the_outputs_scale(scales, differences, close):
+    reference = np.array([[[0.0, scale] for scale in scales]])
+    candidate = reference + np.array([[[difference, 0] for difference in differences]])
+    assert compare([reference], [candidate], 0, 1e-5).close is close
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -28,7 +28,8 @@ class Export(Step):
     """PyTorch to ONNX. The file's opset is read back, and its outputs compared with the module's.
 
     opset: of the default operator set. dynamic_batch: leave the first axis open. rtol, atol:
-    allowed difference of every output element, |difference| <= atol + rtol * |expected|.
+    allowed difference of every output element, |difference| <= atol + rtol * |expected|; atol of
+    outputs whose largest is 1, and in proportion of larger ones.
     """
 
     opset: Annotated[int, Between(13, 21)] = 17
