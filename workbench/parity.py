@@ -62,11 +62,12 @@ def _scale(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
     Probabilities beside pixel coordinates, in channels (the second axis) of their own, keep the
     tolerance of numbers below 1.
     """
-    if magnitude.ndim < 2 or not magnitude.size:
-        return np.maximum(1.0, magnitude.max(initial=0.0, keepdims=True))
-    others = tuple(axis for axis in range(magnitude.ndim) if axis != 1)
-    channels = magnitude.max(axis=others, keepdims=True)
-    return np.maximum(1.0, np.minimum(magnitude.max(), 10 * channels))
+    scale: NDArray[np.float64] = magnitude.max(initial=1.0, keepdims=True)
+    if magnitude.ndim >= 2 and magnitude.size:
+        others = tuple(axis for axis in range(magnitude.ndim) if axis != 1)
+        channels = magnitude.max(axis=others, keepdims=True)
+        scale = np.maximum(1.0, np.minimum(scale, 10 * channels))
+    return scale
 
 
 def apply_head(outputs: Arrays, head: str) -> list[NDArray[Any]]:
