@@ -19,6 +19,8 @@ STEP = ("workbench.steps.to_tflite", "workbench.jobs.step")
 def package(tmp_path: Path) -> Path:
     copy = tmp_path / "workbench"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
+    # As the wheel has it: a folder of data with the name of a module.
+    (copy / "library" / "recipes").mkdir(parents=True, exist_ok=True)
     return copy
 
 

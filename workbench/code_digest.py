@@ -79,8 +79,9 @@ def _file(package: Path, module: str) -> Path | None:
     if name != package.name:
         return None
     path = package.joinpath(*parts)
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return path if path.is_file() else None
+    # The module first: beside library.py an installed package has the folder library/ of data.
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 @memoized
