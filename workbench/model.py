@@ -6,7 +6,6 @@ The source is the portable half: plain values that any process can load the mode
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _INPUT = re.compile(r"(?P<name>[^:]+):(?P<shape>\d{1,9}(x\d{1,9})*)(:(?P<dtype>\w+))?")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
 # What --model names: a file of one of these kinds, `prefix:name` of a package, or a factory.
 FILES = {".onnx": "onnx", ".pt2": "pt2", ".pt": "torchscript", ".pth": "torchscript",
@@ -112,12 +112,14 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the module's structure and every parameter and buffer."""
-        hashed = hashlib.sha256(repr(self.module).encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
-            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            hashed.update(tensor.detach().cpu().contiguous().flatten().view(_bytes()).numpy())
-        return hashed.hexdigest()
+        """SHA-256 over structure, parameters and buffers, and all that the module holds besides.
+
+        A flag or a constant that `forward` reads is in neither the state dict nor the repr.
+        """
+        from workbench.identity import digest_of
+
+        structure = _ADDRESS.sub("", repr(self.module))
+        return digest_of(structure, dict(self.module.state_dict()), self.module)
 
     @property
     def state_bytes(self) -> int:
@@ -133,12 +135,6 @@ class Model:
         with torch.inference_mode():
             tensors = [torch.from_numpy(inputs[name]) for name in self.input_names]
             return [tensor.numpy() for _, tensor in flatten(self.module(*tensors))]
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 def flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, did_you_mean
+
+# What a module that came from a file of the user's is called by, before the file's own name.
+OWN_MODULE = re.compile(r"^workbench_user_[0-9a-f]+_")
 
 
 def resolve(spec: str, relative_to: Path) -> Callable[..., Any]:
@@ -124,7 +128,7 @@ def watch_files(dependencies: Dependencies) -> Iterator[None]:
         dependencies.active = False
         for module in list(sys.modules.values()):
             dependencies.note(getattr(module, "__file__", None) or "/")
-        dependencies.paths = {path for path in dependencies.paths if _is_users(path)}
+        dependencies.paths = {path for path in dependencies.paths if is_users_file(path)}
 
 
 # The workbench's own code is in the keys of the cache already.
@@ -142,7 +146,7 @@ def _resolved_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _is_users(path: Path) -> bool:
+def is_users_file(path: Path) -> bool:
     """Whether a file is the user's own: not the interpreter's, not an installed package's."""
     # Folders are resolved once for all their files: a process has loaded thousands.
     plain = path.is_absolute() and path.name != ".." and not path.is_symlink()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.artifact import TensorSpec, digest
 from workbench.codec import to_plain
 from workbench.dataset.preprocess import Preprocess
+from workbench.identity import digest_of
 
 if TYPE_CHECKING:
     from workbench.dataset.core import Dataset, Split
@@ -46,6 +47,7 @@ class DatasetFacts:
         inputs: the model's inputs, the batch axis first and open.
         metric: the name of the user's metric; '' for top-1.
         metric_digest: SHA-256 of the file that defines it; None where there is none.
+        metric_identity: SHA-256 of all that decides what it gives, see `workbench.identity`.
         splits: by name, `calibration` and `evaluation`; empty for random inputs.
         preprocess: what an app must do to a sample of its own; None for random inputs.
         raw: dtype and shape of each input as it is stored, before preprocessing.
@@ -56,6 +58,7 @@ class DatasetFacts:
     inputs: tuple[TensorSpec, ...] = ()
     metric: str = ""
     metric_digest: str | None = None
+    metric_identity: str = ""
     splits: Mapping[str, SplitFacts] = field(default_factory=dict)
     preprocess: Preprocess | None = None
     raw: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
@@ -91,6 +94,7 @@ def dataset_facts(dataset: Dataset, splits: Sequence[Split | None]) -> DatasetFa
         name=dataset.name,
         metric=dataset.metric_name,
         metric_digest=_source_digest(dataset.metric),
+        metric_identity=digest_of(dataset.metric),
         splits={split.name: _split_facts(split) for split in splits if split is not None},
         inputs=dataset.inputs,
         preprocess=first.preprocess if first is not None else None,

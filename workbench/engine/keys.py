@@ -13,6 +13,7 @@ from workbench.dataset.facts import DatasetFacts
 from workbench.device.probe import versions
 from workbench.engine.facts import ModelFacts
 from workbench.engine.request import Request
+from workbench.identity import digest_of
 from workbench.model import ModelSource
 from workbench.recipe import Located
 
@@ -49,9 +50,9 @@ def step_key(
 
 
 def _own_source(step: type) -> str:
-    """The digest of a step's file, where it is not the workbench's."""
+    """Of a user's step, what its file and all that its code calls decide; '' of the workbench's."""
     path = _users_file(step)
-    return digest(path) if path is not None else ""
+    return key_of(digest(path), digest_of(step), code=()) if path is not None else ""
 
 
 def _users_file(step: type) -> Path | None:

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from workbench import parity
 from workbench.arrays import batch_size, concatenate, split_samples
 from workbench.artifact import Artifact, digest
@@ -63,17 +66,33 @@ def describe_model(
     if source.is_file:
         code |= {*loading.source_files(source)}
     examples = {name: array[:1] for name, array in module.example_inputs.items()}
+    outputs = module(examples)
     mixing = _mixes_samples(module)
+    asked = "" if source.is_file else source.spec.rpartition(":")[2]
     facts = ModelFacts(
-        fingerprint=key_of(module.fingerprint, sorted(digest(path) for path in code), code=()),
+        fingerprint=key_of(
+            module.fingerprint,
+            sorted(digest(path) for path in code),
+            asked,
+            source.task,
+            [_rough_figures(output) for output in outputs],
+            code=(),
+        ),
         bytes=module.state_bytes,
         parameters=sum(p.numel() for p in module.module.parameters()),
         notes=(*module.notes, *([MIXING] if mixing else [])),
-        classes=_classes([array.shape for array in module(examples)]),
+        classes=_classes([array.shape for array in outputs]),
         mixes_samples=mixing,
         depends=tuple(sorted({*depends, *map(str, code)})),
     )
     return facts, None
+
+
+def _rough_figures(output: NDArray[Any]) -> tuple[str, ...]:
+    """An output's shape, and its size to three digits: the same on any count of threads."""
+    values = np.abs(output.astype(np.float64))
+    figures = (values.mean(), np.square(values).mean()) if values.size else ()
+    return str(output.shape), *(f"{figure:.2e}" for figure in figures)
 
 
 def _mixes_samples(model: Model) -> bool:

@@ -171,7 +171,8 @@ def scores_of(
 
     def key_for(name: str) -> str:
         return key_of(
-            "scores", targets[name].identity, against, data.facts.metric, data.facts.metric_digest,
+            "scores", targets[name].identity, against, data.facts.metric,
+            data.facts.metric_digest, data.facts.metric_identity,
             code=("workbench.measure.host",),
         )  # fmt: skip
 
