@@ -10,6 +10,7 @@ from tests import nets
 from workbench.artifact import Artifact, Format
 from workbench.device.session import infer, open_session
 from workbench.errors import RecipeError, StepError
+from workbench.onnxgraph.ort_tools import tool
 from workbench.steps import QuantizeStatic, ToOrt
 
 
@@ -117,16 +118,15 @@ def test_a_file_that_is_not_onnx_is_an_error_of_the_step(
 def test_a_conversion_that_changed_the_outputs_is_caught(
     float_file: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onnxruntime.tools import convert_onnx_models_to_ort as tool
-
+    converter = tool("convert_onnx_models_to_ort")
     other = nets.exported(tmp_path / "other", nets.build(seed=1), nets.images())
-    real = tool.convert_onnx_models_to_ort
+    real = converter.convert_onnx_models_to_ort
 
     def convert(source: Path, **options: object) -> None:
         source.write_bytes(other.path.read_bytes())
         real(source, **options)
 
-    monkeypatch.setattr(tool, "convert_onnx_models_to_ort", convert)
+    monkeypatch.setattr(converter, "convert_onnx_models_to_ort", convert)
     with pytest.raises(StepError, match="to_ort: the outputs differ"):
         ToOrt().run(float_file, nets.context(tmp_path / "ort", nets.images()))
 

@@ -6,16 +6,13 @@ the documented list of operators, through the same checker's estimate of partiti
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-import types
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.onnxgraph.ort_tools import tool
 from workbench.onnxgraph.walk import constants, consumers, inputs, producers
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int | None, ...] | None]
 
-_TOOLS = "workbench_onnxruntime_tools"
 _FORMS = {
     "NNAPI": "nnapi_supported_ops.md",
     "CoreML NeuralNetwork": "coreml_supported_neuralnetwork_ops.md",
@@ -60,27 +56,6 @@ class Verdict:
     def __str__(self) -> str:
         fixed = " with fixed shapes" if self.fixed else ""
         return f"{self.word}{fixed} ({self.counts})" if self.word else self.counts
-
-
-def tools_folder() -> Path:
-    """The folder of onnxruntime's tools, found without importing onnxruntime."""
-    spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or spec.origin is None:
-        raise ImportError("onnxruntime is not installed")
-    return Path(spec.origin).parent / "tools"
-
-
-def tool(name: str) -> Any:
-    """A module of onnxruntime's tools, by its name below `onnxruntime.tools`.
-
-    That package imports torch where it is installed, which takes seconds, and these modules need
-    none of it. So they are loaded from the same folder under a package of our own.
-    """
-    if _TOOLS not in sys.modules:
-        package = types.ModuleType(_TOOLS)
-        package.__path__ = [str(tools_folder())]
-        sys.modules[_TOOLS] = package
-    return importlib.import_module(f"{_TOOLS}.{name}")
 
 
 _CHECKER = "mobile_helpers.usability_checker"

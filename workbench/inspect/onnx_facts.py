@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from workbench.inspect import mobile, onnx_macs
 from workbench.inspect.facts import Tensor, precision, printable
 from workbench.inspect.macs import Tally
+from workbench.onnxgraph.ort_tools import tool
 from workbench.onnxgraph.walk import constants, dtype, graphs, inputs, sizes
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ def _thorough(single: onnx.ModelProto) -> onnx.ModelProto:
         del graph.initializer[:]
         graph.initializer.extend(initializers)
     try:
-        module = mobile.tool("symbolic_shape_infer")
+        module = tool("symbolic_shape_infer")
         logging.getLogger(module.__name__).disabled = True
         # Not by its `infer_shapes`: that writes a file into the current folder where it fails.
         inference = module.SymbolicShapeInference(2**31 - 1, False, False, 0)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.artifact import Format
 from workbench.errors import ModelError
-from workbench.inspect import mobile, onnx_facts
+from workbench.inspect import onnx_facts
 from workbench.inspect.facts import Facts, printable
 from workbench.onnxgraph import walk
+from workbench.onnxgraph.ort_tools import tools_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +57,7 @@ def _schema(name: str) -> Any:
     """
     import importlib
 
-    folder = str(mobile.tools_folder() / "ort_format_model")
+    folder = str(tools_folder() / "ort_format_model")
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module(f"ort_flatbuffers_py.fbs.{name}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from workbench.artifact import Artifact, Format, TensorSpec, feed
 from workbench.errors import StepError, first_line
+from workbench.onnxgraph.ort_tools import tool
 from workbench.options import Between, validate
 from workbench.recipe import Context, Step
 
@@ -45,12 +46,12 @@ class FixShapes(Step):
         """
 
         import onnx
-        from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
         from workbench import parity
         from workbench.device.session import outputs_of
         from workbench.onnxgraph import signature
 
+        utils = tool("onnx_model_utils")
         model = onnx.load(subject.path)
         samples = {spec.name: spec.shape for spec in context.dataset.inputs}
         stored = feed(subject.inputs, samples)
@@ -63,7 +64,7 @@ class FixShapes(Step):
         for spec in subject.inputs:
             shape = shapes[spec.stored_name]
             try:
-                make_input_shape_fixed(model.graph, spec.stored_name, list(shape))
+                utils.make_input_shape_fixed(model.graph, spec.stored_name, list(shape))
             except ValueError as error:
                 raise StepError(
                     f"input {spec} cannot become {'x'.join(map(str, shape))}",
@@ -72,7 +73,7 @@ class FixShapes(Step):
                 ) from error
         # What was inferred with open axes would stand in the way of numbers.
         del model.graph.value_info[:]
-        fix_output_shapes(model)
+        utils.fix_output_shapes(model)
         model, unknown = _inferred(model)
         path = context.folder / "model.onnx"
         onnx.save(model, path)
@@ -129,13 +130,13 @@ def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     knows them and may give up on others.
     """
     import onnx
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     unknown = _unknown(inferred)
     if unknown:
         try:
-            other = SymbolicShapeInference.infer_shapes(inferred, auto_merge=True)
+            symbolic = tool("symbolic_shape_infer").SymbolicShapeInference
+            other = symbolic.infer_shapes(inferred, auto_merge=True)
         except Exception:  # noqa: BLE001 - it asserts on what it does not know; then the first stands
             other = None
         if other is not None and len(_unknown(other)) < len(unknown):
@@ -145,8 +146,7 @@ def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 def _unknown(model: onnx.ModelProto) -> list[str]:
     """The values of the main graph without a number for every axis."""
-    from onnxruntime.tools.onnx_model_utils import is_fixed_size_tensor
-
+    is_fixed_size_tensor = tool("onnx_model_utils").is_fixed_size_tensor
     graph = model.graph
     shaped = {
         value.name

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from workbench.artifact import Artifact, Format
 from workbench.errors import StepError
+from workbench.onnxgraph.ort_tools import tool
 from workbench.options import validate
 from workbench.recipe import Context, Step
 
@@ -42,23 +43,19 @@ class ToOrt(Step):
 
         Raises StepError where the converter fails, or the file's outputs differ from its input's.
         """
-        from onnxruntime.tools.convert_onnx_models_to_ort import (
-            OptimizationStyle,
-            convert_onnx_models_to_ort,
-        )
-
         from workbench import parity
         from workbench.device.session import infer, open_session
 
+        converter = tool("convert_onnx_models_to_ort")
         # The converter writes beside its input too, so it gets a copy in a folder of its own.
         source = context.folder / "source" / subject.path.name
         source.parent.mkdir()
         shutil.copyfile(subject.path, source)
         try:
-            convert_onnx_models_to_ort(
+            converter.convert_onnx_models_to_ort(
                 source,
                 output_dir=context.folder,
-                optimization_styles=[OptimizationStyle[self.style.capitalize()]],
+                optimization_styles=[converter.OptimizationStyle[self.style.capitalize()]],
                 target_platform=self.target_platform,
                 enable_type_reduction=self.type_reduction,
             )

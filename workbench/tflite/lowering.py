@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.onnxgraph.ort_tools import tool
 from workbench.onnxgraph.rewrites import Weights, copy_model, replace_nodes, settle_constants
 from workbench.onnxgraph.shapes import known_shapes
 from workbench.onnxgraph.signs import never_negative
@@ -43,11 +44,11 @@ def fixed_shapes(model: onnx.ModelProto, inputs: Inputs) -> Rewritten:
         and not all(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
     ]
     import onnx
-    from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
+    utils = tool("onnx_model_utils")
     for name, array in inputs.items():
-        make_input_shape_fixed(model.graph, name, [1, *array.shape[1:]])
-    fix_output_shapes(model)
+        utils.make_input_shape_fixed(model.graph, name, [1, *array.shape[1:]])
+    utils.fix_output_shapes(model)
     # It leaves outputs that a file declares without any shape, with which onnxsim fails.
     inferred_model = onnx.shape_inference.infer_shapes(model)
     for value, inferred in zip(model.graph.output, inferred_model.graph.output, strict=True):
