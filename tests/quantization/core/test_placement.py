@@ -99,6 +99,32 @@ def test_transformers_quantize_products_inputs_alone() -> None:
     assert found.tensors == ("n", "c")
 
 
+@pytest.mark.parametrize("outlier", ["Softmax", "LayerNormalization"])
+def test_convolutions_beside_an_attention_are_quantized_as_anywhere(outlier: str) -> None:
+    end = ["a", "g"] if outlier == "LayerNormalization" else ["a"]
+    network = network_of(
+        conv("x", "c", "1"), node("Relu", ["c"], ["r"], "r"), conv("r", "d", "2"),
+        node("Add", ["r", "d"], ["s"], "s"), conv("s", "a", "3"), node(outlier, end, ["p"], "p"),
+        node("Add", ["a", "s"], ["t"], "t"), node("Mul", ["p", "t"], ["q"], "q"),
+        conv("q", "y", "4"), g=normal(6),
+    )  # fmt: skip
+    placement = place_operators(network)
+    assert placement.fused == {"c": "r"}
+    assert placement.nodes == {"1", "r", "2", "s", "3", "t", "4"}
+    assert set(placement.tensors) == {"x", "r", "d", "s", "a", "t", "q", "y"}
+
+
+def test_what_leads_to_a_layer_past_a_normalization_alone_stays_float() -> None:
+    network = network_of(
+        conv("x", "c", "1"), node("Add", ["c", "g"], ["s"], "s"),
+        node("LayerNormalization", ["s", "g"], ["n"], "n"), node("MatMul", ["n", "w"], ["m"], "m"),
+        node("Add", ["m", "s"], ["y"], "t"), g=normal(6), w=normal(6, 6),
+    )  # fmt: skip
+    placement = place_operators(network)
+    assert placement.nodes == {"1", "m"}
+    assert set(placement.tensors) == {"x", "c", "n"}
+
+
 @pytest.mark.parametrize("runtime", ["ort", "tflite"])
 def test_nodes_left_float_are_left_and_so_are_those_behind(runtime: Any) -> None:
     network = network_of(conv("x", "a", "1"), node("Relu", ["a"], ["b"], "r"),

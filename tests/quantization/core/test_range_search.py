@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from onnx import helper
 
@@ -72,6 +73,21 @@ def test_what_a_relu_clips_costs_nothing() -> None:
         float(setup(relu)[0].output_noise(low, high, SCHEMES["u8s8"])[0]) for relu in (False, True)
     )
     assert behind < before / 100
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
+def test_one_slope_of_any_shape_is_applied_to_values(shape: tuple[int, ...]) -> None:
+    nodes = [node("Neg", ["x"], ["a"]), node("PRelu", ["a", "slope"], ["b"]),
+             node("GlobalAveragePool", ["b"], ["y"])]  # fmt: skip
+    slope = np.full(shape, 0.25, np.float32)
+    network = Network(graph_of(nodes, {"x": ("n", 4, 24, 24)}, slope=slope))
+    feeds = [{"x": torch.randn(8, 4, 24, 24, generator=torch.Generator().manual_seed(0))}]
+    stats = observe_channels(network, {"a", "b"}, feeds)
+    found = gradient_histograms(network, {"a": network.producers["b"]}, stats, feeds)["a"]
+    best = found.best_range(SCHEMES["u8s8"])
+    low, high = (torch.tensor([best.low, 0.0]), torch.tensor([best.high, best.high]))
+    kept, clipped = found.output_noise(low, high, SCHEMES["u8s8"])
+    assert best.low < -1 and kept < clipped / 10
 
 
 def test_tensors_that_samples_show_little_of_are_absent() -> None:

@@ -28,6 +28,9 @@ ELEMENTWISE: dict[str, set[str]] = {
 }  # fmt: skip
 # What LiteRT's kernels give, whatever the range: 1/256 from 0, 1/128 about 0.
 FIXED = {"Sigmoid": (0.0, 255 / 256), "Softmax": (0.0, 255 / 256), "Tanh": (-1.0, 127 / 128)}
+# Activations between linear layers around these have outliers that 8 bits for a whole tensor do not
+# hold, and the kernels between them compute in float: only products are worth integers.
+OUTLIERS = {"LayerNormalization", "Softmax"}
 FUSED = {"Relu", "Clip"}  # into what makes their input, where nobody else takes that
 
 
@@ -71,7 +74,8 @@ def place_operators(
 
     Convolutions have both ends quantized, or no kernel takes them; matrix products may give float,
     and do at the network's end and in transformers. Other operators compute in INT8 where all that
-    they take is quantized already.
+    they take is quantized already, and a layer computes with what they give before any of
+    `OUTLIERS`: among convolutions, that is, also where a network has an attention elsewhere.
     """
     transformer = is_transformer(network)
     nodes: set[str] = set()
@@ -87,7 +91,7 @@ def place_operators(
             nodes.add(node.name)
             if gives_float(node, network, transformer):
                 continue
-        elif transformer or not _worthwhile(node, network, runtime, {*tensors, *ties}, fused):
+        elif not _worthwhile(node, network, runtime, {*tensors, *ties}, fused):
             continue
         else:
             nodes.add(node.name)
@@ -129,13 +133,9 @@ def _concatenated(network: Network, placement: OperatorPlacement) -> tuple[froze
 
 
 def is_transformer(network: Network) -> bool:
-    """Whether LayerNormalization stands in it, or Softmax within.
-
-    Activations between linear layers have outliers there that 8 bits for a whole tensor do not
-    hold, and the kernels between them compute in float: only products are worth integers.
-    """
+    """Whether one of `OUTLIERS` stands in it, and is not its end."""
     within = {node.op for node in network.nodes if node.output not in network.outputs}
-    return bool(within & {"LayerNormalization", "Softmax"})
+    return bool(within & OUTLIERS)
 
 
 def weighted_nodes(network: Network) -> list[NetworkNode]:
@@ -153,13 +153,13 @@ def gives_float(node: NetworkNode, network: Network, transformer: bool) -> bool:
 
 
 def _reaches(name: str, network: Network) -> bool:
-    """Whether a node with weights computes with what follows from a tensor."""
+    """Whether a node with weights computes with what follows from a tensor, before `OUTLIERS`."""
     waiting, seen = [name], set()
     while waiting:
         for node in network.consumers.get(waiting.pop(), []):
             if node.op in WEIGHTED and _has_integer_form(node, network):
                 return True
-            if node.name not in seen:
+            if node.name not in seen and node.op not in OUTLIERS:
                 seen.add(node.name)
                 waiting += node.outputs
     return False

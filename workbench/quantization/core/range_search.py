@@ -154,7 +154,9 @@ def _function(
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
     if node is None:
         return None
-    constants = [network.constants.get(name) for name in node.inputs[1:]]
+    stored = [network.constants.get(name) for name in node.inputs[1:]]
+    # One value each: a slope [1, 1, 1] would add an axis to the values [B, K].
+    constants = [None if constant is None else constant.reshape(()) for constant in stored]
     return lambda x: network.apply(node, [x, *constants])[0]
 
 
