@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +107,8 @@ def observe_channels(
         if name not in tensors or not value.is_floating_point() or value.ndim < 2:
             return
         rows = _by_channel(value.detach(), name in together)
-        low, high = rows.amin(1), rows.amax(1)
-        power, count = _sums_of_squares(rows), rows.shape[1]
+        low, high = rows.amin((0, 2)), rows.amax((0, 2))
+        power, count = _sums_of_squares(rows), rows.shape[0] * rows.shape[2]
         if name in observed:
             before = observed[name]
             low, high = torch.minimum(before[0], low), torch.maximum(before[1], high)
@@ -164,19 +165,25 @@ def channel_importances(
 
 
 def _by_channel(value: torch.Tensor, together: bool) -> torch.Tensor:
-    """Values by channel [C, …], or as one channel."""
+    """A view of values with the channels in the middle [A, C, B]; as one channel [A, 1, B]."""
     if together:
-        return value.reshape(1, -1)
-    return value.movedim(channel_axis(value.ndim), 0).flatten(1)
+        return value.reshape(len(value), 1, -1)
+    channels = channel_axis(value.ndim)
+    return value.reshape(prod(value.shape[:channels]), value.shape[channels], -1)
 
 
 def _sums_of_squares(rows: torch.Tensor) -> torch.Tensor:
-    """Of every row [C, …], in double precision [C]."""
+    """Of every channel of [A, C, B], in double precision [C]; along B in single, which is enough.
+
+    A copy of an activation in doubles would cost more than the sum.
+    """
     import torch
 
-    values = rows.numpy()
-    # In one pass: a copy of an activation in doubles costs more than the sum.
-    return torch.from_numpy(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+    if rows.shape[2] == 1:
+        values = rows[..., 0].numpy()
+        return torch.from_numpy(np.einsum("ac,ac->c", values, values, dtype=np.float64))
+    sums: torch.Tensor = torch.linalg.vector_norm(rows, dim=2).double().square().sum(0)
+    return sums
 
 
 def reachable_maxima(network: Network, stats: Mapping[str, ChannelStatistics], name: str) -> Array:
