@@ -14,6 +14,7 @@ from torch import nn
 from tests import nets
 from workbench.onnxgraph.session import run_samples
 from workbench.tflite import lowering as rewrites
+from workbench.tflite.pool_padding import padded_pools
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
 
@@ -141,9 +142,12 @@ class Pool(nn.Module):
         (nn.ReLU6(), {"kernel_size": 2, "stride": 2, "padding": 1}, "constant"),
         (nn.Tanh(), {"kernel_size": 3, "stride": 2, "padding": 1}, "reflect"),
         (nn.Tanh(), {"kernel_size": 5, "stride": 1, "padding": 2}, "reflect"),
+        (nn.ReLU(), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, "constant"),
+        (nn.ReLU(), {"kernel_size": 2, "stride": 2, "ceil_mode": True}, "constant"),
+        (nn.Tanh(), {"kernel_size": 3, "stride": 2, "ceil_mode": True}, "reflect"),
+        (nn.Tanh(), {"kernel_size": 3, "stride": (2, 3), "ceil_mode": True}, ""),  # nothing beyond
         # In these a window may hold nothing but padding, or end within it.
         (nn.Tanh(), {"kernel_size": 2, "stride": 2, "padding": 1}, ""),
-        (nn.ReLU(), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, ""),
         (nn.ReLU(), {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 2}, ""),
     ],
 )  # fmt: skip
@@ -151,7 +155,7 @@ def test_pools_are_padded_with_what_never_wins(
     before: nn.Module, options: dict[str, Any], mode: str, tmp_path: Path
 ) -> None:
     model, samples = exported(tmp_path, Pool(before, **options).eval(), (2, 7, 10))
-    made, _ = check(rewrites.padded_pools, model, samples)
+    made, _ = check(padded_pools, model, samples)
     pads = [node for node in made.graph.node if node.op_type == "Pad"]
     assert [rewrites.attributes(node)["mode"].decode() for node in pads] == ([mode] if mode else [])
 

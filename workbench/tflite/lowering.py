@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from workbench.onnxgraph.ort_tools import tool
 from workbench.onnxgraph.rewrites import Weights, copy_model, replace_nodes, settle_constants
 from workbench.onnxgraph.shapes import known_shapes
-from workbench.onnxgraph.signs import never_negative
 from workbench.onnxgraph.walk import attributes, consumers, output_names, producers
 from workbench.tflite.unrolled_rnn import Builder
 
@@ -201,45 +200,6 @@ def counts_apart(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
             apart = f"{node.output[0]}_count"
             nodes.append(_node("Identity", [node.input[1]], apart, apart))
             node.input[1] = apart
-        nodes.append(node)
-    replace_nodes(model.graph, nodes)
-    return model, ""
-
-
-def padded_pools(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
-    """MaxPool's padding as a Pad with values that never win: zeros, or reflected ones.
-
-    onnx2tf pads with the least float there is, and INT8 takes its range from that.
-    """
-    import onnx
-
-    weights = Weights(model.graph)
-    makers = producers(model.graph.node)
-    ranks = {name: len(shape) for name, shape in known_shapes(model).items()}
-    nodes = []
-    for node in model.graph.node:
-        options = attributes(node)
-        pads = options.get("pads")
-        source = node.input[0] if node.input else ""
-        usual = not options.get("ceil_mode") and set(options.get("dilations", [1])) == {1}
-        if node.op_type == "MaxPool" and pads and any(pads) and usual and source in ranks:
-            # A window that starts in p reflected values goes on to the p-th true one.
-            wide = all(size >= 2 * pad + 1 for size, pad in
-                       zip(options["kernel_shape"] * 2, pads, strict=True))  # fmt: skip
-            positive = never_negative(makers.get(source), weights)
-            if positive or wide:
-                half = len(pads) // 2
-                amounts = [0, 0, *pads[:half], 0, 0, *pads[half:]]
-                name = weights.add(f"{source}_pads", np.array(amounts, np.int64))
-                padded = f"{node.output[0]}_padded"
-                mode = "constant" if positive else "reflect"
-                nodes.append(
-                    onnx.helper.make_node("Pad", [source, name], [padded], padded, mode=mode)
-                )
-                node.input[0] = padded
-                for attribute in node.attribute:
-                    if attribute.name == "pads":
-                        attribute.ints[:] = [0] * len(pads)
         nodes.append(node)
     replace_nodes(model.graph, nodes)
     return model, ""

@@ -26,12 +26,12 @@ from workbench.tflite.lowering import (
     fixed_shapes,
     layer_norms,
     native_gelu,
-    padded_pools,
     products,
     settled,
     simplified,
     tokens,
 )
+from workbench.tflite.pool_padding import padded_pools
 from workbench.tflite.unrolled_rnn import unrolled
 
 if TYPE_CHECKING:
