@@ -185,6 +185,23 @@ def test_images_of_other_modes_become_rgb(tmp_path, mode):
     np.testing.assert_array_equal(only(tmp_path), np.asarray(reference))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
+    values = np.uint16([[0, 128, 129], [256, 32768, 65535]])
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    expected = np.round(values / 257).astype(np.uint8)
+    np.testing.assert_array_equal(only(tmp_path, channels="L")[:, :, 0], expected)
+    np.testing.assert_array_equal(only(tmp_path), np.repeat(expected[:, :, None], 3, 2))
+
+
+@pytest.mark.parametrize(("dtype", "word"), [(np.float32, "floats"), (np.int32, "integers")])
+def test_pixels_whose_white_is_not_known_are_refused(tmp_path, dtype, word):
+    Image.fromarray(np.ones((3, 4), dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(DatasetError, match=f"{word} of 32 bits") as caught:
+        only(tmp_path)
+    assert "numpy source" in caught.value.fix
+
+
 def test_a_crop_larger_than_the_image_names_both(tmp_path):
     path = save(tmp_path / "a.png")
     with pytest.raises(DatasetError) as caught:

@@ -60,7 +60,10 @@ class Images:
             with Image.open(self.files[index]) as opened:
                 # The decoder may scale a JPEG down by powers of two while reading, which other
                 # pipelines do not do: no draft mode, so that figures compare with torchvision's.
-                image = opened.convert("L" if options.channels == "L" else "RGB")
+                image = _eight_bits(opened, self.files[index])
+                image = image.convert("L" if options.channels == "L" else "RGB")
+        except DatasetError:
+            raise
         except Exception as error:  # a decoder may raise anything over a file that is not whole
             raise DatasetError(
                 f"{self.files[index]} cannot be read as an image",
@@ -79,6 +82,26 @@ class Images:
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         return {self.name: pixels[:, :, ::-1] if options.channels == "BGR" else pixels}
+
+
+def _eight_bits(image: Any, path: Path) -> Any:
+    """An image of 16 bits for each pixel as one of 8; Pillow would make white of all above 255.
+
+    Raises DatasetError for pixels of 32 bits, whose white is not known.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = "floats" if image.mode == "F" else "integers"
+        raise DatasetError(
+            f"{path} has pixels that are {kind} of 32 bits",
+            "which of their values is white is not known",
+            "save them with 8 or 16 bits, or give the values by the numpy source",
+        )
+    return image
 
 
 def _centre(image: Any, side: int, path: Path) -> Any:
