@@ -14,6 +14,7 @@ from torch import nn
 from tests import nets
 from workbench.onnxgraph.session import run_samples
 from workbench.tflite import lowering as rewrites
+from workbench.tflite.gelu import native_gelu
 from workbench.tflite.pool_padding import padded_pools
 
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")
@@ -82,15 +83,58 @@ def test_an_axis_that_was_open_and_is_not_the_batch_is_said() -> None:
 def test_gelu_is_one_operator_at_a_higher_opset(tmp_path: Path) -> None:
     model, samples = exported(tmp_path, nets.build(nets.Gelu), (8,))
     assert "Erf" in kinds(model)
-    made, note = check(rewrites.native_gelu, model, samples)
+    made, note = check(native_gelu, model, samples)
     assert kinds(made) == ["Gemm", "Gelu"]
     assert [(one.domain, one.version) for one in made.opset_import] == [("", 20)]
     assert note == "opset raised from 17 to 20 for 1 Gelu"
 
 
+class Erf(nn.Module):
+    """x (1 + erf(a x)) b: Gelu where a is 1 / √2 and b a half, and a part of it elsewhere."""
+
+    def __init__(self, before: float, behind: float) -> None:
+        super().__init__()
+        self.before, self.behind = before, behind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.erf(x if self.before == 1 else x * self.before)
+        return x * (y + 1) * self.behind if self.behind != 1 else x * (y + 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "expected"),
+    [
+        (0.5**0.5, 0.5, ["Gelu"]),
+        (0.5**0.5, 1, ["Gelu", "Mul"]),  # the half went into the weights of the next layer
+        (0.8, 1, ["Mul", "Gelu", "Mul"]),
+        (1, 1, ["Mul", "Gelu", "Mul"]),
+    ],
+)
+def test_part_of_a_gelu_is_a_scaled_one(
+    before: float, behind: float, expected: list[str], tmp_path: Path
+) -> None:
+    model, samples = exported(tmp_path, Erf(before, behind), (8,))
+    assert kinds(check(native_gelu, model, samples)[0]) == expected
+
+
+def test_a_one_for_each_channel_is_a_one() -> None:
+    nodes = [
+        helper.make_node("Erf", ["x"], ["e"]), helper.make_node("Add", ["e", "one"], ["a"]),
+        helper.make_node("Mul", ["x", "a"], ["y"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "graph", [helper.make_tensor_value_info("x", 1, (1, 4, 3))],
+        [helper.make_tensor_value_info("y", 1, (1, 4, 3))],
+        [numpy_helper.from_array(np.ones((4, 1), np.float32), "one")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    made, _ = check(native_gelu, model, {"x": nets.normal(3, 4, 3)})
+    assert kinds(made) == ["Mul", "Gelu", "Mul"]
+
+
 def test_erf_outside_of_gelu_stays() -> None:
     model = of_node(helper.make_node("Erf", ["x"], ["y"]), (1, 4))
-    made, note = check(rewrites.native_gelu, model, {"x": nets.normal(3, 4)})
+    made, note = check(native_gelu, model, {"x": nets.normal(3, 4)})
     assert (kinds(made), note) == (["Erf"], "")
 
 

@@ -29,7 +29,6 @@ Rewritten = tuple["onnx.ModelProto", str]
 LEAST = 90.0
 
 # Gelu is an operator of its own from here on.
-GELU_OPSET = 20
 # The axes of ReduceMean are an input from here on.
 AXES_INPUT_OPSET = 18
 
@@ -67,34 +66,6 @@ def settled(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
     """Every constant an initializer, so that the rewrites after this one look in one place."""
     settle_constants(model.graph)
     return model, ""
-
-
-def native_gelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
-    """Gelu written out with Erf as the operator that ONNX has from opset 20 on, and TFLite too."""
-    import onnx
-    from onnxruntime.transformers.fusion_gelu import FusionGelu
-    from onnxruntime.transformers.onnx_model import OnnxModel
-
-    from workbench.onnxgraph import signature
-
-    if not any(node.op_type == "Erf" for node in model.graph.node):
-        return model, ""
-    before = signature.opset(model)
-    if before < GELU_OPSET:
-        model = onnx.version_converter.convert_version(model, GELU_OPSET)
-    fused = OnnxModel(model)
-    FusionGelu(fused).apply()
-    count = 0
-    for node in fused.model.graph.node:
-        if node.op_type == "Gelu" and node.domain == "com.microsoft":
-            node.domain = ""
-            count += 1
-    fused.topological_sort()
-    kept = [opset for opset in fused.model.opset_import if opset.domain != "com.microsoft"]
-    del fused.model.opset_import[:]
-    fused.model.opset_import.extend(kept)
-    raised = f"opset raised from {before} to {GELU_OPSET} for " if before < GELU_OPSET else ""
-    return fused.model, f"{raised}{count} Gelu" if count else ""
 
 
 def products(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:

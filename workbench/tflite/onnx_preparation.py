@@ -17,6 +17,7 @@ from workbench.onnxgraph.rewrites import name_nodes, rename_tensors
 from workbench.onnxgraph.session import run_samples
 from workbench.tflite.attention_masks import bounded_masks
 from workbench.tflite.branches import both_branches
+from workbench.tflite.gelu import native_gelu
 from workbench.tflite.lowering import (
     LEAST,
     Inputs,
@@ -25,7 +26,6 @@ from workbench.tflite.lowering import (
     embeddings,
     fixed_shapes,
     layer_norms,
-    native_gelu,
     products,
     settled,
     simplified,
