@@ -101,6 +101,21 @@ def test_missing_unexpected_and_wrongly_shaped_keys_are_named(state: State, tmp_
     assert "layers.2.weight has shape (5, 16), not (4, 16)" in caught.value.why
 
 
+def test_what_stands_beside_the_network_is_left_out_and_named(state: State, tmp_path: Path) -> None:
+    module = nets.build(nets.Mlp, seed=1)
+    beside = {"criterion.weight": torch.ones(7), "total": torch.tensor(0)}
+    notes = weights.fit(module, {**state, **beside}, tmp_path / "last.ckpt")
+    assert same(module.state_dict(), state)
+    assert notes == ["of last.ckpt not the network's, and left out: criterion.weight, total"]
+    assert weights.fit(module, state, tmp_path / "last.ckpt") == []
+
+
+def test_the_weights_of_a_deeper_network_are_refused(state: State, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not fit") as caught:
+        weights.fit(nets.build(nets.Mlp), {**state, "layers.9.weight": torch.ones(2)}, tmp_path)
+    assert caught.value.why == "unexpected: layers.9.weight"
+
+
 def test_a_refused_state_leaves_the_module_as_it_was(state: State, tmp_path: Path) -> None:
     module = nets.build(nets.Mlp)
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}

@@ -111,7 +111,7 @@ def build(source: ModelSource, names: Sequence[str]) -> tuple[torch.nn.Module, l
             model = _pretrained(kind, origin, config, options, source)
         else:
             model = kind.from_config(config, trust_remote_code=False)
-            weights.fit(model, weights.read(source.weights), source.weights)
+            notes += weights.fit(model, weights.read(source.weights), source.weights)
     except (WorkbenchError, MemoryError):
         raise
     except Exception as error:

@@ -26,7 +26,7 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
     try:
         if source.weights is not None:
             module = timm.create_model(name, pretrained=False)
-            weights.fit(module, weights.read(source.weights), source.weights)
+            notes += weights.fit(module, weights.read(source.weights), source.weights)
         else:
             with packages.offline_hub() as offline:
                 module = timm.create_model(name, pretrained=True)

@@ -28,8 +28,8 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
     try:
         if source.weights is not None:
             module = _constructed(zoo, name, without)
-            weights.fit(module, weights.read(source.weights), source.weights)
-            return module.eval(), []
+            notes = weights.fit(module, weights.read(source.weights), source.weights)
+            return module.eval(), notes
         _fetch(zoo.get_model_weights(name).DEFAULT)
         return _constructed(zoo, name, {**without, "weights": "DEFAULT"}).eval(), [
             "weights: DEFAULT"

@@ -43,7 +43,7 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
             f"{source.spec} gave a {type(module).__name__}", "", "return a torch.nn.Module"
         )
     if state is not None and source.weights is not None:
-        weights.fit(module, state, source.weights)
+        notes += weights.fit(module, state, source.weights)
     else:
         notes.append("no --weights given: the weights are whatever the factory set")
     weights.check_finite(module)

@@ -74,8 +74,9 @@ def _unpickled(path: Path) -> Any:
         held = f"it holds {refused[1]}; " if refused[1] else ""
         raise ModelError(
             f"{path} holds more than tensors, and is refused",
-            f"{held}a pickled module runs any code it likes when it is opened",
-            "save torch.save(model.state_dict(), FILE), or .safetensors, and give its factory",
+            f"{held}a pickled object runs any code it likes when it is opened",
+            "where the training is yours, save torch.save(model.state_dict(), FILE) there, or "
+            ".safetensors, without the objects beside it, and give its factory",
         ) from error
     except MemoryError:
         raise
@@ -110,10 +111,12 @@ def _state_dict(checkpoint: Any, path: Path) -> dict[str, torch.Tensor]:
     )
 
 
-def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> list[str]:
     """Load a state dict, taking off wrappers' prefixes where that makes the names match.
 
-    Raises ModelError naming the keys that are missing, unexpected or of another shape.
+    What a training loop keeps beside the network, a criterion or a metric, is left out, and named
+    in the notes that are returned. Raises ModelError naming the keys that are missing, of another
+    shape, or inside the network's own parts and not expected: of a deeper network, as it seems.
     """
     own = module.state_dict()
     state = _unwrapped(state, own)
@@ -122,7 +125,9 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
     # Absent in checkpoints from before torch 0.4.1; eval mode never reads it.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     # `n_averaged` is the counter of torch's AveragedModel.
-    extra = [key for key in state if key not in own and key != "n_averaged"]
+    surplus = [key for key in state if key not in own and key != "n_averaged"]
+    parts = {key.partition(".")[0] for key in own}
+    extra = [key for key in surplus if missing or wrong or key.partition(".")[0] in parts]
     problems = [
         f"{label} {abbreviate(keys)}"
         for label, keys in (("missing:", missing), ("unexpected:", extra), ("", wrong))
@@ -135,6 +140,8 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
             "check that this is the network that was trained, classes and sizes too",
         )
     module.load_state_dict(state, strict=False)
+    names = abbreviate(surplus)
+    return [f"of {path.name} not the network's, and left out: {names}"] if surplus else []
 
 
 def _unwrapped(
