@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import usercode
 from workbench.errors import InputError, ModelError, shown
 from workbench.sources import weights
+from workbench.sources.plain_module import plain_module
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ def build(source: ModelSource, names: Sequence[str] = ()) -> tuple[torch.nn.Modu
         raise ModelError(
             f"{source.spec} gave a {type(module).__name__}", "", "return a torch.nn.Module"
         )
+    module, changes = plain_module(module, source.spec)
+    notes += changes
     if state is not None and source.weights is not None:
         notes += weights.fit(module, state, source.weights)
     else:
