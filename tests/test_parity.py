@@ -52,9 +52,19 @@ def test_an_element_may_differ_by_atol_and_its_own_share(difference, rtol, atol,
     ],
 )
 def test_the_absolute_tolerance_is_that_of_the_outputs_scale(scales, differences, close):
-    reference = np.array([[[0.0, scale] for scale in scales]])
-    candidate = reference + np.array([[[difference, 0] for difference in differences]])
+    reference = np.array([[[0.0, scale] for scale in scales], [[scale, 0] for scale in scales]])
+    candidate = reference.copy()
+    candidate[0, :, 0] += differences
     assert compare([reference], [candidate], 0, 1e-5).close is close
+    # The same with the channels last.
+    last = [array.transpose(0, 2, 1) for array in (reference, candidate)]
+    assert compare(last[:1], last[1:], 0, 1e-5).close is close
+
+
+def test_a_logit_near_zero_is_rounded_as_the_largest_is():
+    logits = np.array([[12.0, 1e-4, -3.0]])
+    assert compare([logits], [logits + [[0, 1.1e-4, 0]]], 0, 1e-5).close
+    assert not compare([logits], [logits + [[0, 1.3e-4, 0]]], 0, 1e-5).close
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

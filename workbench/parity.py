@@ -57,14 +57,15 @@ def compare(reference: Arrays, candidate: Arrays, rtol: float = 1e-3, atol: floa
 
 
 def _scale(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest magnitude of an output, at most 100 times that of the channel, and at least 1.
+    """The largest magnitude of an output, at least 1; with places, at most 100 times a channel's.
 
-    So that a probability beside coordinates of thousands of pixels, in a channel (the second axis)
-    of its own, is not held to what those need; a logit's channel may be small in all samples.
+    So that a probability beside coordinates of thousands of pixels, in a channel of its own (the
+    second axis, or the last), is not held to what those need. Of [N, classes] a channel may be
+    small in all samples.
     """
     scale: NDArray[np.float64] = magnitude.max(initial=1.0, keepdims=True)
-    if magnitude.ndim >= 2 and magnitude.size:
-        others = tuple(axis for axis in range(magnitude.ndim) if axis != 1)
+    for channel_axis in (1, magnitude.ndim - 1) if magnitude.ndim > 2 and magnitude.size else ():
+        others = tuple(axis for axis in range(magnitude.ndim) if axis != channel_axis)
         channels = magnitude.max(axis=others, keepdims=True)
         scale = np.maximum(1.0, np.minimum(scale, 100 * channels))
     return scale
