@@ -131,6 +131,23 @@ def test_a_conversion_that_changed_the_outputs_is_caught(
         ToOrt().run(float_file, nets.context(tmp_path / "ort", nets.images()))
 
 
+@pytest.mark.parametrize("suffix", [".ort", ".config"])
+def test_a_conversion_that_left_a_file_out_is_caught(
+    float_file: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    converter = tool("convert_onnx_models_to_ort")
+    real = converter.convert_onnx_models_to_ort
+
+    def convert(source: Path, output_dir: Path, **options: object) -> None:
+        real(source, output_dir=output_dir, **options)
+        for path in output_dir.glob(f"*{suffix}"):
+            path.unlink()
+
+    monkeypatch.setattr(converter, "convert_onnx_models_to_ort", convert)
+    with pytest.raises(StepError, match=r"wrote no \.ort file, or no operators' config"):
+        ToOrt().run(float_file, nets.context(tmp_path / "ort", nets.images()))
+
+
 @pytest.mark.parametrize(
     "options", [{"style": "Fixed"}, {"target_platform": "x86"}, {"type_reduction": None}]
 )
