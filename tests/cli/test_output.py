@@ -14,5 +14,6 @@ def test_a_terminal_has_its_own_width_and_a_pipe_a_wide_one(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80 columns whatever it says
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     assert table_console().width == width
