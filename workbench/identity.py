@@ -120,7 +120,7 @@ class _Form:
         own = getattr(value, "__dict__", None) or {}
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         own = own | {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        if not own and not type(value).__module__.startswith("workbench"):
+        if not own:
             text = repr(value)
             return "" if " at 0x" in text else text
         return {str(key): self.of(item) for key, item in own.items()}

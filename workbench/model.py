@@ -119,6 +119,7 @@ class Model:
         from workbench.identity import digest_of
 
         structure = _ADDRESS.sub("", repr(self.module))
+        # The state dict beside the module: what TorchScript holds is no attribute of Python's.
         return digest_of(structure, dict(self.module.state_dict()), self.module)
 
     @property

@@ -20,7 +20,8 @@ from typing import Any
 from workbench.errors import InputError, did_you_mean
 
 # What a module that came from a file of the user's is called by, before the file's own name.
-OWN_MODULE = re.compile(r"^workbench_user_[0-9a-f]+_")
+OWN_PREFIX = "workbench_user_"
+OWN_MODULE = re.compile(rf"^{OWN_PREFIX}[0-9a-f]+_")
 
 
 def resolve(spec: str, relative_to: Path) -> Callable[..., Any]:
@@ -56,7 +57,7 @@ def _from_file(file: str, relative_to: Path) -> Any:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     # A name of its own for each path: two users' `model.py` must not be one module.
-    name = f"workbench_user_{abs(hash(str(path))):x}_{path.stem}"
+    name = f"{OWN_PREFIX}{abs(hash(str(path))):x}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:

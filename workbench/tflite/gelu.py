@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.onnxgraph.rewrites import Weights, replace_nodes
-from workbench.onnxgraph.walk import consumers, output_names, producers
+from workbench.onnxgraph.view import View
 from workbench.tflite.lowering import Inputs, Rewritten
 
 if TYPE_CHECKING:
     import onnx
 
+# Gelu is an operator of its own from here on.
 GELU_OPSET = 20
 
 
@@ -38,7 +39,7 @@ def native_gelu(model: onnx.ModelProto, _inputs: Inputs) -> Rewritten:
         if node.op_type == "Gelu" and node.domain == "com.microsoft":
             node.domain = ""
             count += 1
-    count += _scaled_gelus(fused.model.graph)
+    count += _scaled_gelus(fused.model)
     fused.topological_sort()
     kept = [opset for opset in fused.model.opset_import if opset.domain != "com.microsoft"]
     del fused.model.opset_import[:]
@@ -64,79 +65,75 @@ class _Product:
     inner: frozenset[str]
 
 
-def _scaled_gelus(graph: onnx.GraphProto) -> int:
+def _scaled_gelus(model: onnx.ModelProto) -> int:
     """Write x (1 + erf(a x)) as Gelu(√2 a x) √2 / a, and say how often: in place.
 
     Gelu itself has a half before it, which onnxsim moves into the weights of a layer behind it;
     a factor in front may have gone the same way.
     """
-    view = _View(graph)
-    products = [view.product(node) for node in graph.node if node.op_type == "Erf"]
+    view = View(model)
+    products = [_product(view, node) for node in view.nodes if node.op_type == "Erf"]
     written = {
         product.result: _gelu(product, view.weights) for product in products if product is not None
     }
     gone = {name for product in products if product is not None for name in product.inner}
     nodes = []
-    for node in graph.node:
+    for node in view.nodes:
         if not gone & set(node.output):
             nodes += written.get(node.output[0], [node]) if node.output else [node]
-    replace_nodes(graph, nodes)
+    replace_nodes(view.graph, nodes)
     return len(written)
 
 
-class _View:
-    """A graph's constants, and who makes and takes its tensors."""
+def _product(view: View, erf: onnx.NodeProto) -> _Product | None:
+    """What an Erf is a part of."""
+    add = _only_taker(view, erf.output[0], "Add")
+    end = _only_taker(view, add.output[0], "Mul") if add is not None else None
+    if add is None or end is None:
+        return None
+    x = _other(end, add.output[0])
+    factor = _factor(view, erf.input[0], x)
+    summand = _value(view, _other(add, erf.output[0]))
+    if not factor or not isclose(summand or 0, 1, rel_tol=1e-5):
+        return None
+    inner, scale = {erf.output[0], add.output[0]}, 1.0
+    if erf.input[0] != x and view.only_taker(erf.input[0]) is not None:
+        inner.add(erf.input[0])
+    after = _only_taker(view, end.output[0], "Mul")
+    if after is not None and (half := _value(view, _other(after, end.output[0]))):
+        inner.add(end.output[0])
+        end, scale = after, half
+    return _Product(x, factor, scale, end.output[0], frozenset(inner))
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.weights = Weights(graph)
-        self.makers, self.takers = producers(graph.node), consumers(graph.node)
-        self.results = output_names(graph)
 
-    def constant(self, name: str) -> float | None:
-        """A constant's value; None where it has several. Equalization writes one a channel."""
-        value = self.weights.get(name)
-        return None if value is None or not value.size or np.ptp(value) else float(value.flat[0])
+def _only_taker(view: View, name: str, operator: str) -> onnx.NodeProto | None:
+    """The only node that takes a tensor, where it is of that operator."""
+    taker = view.only_taker(name)
+    return taker if taker is not None and taker.op_type == operator else None
 
-    def only_taker(self, name: str, operator: str = "") -> onnx.NodeProto | None:
-        """The only node that takes a tensor, where it is of that operator."""
-        following = self.takers.get(name, [])
-        if len(following) != 1 or name in self.results:
-            return None
-        return following[0] if operator in ("", following[0].op_type) else None
 
-    def product(self, erf: onnx.NodeProto) -> _Product | None:
-        """What an Erf is a part of."""
-        add = self.only_taker(erf.output[0], "Add")
-        end = self.only_taker(add.output[0], "Mul") if add is not None else None
-        if add is None or end is None:
-            return None
-        (summand,) = [name for name in add.input if name != erf.output[0]] or [""]
-        (x,) = [name for name in end.input if name != add.output[0]] or [""]
-        factor = self._factor(erf.input[0], x)
-        if not factor or not isclose(self.constant(summand) or 0, 1, rel_tol=1e-5):
-            return None
-        inner, scale = {erf.output[0], add.output[0]}, 1.0
-        if erf.input[0] != x and self.only_taker(erf.input[0]) is not None:
-            inner.add(erf.input[0])
-        after = self.only_taker(end.output[0], "Mul")
-        if after is not None:
-            (other,) = [name for name in after.input if name != end.output[0]] or [""]
-            if half := self.constant(other):
-                inner.add(end.output[0])
-                end, scale = after, half
-        return _Product(x, factor, scale, end.output[0], frozenset(inner))
+def _other(node: onnx.NodeProto, name: str) -> str:
+    """What a node of two inputs takes beside a tensor; '' where it takes that twice."""
+    return next((taken for taken in node.input if taken != name), "")
 
-    def _factor(self, argument: str, x: str) -> float | None:
-        """What x is multiplied by to be Erf's argument; None where that is no constant."""
-        maker = self.makers.get(argument)
-        if argument == x:
-            return 1.0
-        if maker is None or maker.op_type not in ("Mul", "Div") or x not in maker.input:
-            return None
-        if maker.op_type == "Div":
-            divisor = self.constant(maker.input[1]) if maker.input[0] == x else None
-            return 1 / divisor if divisor else None
-        return self.constant(maker.input[1] if maker.input[0] == x else maker.input[0])
+
+def _value(view: View, name: str) -> float | None:
+    """A constant's value; None where it has several. Equalization writes one a channel."""
+    array = view.weights.get(name)
+    return None if array is None or not array.size or np.ptp(array) else float(array.flat[0])
+
+
+def _factor(view: View, argument: str, x: str) -> float | None:
+    """What x is multiplied by to be Erf's argument; None where that is no constant."""
+    if argument == x:
+        return 1.0
+    maker = view.maker(argument, "Mul", "Div")
+    if maker is None or x not in maker.input:
+        return None
+    value = _value(view, _other(maker, x))
+    if maker.op_type == "Mul":
+        return value
+    return 1 / value if value and maker.input[0] == x else None
 
 
 def _gelu(product: _Product, weights: Weights) -> list[onnx.NodeProto]:

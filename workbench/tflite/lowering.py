@@ -28,7 +28,6 @@ Rewritten = tuple["onnx.ModelProto", str]
 # The least SQNR between a rewritten graph and the file: rounding, in float32.
 LEAST = 90.0
 
-# Gelu is an operator of its own from here on.
 # The axes of ReduceMean are an input from here on.
 AXES_INPUT_OPSET = 18
 

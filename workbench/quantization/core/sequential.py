@@ -239,12 +239,13 @@ class _Pass:
     ) -> None:
         """Shift a node's outputs, and its bias, to the means that they have on the float path."""
         import torch
-        from torch import float64 as f64
 
         rank = outputs[0].ndim
         channels = channel_axis(rank) if node.op != "Conv" else 1
         others = [axis for axis in range(rank) if axis != channels]
-        sums = [(f - q).sum(others, dtype=f64) for f, q in zip(exact, outputs, strict=True)]
+        sums = [
+            (f - q).sum(others, dtype=torch.float64) for f, q in zip(exact, outputs, strict=True)
+        ]
         count = sum(q.numel() // q.shape[channels] for q in outputs)
         shift = torch.stack(sums).sum(0) / count
         before = self.network.constants[node.inputs[2]].numpy().astype(np.float64)
